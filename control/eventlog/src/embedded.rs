@@ -1,0 +1,293 @@
+//! The log in one file: SQLite in WAL mode with synchronous=FULL.
+//!
+//! One thread writes; requests that arrive while a commit is under way share
+//! the next one (group commit). Readers use a connection of their own, so they
+//! never wait for a writer.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use bytes::Bytes;
+use model::{Position, event::Stream};
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{Append, AppendError, Entry, LogError};
+
+/// Appends waiting for the writer. Past this, appenders wait.
+const WAITING_APPENDS_MAX: usize = 1024;
+/// ACTIVITY keeps this many events; older ones go when the writer is idle enough to notice.
+const ACTIVITY_EVENTS_MAX: u64 = 1_000_000;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS events (
+        stream INTEGER NOT NULL, position INTEGER NOT NULL, subject TEXT NOT NULL, event BLOB NOT NULL,
+        PRIMARY KEY (stream, position)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS latest (
+        stream INTEGER NOT NULL, subject TEXT NOT NULL, position INTEGER NOT NULL,
+        PRIMARY KEY (stream, subject)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS heads (stream INTEGER PRIMARY KEY, position INTEGER NOT NULL);
+";
+
+#[derive(Clone)]
+pub(crate) struct Embedded {
+    writer: mpsc::Sender<Request>,
+    reader: Arc<Mutex<Connection>>,
+    heads: Arc<BTreeMap<Stream, watch::Receiver<Position>>>,
+    /// Two processes would each count on their own head.
+    _lock: Arc<File>,
+}
+
+struct Request {
+    stream: Stream,
+    events: Vec<Append>,
+    place: Place,
+    answer: oneshot::Sender<Result<Position, AppendError>>,
+}
+
+/// Where events go.
+enum Place {
+    /// After whatever is there.
+    End,
+    /// After this position, or nowhere.
+    After(Position),
+    /// Where they are in the log this file mirrors; they replace the events
+    /// before them on their subjects.
+    Mirror(Vec<Position>),
+}
+
+impl Embedded {
+    pub(crate) fn open(path: &Path) -> Result<Self, LogError> {
+        let failed = |source: rusqlite::Error| LogError::new("opening the log file", source);
+        let lock = lock(path)?;
+        let connection = open_connection(path).map_err(failed)?;
+        connection.execute_batch(SCHEMA).map_err(failed)?;
+        let mut senders = BTreeMap::new();
+        let mut heads = BTreeMap::new();
+        for stream in Stream::ALL {
+            let (sender, receiver) = watch::channel(head(&connection, stream).map_err(failed)?);
+            senders.insert(stream, sender);
+            heads.insert(stream, receiver);
+        }
+        let reader = open_connection(path).map_err(failed)?;
+        let (writer, requests) = mpsc::channel(WAITING_APPENDS_MAX);
+        thread::Builder::new()
+            .name("eventlog".into())
+            .spawn(move || write_loop(connection, requests, &senders))
+            .map_err(|source| LogError::new("starting the log's thread", source))?;
+        Ok(Self { writer, reader: Arc::new(Mutex::new(reader)), heads: Arc::new(heads), _lock: Arc::new(lock) })
+    }
+
+    pub(crate) async fn append(
+        &self,
+        stream: Stream,
+        events: Vec<Append>,
+        expected: Option<Position>,
+    ) -> Result<Position, AppendError> {
+        self.write(stream, events, expected.map_or(Place::End, Place::After)).await
+    }
+
+    /// Keeps events of another log under their positions there.
+    pub(crate) async fn mirror(
+        &self,
+        stream: Stream,
+        positions: Vec<Position>,
+        events: Vec<Append>,
+    ) -> Result<Position, AppendError> {
+        self.write(stream, events, Place::Mirror(positions)).await
+    }
+
+    async fn write(&self, stream: Stream, events: Vec<Append>, place: Place) -> Result<Position, AppendError> {
+        let closed = || AppendError::Unknown(LogError::new("appending", "the log is closed"));
+        let (answer, answered) = oneshot::channel();
+        self.writer.send(Request { stream, events, place, answer }).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    pub(crate) fn head(&self, stream: Stream) -> Position {
+        self.heads.get(&stream).map_or(0, |head| *head.borrow())
+    }
+
+    pub(crate) async fn wait_beyond(&self, stream: Stream, position: Position) {
+        if let Some(head) = self.heads.get(&stream) {
+            // An error means that the writer is gone with the process.
+            let mut head = head.clone();
+            let _closed = head.wait_for(|head| *head > position).await;
+        }
+    }
+
+    pub(crate) async fn read(&self, stream: Stream, after: Position, limit: usize) -> Result<Vec<Entry>, LogError> {
+        self.query(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT position, event FROM events WHERE stream = ? AND position > ? ORDER BY position LIMIT ?",
+            )?;
+            statement.query_map(params![stream as i64, after, limit], entry)?.collect()
+        })
+        .await
+    }
+
+    pub(crate) async fn latest(&self, stream: Stream) -> Result<(Vec<Entry>, Position), LogError> {
+        self.query(move |connection| {
+            // One transaction, so the position and the events belong together.
+            let transaction = connection.unchecked_transaction()?;
+            let head = head(&transaction, stream)?;
+            let mut statement = transaction.prepare_cached(
+                "SELECT e.position, e.event FROM events e JOIN latest l
+                 ON l.stream = e.stream AND l.position = e.position AND l.subject = e.subject
+                 WHERE e.stream = ? ORDER BY e.position",
+            )?;
+            let entries = statement.query_map(params![stream as i64], entry)?.collect::<Result<Vec<_>, _>>()?;
+            Ok((entries, head))
+        })
+        .await
+    }
+
+    async fn query<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let reader = self.reader.clone();
+        tokio::task::spawn_blocking(move || question(&reader.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
+            .map_err(|source| LogError::new("reading the log", source))?
+            .map_err(|source| LogError::new("reading the log", source))
+    }
+}
+
+fn open_connection(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")?;
+    connection.set_prepared_statement_cache_capacity(16);
+    Ok(connection)
+}
+
+fn lock(path: &Path) -> Result<File, LogError> {
+    let file =
+        File::create(path.with_extension("lock")).map_err(|source| LogError::new("opening the log file", source))?;
+    file.try_lock().map_err(|source| LogError::new("another process holds the log file", source))?;
+    Ok(file)
+}
+
+fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry { position: row.get(0)?, bytes: Bytes::from(row.get::<_, Vec<u8>>(1)?) })
+}
+
+fn head(connection: &Connection, stream: Stream) -> rusqlite::Result<Position> {
+    let head = connection
+        .query_row("SELECT position FROM heads WHERE stream = ?", params![stream as i64], |row| row.get(0))
+        .optional()?;
+    Ok(head.unwrap_or(0))
+}
+
+fn write_loop(
+    mut connection: Connection,
+    mut requests: mpsc::Receiver<Request>,
+    heads: &BTreeMap<Stream, watch::Sender<Position>>,
+) {
+    let mut batch = Vec::new();
+    while requests.blocking_recv_many(&mut batch, WAITING_APPENDS_MAX) > 0 {
+        let requests = std::mem::take(&mut batch);
+        match commit(&mut connection, &requests, heads) {
+            Ok(outcomes) => {
+                for (request, outcome) in requests.into_iter().zip(outcomes) {
+                    if let (Ok(position), Some(head)) = (&outcome, heads.get(&request.stream)) {
+                        head.send_if_modified(|head| {
+                            let grows = *head < *position;
+                            *head = (*head).max(*position);
+                            grows
+                        });
+                    }
+                    // An appender that went away does not want its answer.
+                    let _gone = request.answer.send(outcome);
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for request in requests {
+                    let failed = AppendError::Unknown(LogError::new("writing to the log file", error.clone()));
+                    let _gone = request.answer.send(Err(failed));
+                }
+            }
+        }
+    }
+}
+
+/// One transaction for all requests. A conflict refuses its request only.
+fn commit(
+    connection: &mut Connection,
+    requests: &[Request],
+    heads: &BTreeMap<Stream, watch::Sender<Position>>,
+) -> rusqlite::Result<Vec<Result<Position, AppendError>>> {
+    let transaction = connection.transaction()?;
+    let mut ends: BTreeMap<Stream, Position> = heads.iter().map(|(stream, head)| (*stream, *head.borrow())).collect();
+    let mut outcomes = Vec::with_capacity(requests.len());
+    for request in requests {
+        let end = ends.entry(request.stream).or_default();
+        if matches!(request.place, Place::After(expected) if expected != *end) {
+            outcomes.push(Err(AppendError::Conflict { at: *end }));
+            continue;
+        }
+        for (index, event) in request.events.iter().enumerate() {
+            if let Place::Mirror(positions) = &request.place {
+                *end = positions[index];
+                forget_predecessor(&transaction, request.stream, event)?;
+            } else {
+                *end += 1;
+            }
+            insert(&transaction, request.stream, *end, event)?;
+        }
+        outcomes.push(Ok(*end));
+    }
+    for (stream, end) in &ends {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO heads VALUES (?, ?)")?
+            .execute(params![*stream as i64, end])?;
+    }
+    forget_old_activity(&transaction, &ends)?;
+    transaction.commit()?;
+    Ok(outcomes)
+}
+
+fn insert(connection: &Connection, stream: Stream, position: Position, event: &Append) -> rusqlite::Result<()> {
+    connection.prepare_cached("INSERT INTO events VALUES (?, ?, ?, ?)")?.execute(params![
+        stream as i64,
+        position,
+        event.subject,
+        event.bytes.as_ref()
+    ])?;
+    if stream.is_state() {
+        connection.prepare_cached("INSERT OR REPLACE INTO latest VALUES (?, ?, ?)")?.execute(params![
+            stream as i64,
+            event.subject,
+            position
+        ])?;
+    }
+    Ok(())
+}
+
+fn forget_predecessor(connection: &Connection, stream: Stream, event: &Append) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM events WHERE stream = ?1 AND position =
+             (SELECT position FROM latest WHERE stream = ?1 AND subject = ?2)",
+        )?
+        .execute(params![stream as i64, event.subject])?;
+    Ok(())
+}
+
+fn forget_old_activity(connection: &Connection, ends: &BTreeMap<Stream, Position>) -> rusqlite::Result<()> {
+    let end = ends.get(&Stream::Activity).copied().unwrap_or(0);
+    if let Some(oldest) = end.checked_sub(ACTIVITY_EVENTS_MAX) {
+        connection
+            .prepare_cached("DELETE FROM events WHERE stream = ? AND position <= ?")?
+            .execute(params![Stream::Activity as i64, oldest])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! The log in a NATS cluster: one JetStream stream for each of ours.
+//!
+//! An append of several events is one atomic batch (ADR-50, server 2.12 and
+//! later). The expected position is the stream's last sequence, checked by the
+//! server. Durability is the server's: see `deploy/nats/nats-server.conf` for
+//! why `sync_interval: always` is not optional.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, ConnectOptions, HeaderMap,
+    jetstream::{
+        self, Context,
+        consumer::{DeliverPolicy, pull::OrderedConfig},
+        context::PublishErrorKind,
+        message::PublishMessage,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    },
+};
+use futures_util::{FutureExt, StreamExt};
+use model::{Position, event::Stream};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::{
+    Append, AppendError, EVENT_BYTES_MAX, Entry, LogError,
+    presence::{Presence, Presences},
+};
+
+/// The server answers a durable append in about 1 ms; after this it is not coming.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A consumer that has nothing to deliver is told so within this time.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A message id is remembered this long, so a repeated publish is not a second event.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+const ACTIVITY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+const ACTIVITY_BYTES_MAX: i64 = 8 * 1024 * 1024 * 1024;
+
+const PRESENCE: &str = "postern.presence";
+
+/// How to reach the cluster. All secrets are in files.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `nats://` or `tls://`, several separated by commas.
+    pub url: String,
+    pub ca: Option<PathBuf>,
+    /// Client certificate and key, PEM.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// A file with one nkey seed (`SU…`).
+    pub nkey: Option<PathBuf>,
+    pub replicas: usize,
+    /// Only the controller may create streams.
+    pub create: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct JetStream {
+    client: Client,
+    context: Context,
+    _tasks: Arc<JoinSet<()>>,
+}
+
+impl JetStream {
+    pub(crate) async fn connect(settings: &Settings, presences: Presences) -> Result<Self, LogError> {
+        let client = connect(settings).await?;
+        let context = jetstream::new(client.clone());
+        if settings.create {
+            for stream in Stream::ALL {
+                context
+                    .get_or_create_stream(config(stream, settings.replicas.max(1)))
+                    .await
+                    .map_err(|source| LogError::new("creating a stream", source))?;
+            }
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen(client.clone(), presences));
+        Ok(Self { client, context, _tasks: Arc::new(tasks) })
+    }
+
+    pub(crate) async fn append(
+        &self,
+        stream: Stream,
+        events: Vec<Append>,
+        expected: Option<Position>,
+    ) -> Result<Position, AppendError> {
+        let published = tokio::time::timeout(ANSWER_TIMEOUT, self.publish(events, expected)).await;
+        let error = match published {
+            Ok(Ok(position)) => return Ok(position),
+            Ok(Err(error)) => error,
+            Err(late) => return Err(AppendError::Unknown(LogError::new("publishing", late))),
+        };
+        // A batch answers a conflict in other words than a single publish does.
+        let refused = error.to_string().contains("last sequence")
+            || matches!(error.downcast_ref::<jetstream::context::PublishError>(), Some(it) if it.kind() == PublishErrorKind::WrongLastSequence);
+        match refused {
+            true => Err(AppendError::Conflict { at: self.head(stream).await.unwrap_or(0) }),
+            false => Err(AppendError::Unknown(LogError::new("publishing", error))),
+        }
+    }
+
+    async fn publish(
+        &self,
+        mut events: Vec<Append>,
+        expected: Option<Position>,
+    ) -> Result<Position, Box<dyn std::error::Error + Send + Sync>> {
+        let Some(last) = events.pop() else { return Ok(expected.unwrap_or(0)) };
+        let batch = Uuid::now_v7().to_string();
+        let count = events.len() + 1;
+        for (index, event) in events.into_iter().enumerate() {
+            let mut headers = batch_headers(&batch, index + 1);
+            if let (0, Some(expected)) = (index, expected) {
+                headers.insert("Nats-Expected-Last-Sequence", expected.to_string().as_str());
+            }
+            self.client.publish_with_headers(event.subject, headers, event.bytes).await?;
+        }
+        let mut message = PublishMessage::build().payload(last.bytes);
+        if count > 1 {
+            let mut headers = batch_headers(&batch, count);
+            headers.insert("Nats-Batch-Commit", "1");
+            message = message.headers(headers);
+        } else {
+            message = message.message_id(&batch);
+            if let Some(expected) = expected {
+                message = message.expected_last_sequence(expected);
+            }
+        }
+        Ok(self.context.send_publish(last.subject, message).await?.await?.sequence)
+    }
+
+    pub(crate) async fn head(&self, stream: Stream) -> Result<Position, LogError> {
+        let stream = self.stream(stream).await?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
+    pub(crate) async fn read(&self, stream: Stream, after: Position, limit: usize) -> Result<Vec<Entry>, LogError> {
+        let head = self.head(stream).await?;
+        if head <= after {
+            return Ok(vec![]);
+        }
+        let mut tail = Tail::new(self.clone(), stream);
+        let mut entries: Vec<Entry> = Vec::new();
+        while entries.len() < limit && entries.last().is_none_or(|it| it.position < head) {
+            let position = entries.last().map_or(after, |it| it.position);
+            let next = tokio::time::timeout(CATCH_UP_TIMEOUT, tail.next(position, limit - entries.len()));
+            entries.extend(next.await.map_err(|late| LogError::new("reading a stream", late))??);
+        }
+        Ok(entries)
+    }
+
+    pub(crate) async fn latest(&self, stream: Stream) -> Result<(Vec<Entry>, Position), LogError> {
+        let head = self.head(stream).await?;
+        if head == 0 {
+            return Ok((vec![], 0));
+        }
+        let mut messages = self.consume(stream, DeliverPolicy::LastPerSubject).await?;
+        let mut entries: Vec<Entry> = Vec::new();
+        // The last message of a stream is the last of its subject, so it always comes.
+        while entries.last().is_none_or(|it| it.position < head) {
+            let next = tokio::time::timeout(CATCH_UP_TIMEOUT, messages.next()).await;
+            let message = next.map_err(|late| LogError::new("reading a stream", late))?;
+            entries.push(entry(message)?);
+        }
+        let position = entries.last().map_or(head, |it| it.position);
+        Ok((entries, position))
+    }
+
+    async fn stream(&self, stream: Stream) -> Result<jetstream::stream::Stream, LogError> {
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.context.get_stream(name(stream))).await;
+        asked
+            .map_err(|late| LogError::new("asking for a stream", late))?
+            .map_err(|source| LogError::new("asking for a stream", source))
+    }
+
+    async fn consume(&self, stream: Stream, deliver_policy: DeliverPolicy) -> Result<Messages, LogError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| LogError::new("following a stream", source);
+        let consumer = self
+            .stream(stream)
+            .await?
+            .create_consumer(OrderedConfig {
+                deliver_policy,
+                filter_subject: format!("postern.{}.>", stream.name()),
+                ..Default::default()
+            })
+            .await
+            .map_err(|source| failed(source.into()))?;
+        Ok(Box::pin(consumer.messages().await.map_err(|source| failed(source.into()))?))
+    }
+
+    pub(crate) async fn announce(&self, presence: Presence) -> Result<(), LogError> {
+        let subject = format!("{PRESENCE}.{}.{}", presence.role, presence.id);
+        let payload = format!("{} {}", presence.config, presence.risk);
+        let published = self.client.publish(subject, payload.into()).await;
+        published.map_err(|source| LogError::new("announcing", source))
+    }
+}
+
+type Messages = std::pin::Pin<
+    Box<dyn futures_util::Stream<Item = Result<jetstream::Message, jetstream::consumer::pull::OrderedError>> + Send>,
+>;
+
+/// A consumer that follows one stream and is made anew when it breaks.
+pub(crate) struct Tail {
+    log: JetStream,
+    stream: Stream,
+    messages: Option<Messages>,
+}
+
+impl Tail {
+    pub(crate) fn new(log: JetStream, stream: Stream) -> Self {
+        Self { log, stream, messages: None }
+    }
+
+    pub(crate) async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Entry>, LogError> {
+        let mut messages = match self.messages.take() {
+            Some(messages) => messages,
+            None => {
+                let from = DeliverPolicy::ByStartSequence { start_sequence: after + 1 };
+                self.log.consume(self.stream, from).await?
+            }
+        };
+        let mut entries = vec![entry(messages.next().await)?];
+        while entries.len() < limit
+            && let Some(next) = messages.next().now_or_never()
+        {
+            entries.push(entry(next)?);
+        }
+        self.messages = Some(messages);
+        Ok(entries)
+    }
+}
+
+fn entry(
+    message: Option<Result<jetstream::Message, jetstream::consumer::pull::OrderedError>>,
+) -> Result<Entry, LogError> {
+    let message = message
+        .ok_or_else(|| LogError::new("following a stream", "the consumer ended"))?
+        .map_err(|source| LogError::new("following a stream", source))?;
+    let position = message.info().map_err(|source| LogError::new("reading a position", source))?.stream_sequence;
+    Ok(Entry { position, bytes: message.message.payload })
+}
+
+async fn connect(settings: &Settings) -> Result<Client, LogError> {
+    let failed = |source: std::io::Error| LogError::new("reading the credentials for the log", source);
+    let mut options = ConnectOptions::new().retry_on_initial_connect().ping_interval(Duration::from_secs(5));
+    if let Some(path) = &settings.nkey {
+        let seed = tokio::fs::read_to_string(path).await.map_err(failed)?;
+        options = options.nkey(seed.trim().to_owned());
+    }
+    if let Some(ca) = &settings.ca {
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    if let Some((certificate, key)) = &settings.certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    options.connect(&settings.url).await.map_err(|source| LogError::new("connecting to the log", source))
+}
+
+/// `CONFIG`, `DIRECTORY`, `RISK`, `ACTIVITY`.
+fn name(stream: Stream) -> String {
+    stream.name().to_ascii_uppercase()
+}
+
+fn config(stream: Stream, replicas: usize) -> Config {
+    let mut config = Config {
+        name: name(stream),
+        subjects: vec![format!("postern.{}.>", stream.name())],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        max_message_size: EVENT_BYTES_MAX as i32,
+        duplicate_window: DUPLICATE_WINDOW,
+        allow_direct: true,
+        allow_atomic_publish: true,
+        deny_delete: true,
+        deny_purge: true,
+        ..Default::default()
+    };
+    if stream == Stream::Activity {
+        config.discard = DiscardPolicy::Old;
+        config.max_age = ACTIVITY_AGE_MAX;
+        config.max_bytes = ACTIVITY_BYTES_MAX;
+    } else {
+        // Nothing of the state may ever be dropped to make room.
+        config.discard = DiscardPolicy::New;
+    }
+    config
+}
+
+fn batch_headers(batch: &str, sequence: usize) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Batch-Id", batch);
+    headers.insert("Nats-Batch-Sequence", sequence.to_string().as_str());
+    headers
+}
+
+async fn listen(client: Client, presences: Presences) {
+    let Ok(mut announcements) = client.subscribe(format!("{PRESENCE}.>")).await else { return };
+    while let Some(message) = announcements.next().await {
+        if let Some(presence) = parse_presence(&message) {
+            presences.hear(presence);
+        }
+    }
+}
+
+fn parse_presence(message: &async_nats::Message) -> Option<Presence> {
+    let (role, id) = message.subject.strip_prefix(PRESENCE)?.strip_prefix('.')?.split_once('.')?;
+    let (config, risk) = std::str::from_utf8(&message.payload).ok()?.split_once(' ')?;
+    Some(Presence { role: role.to_owned(), id: id.to_owned(), config: config.parse().ok()?, risk: risk.parse().ok()? })
+}

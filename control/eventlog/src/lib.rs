@@ -1,0 +1,210 @@
+//! Append and follow: the only memory processes share.
+//!
+//! [`EventLog`] is one struct over two backends, both in daily use and both
+//! held to the same contract (`tests.rs`): embedded (a SQLite file in this
+//! process) and JetStream (a NATS cluster). Nothing above can tell them apart.
+//! It knows bytes, subjects and positions; what an event means is `model`'s.
+//!
+//! Read: this file, `journal` (writing), `projection` (reading), `codec` and
+//! `wire` (bytes), `chain`, then the backends.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use model::{Position, event::Stream};
+use thiserror::Error;
+
+pub mod chain;
+pub mod codec;
+mod embedded;
+pub mod jetstream;
+pub mod journal;
+pub mod presence;
+pub mod projection;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use codec::{Activity, Fact};
+use embedded::Embedded;
+use jetstream::JetStream;
+pub use journal::{Draft, Journal};
+pub use presence::Presence;
+use presence::Presences;
+pub use projection::{Projection, View};
+
+/// One event as it lies in the log: an encoded `SignedEvent` at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub position: Position,
+    pub bytes: Bytes,
+}
+
+/// An event on its way into the log.
+#[derive(Clone, Debug)]
+pub struct Append {
+    pub subject: String,
+    pub bytes: Bytes,
+}
+
+/// Events one append may carry; larger ones are cut by the caller.
+/// JetStream takes 1,000 messages in an atomic batch.
+pub const APPEND_MAX: usize = 512;
+/// Events one read returns at most.
+pub const READ_MAX: usize = 1024;
+/// Encoded size of one event.
+pub const EVENT_BYTES_MAX: usize = 512 * 1024;
+
+#[derive(Debug, Error)]
+pub enum AppendError {
+    #[error("the stream has moved on to {at}")]
+    Conflict { at: Position },
+    #[error("an event of {bytes} bytes is larger than {EVENT_BYTES_MAX}")]
+    TooLarge { bytes: usize },
+    /// The answer is missing: the events may or may not be there.
+    #[error("the log did not answer; the outcome is unknown")]
+    Unknown(#[source] LogError),
+}
+
+#[derive(Debug, Error)]
+#[error("{what}")]
+pub struct LogError {
+    what: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl LogError {
+    fn new(what: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { what, source: source.into() }
+    }
+}
+
+#[derive(Clone)]
+pub struct EventLog {
+    backend: Backend,
+    presences: Presences,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Embedded(Embedded),
+    JetStream(Arc<JetStream>),
+}
+
+impl EventLog {
+    /// Opens or creates the file. One process at a time may hold it.
+    pub fn open(path: &Path) -> Result<Self, LogError> {
+        Embedded::open(path).map(Self::from)
+    }
+
+    /// Connects, and creates the streams when they are missing and allowed.
+    pub async fn connect(settings: &jetstream::Settings) -> Result<Self, LogError> {
+        let presences = Presences::default();
+        let log = JetStream::connect(settings, presences.clone()).await?;
+        Ok(Self { backend: Backend::JetStream(Arc::new(log)), presences })
+    }
+
+    /// Appends all or nothing. With `expected`, only if the stream ends there.
+    /// Returns the position of the last event, once it is durable.
+    pub async fn append(
+        &self,
+        stream: Stream,
+        events: Vec<Append>,
+        expected: Option<Position>,
+    ) -> Result<Position, AppendError> {
+        if let Some(event) = events.iter().find(|it| it.bytes.len() > EVENT_BYTES_MAX) {
+            return Err(AppendError::TooLarge { bytes: event.bytes.len() });
+        }
+        match &self.backend {
+            Backend::Embedded(it) => it.append(stream, events, expected).await,
+            Backend::JetStream(it) => it.append(stream, events, expected).await,
+        }
+    }
+
+    /// Events after a position, oldest first, `READ_MAX` at most.
+    pub async fn read(&self, stream: Stream, after: Position) -> Result<Vec<Entry>, LogError> {
+        match &self.backend {
+            Backend::Embedded(it) => it.read(stream, after, READ_MAX).await,
+            Backend::JetStream(it) => it.read(stream, after, READ_MAX).await,
+        }
+    }
+
+    /// The last event of each subject, in order, and the position this is true at.
+    pub async fn latest(&self, stream: Stream) -> Result<(Vec<Entry>, Position), LogError> {
+        match &self.backend {
+            Backend::Embedded(it) => it.latest(stream).await,
+            Backend::JetStream(it) => it.latest(stream).await,
+        }
+    }
+
+    /// Where the stream ends now.
+    pub async fn head(&self, stream: Stream) -> Result<Position, LogError> {
+        match &self.backend {
+            Backend::Embedded(it) => Ok(it.head(stream)),
+            Backend::JetStream(it) => it.head(stream).await,
+        }
+    }
+
+    pub fn follow(&self, stream: Stream, after: Position) -> Follow {
+        let source = match &self.backend {
+            Backend::Embedded(it) => Source::Embedded(it.clone()),
+            Backend::JetStream(it) => Source::JetStream(Box::new(jetstream::Tail::new(it.as_ref().clone(), stream))),
+        };
+        Follow { stream, after, source }
+    }
+
+    /// Tells the others what this process serves. Lost on a restart; repeat it.
+    pub async fn announce(&self, presence: Presence) -> Result<(), LogError> {
+        match &self.backend {
+            Backend::Embedded(_) => {
+                self.presences.hear(presence);
+                Ok(())
+            }
+            Backend::JetStream(it) => it.announce(presence).await,
+        }
+    }
+
+    /// Processes of a role that were heard of lately.
+    pub fn presences(&self, role: &str) -> Vec<Presence> {
+        self.presences.live(role)
+    }
+}
+
+impl From<Embedded> for EventLog {
+    fn from(file: Embedded) -> Self {
+        Self { backend: Backend::Embedded(file), presences: Presences::default() }
+    }
+}
+
+/// A reader at a position. Cancel-safe: a dropped `next` loses nothing.
+pub struct Follow {
+    stream: Stream,
+    after: Position,
+    source: Source,
+}
+
+enum Source {
+    Embedded(Embedded),
+    JetStream(Box<jetstream::Tail>),
+}
+
+impl Follow {
+    /// The next events, at least one; waits for them.
+    pub async fn next(&mut self) -> Result<Vec<Entry>, LogError> {
+        let entries = match &mut self.source {
+            Source::Embedded(log) => loop {
+                log.wait_beyond(self.stream, self.after).await;
+                let entries = log.read(self.stream, self.after, READ_MAX).await?;
+                if !entries.is_empty() {
+                    break entries;
+                }
+            },
+            Source::JetStream(tail) => tail.next(self.after, READ_MAX).await?,
+        };
+        if let Some(last) = entries.last() {
+            self.after = last.position;
+        }
+        Ok(entries)
+    }
+}

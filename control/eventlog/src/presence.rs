@@ -1,0 +1,46 @@
+//! Who serves what, as far as was heard lately. Not in the log: a process that
+//! is gone has nothing to say about the past.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use model::Position;
+
+/// A process not heard of for this long does not count as live.
+const PRESENCE_LIFE: Duration = Duration::from_secs(5);
+
+/// What a process has applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    pub role: String,
+    pub id: String,
+    pub config: Position,
+    pub risk: Position,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Presences {
+    heard: Arc<Mutex<BTreeMap<(String, String), (Presence, Instant)>>>,
+}
+
+impl Presences {
+    pub(crate) fn hear(&self, presence: Presence) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.retain(|_, (_, at)| at.elapsed() < PRESENCE_LIFE);
+        heard.insert((presence.role.clone(), presence.id.clone()), (presence, now()));
+    }
+
+    pub(crate) fn live(&self, role: &str) -> Vec<Presence> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = |(presence, at): &&(Presence, Instant)| presence.role == role && at.elapsed() < PRESENCE_LIFE;
+        heard.values().filter(live).map(|(presence, _)| presence.clone()).collect()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long ago something was seen; decides nothing")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,206 @@
+//! Golden samples: one recorded event of every kind, that every later version
+//! must still read. `samples/KIND.hex` holds the payload, `samples/KIND.txt`
+//! what it means. A new kind is recorded by running the tests with
+//! `POSTERN_RECORD_SAMPLES=1`; a recorded one is never rewritten.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use model::{
+    app::*,
+    directory::*,
+    keys::*,
+    policy::{Control, Grant, State},
+    risk::*,
+};
+use proto::v1;
+
+use super::*;
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "recording is asked for by hand")]
+fn every_kind_reads_its_recorded_sample() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    let mut kinds = BTreeSet::new();
+    for fact in one_of_each() {
+        let (kind, payload) = fact.encode();
+        assert!(kinds.insert(kind), "two samples of {kind}");
+        let hex = folder.join(format!("{kind}.hex"));
+        let text = folder.join(format!("{kind}.txt"));
+        if !hex.exists() && std::env::var("POSTERN_RECORD_SAMPLES").is_ok() {
+            fs::write(&hex, encode_hex(&payload)).unwrap();
+            fs::write(&text, format!("{fact:#?}\n")).unwrap();
+        }
+        let recorded = fs::read_to_string(&hex).unwrap_or_else(|_| panic!("{kind} has no recorded sample"));
+        let read = Fact::decode(kind, &decode_hex(recorded.trim())).unwrap();
+        assert_eq!(format!("{read:#?}\n"), fs::read_to_string(&text).unwrap(), "{kind} means something else now");
+        assert_eq!(read, fact, "{kind}");
+    }
+    let recorded = fs::read_dir(&folder)
+        .unwrap()
+        .filter(|it| it.as_ref().unwrap().path().extension().is_some_and(|it| it == "hex"));
+    assert_eq!(recorded.count(), kinds.len(), "a recorded kind is not read any more");
+}
+
+/// The compiler asks for a sample of each new kind here.
+fn one_of_each() -> Vec<Fact> {
+    let id = Uuid::from_u128(0x0192_3456_789a_7bcd_8123_4567_89ab_cdef);
+    let name = Name::parse("Wiki").unwrap();
+    let app = App {
+        id: AppId(id),
+        name: name.clone(),
+        external: ExternalUrl::parse("https://wiki.example.com/team/").unwrap(),
+        origin: Origin::parse("https://wiki.internal:8443").unwrap(),
+        group: ConnectorGroupId(id),
+        pre_authentication: PreAuthentication::SignIn,
+        identity_headers: vec![IdentityHeader {
+            name: HeaderName::parse("X-Remote-User").unwrap(),
+            claim: Claim::Username,
+        }],
+        assertion: true,
+        connect_timeout: Duration::from_secs(10),
+        response_timeout: Duration::from_secs(85),
+        idle_timeout: Duration::from_secs(85),
+        origin_ca_pem: "-----BEGIN CERTIFICATE-----".into(),
+        origin_server_name: "wiki.internal".into(),
+        staleness_max: Duration::from_secs(300),
+        serve_when_stale: true,
+        hidden: true,
+        trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()],
+    };
+    let group = ConnectorGroup { id: ConnectorGroupId(id), name: name.clone() };
+    let connector = Connector {
+        id: ConnectorId(id),
+        name: name.clone(),
+        group: group.id,
+        public_key: vec![1, 2],
+        join_token: JoinTokenId(id),
+        revoked: false,
+    };
+    let policy = Policy {
+        id: PolicyId(id),
+        name: name.clone(),
+        state: State::ReportOnly,
+        include: vec![Principal::Everyone],
+        exclude: vec![Principal::Group(GroupId(id))],
+        apps: BTreeSet::from([app.id]),
+        exclude_apps: BTreeSet::from([app.id]),
+        networks: vec!["10.0.0.0/8".parse().unwrap()],
+        exclude_networks: vec!["2001:db8::/32".parse().unwrap()],
+        grant: Grant::RequireAny(BTreeSet::from([Control::Mfa])),
+    };
+    let user = User {
+        id: UserId(id),
+        username: Username::parse("alice").unwrap(),
+        display_name: "Alice".into(),
+        email: "alice@example.com".into(),
+        disabled: false,
+    };
+    let people = Group { id: GroupId(id), name };
+    let principal = Principal::User(user.id);
+    let states = [
+        Event::TenantChanged { domain: "example.com".into() },
+        Event::AppPublished(Box::new(app.clone())),
+        Event::AppChanged(Box::new(app.clone())),
+        Event::AppRetired(app.id),
+        Event::ConnectorGroupCreated(group.clone()),
+        Event::ConnectorGroupChanged(group.clone()),
+        Event::ConnectorGroupRetired(group.id),
+        Event::JoinTokenIssued(JoinToken {
+            id: JoinTokenId(id),
+            group: group.id,
+            secret_hash: vec![3],
+            expires: Timestamp(4),
+        }),
+        Event::ConnectorEnrolled(connector.clone()),
+        Event::ConnectorRevoked(Connector { revoked: true, ..connector }),
+        Event::Assigned { app: app.id, principal },
+        Event::Unassigned { app: app.id, principal },
+        Event::PolicyCreated(policy.clone()),
+        Event::PolicyChanged(Policy { grant: Grant::Block, ..policy.clone() }),
+        Event::PolicyRemoved(policy.id),
+        Event::RoleGranted { user: user.id, role: Role::Owner },
+        Event::RoleWithdrawn { user: user.id },
+        Event::KeyPublished(Key {
+            id: "k1".into(),
+            purpose: KeyPurpose::Session,
+            public_key: vec![5],
+            sealed: vec![(KeyHolder::Identity, vec![6])],
+        }),
+        Event::CertificateInstalled(Certificate {
+            id: CertificateId(id),
+            hosts: vec!["*.example.com".into()],
+            chain: vec![vec![7]],
+            sealed_private_key: vec![8],
+            expires: Timestamp(9),
+        }),
+        Event::UserCreated(user.clone()),
+        Event::UserChanged(User { disabled: true, ..user.clone() }),
+        Event::UserRemoved(user.id),
+        Event::CredentialsChanged(Credentials { user: user.id, password: vec![10], totp: vec![11] }),
+        Event::GroupCreated(people.clone()),
+        Event::GroupChanged(people.clone()),
+        Event::GroupRemoved(people.id),
+        Event::MemberAdded { group: people.id, member: principal },
+        Event::MemberRemoved { group: people.id, member: principal },
+        Event::SessionRevoked(SessionRevocation { session: SessionId(id), at: Timestamp(12) }),
+        Event::UserRevoked(UserRevocation { user: user.id, sessions_before: Timestamp(13), directory: 14 }),
+    ];
+    for event in &states {
+        has_a_sample(event);
+    }
+    let activities = [
+        Activity::SignIn(v1::SignInAttempt {
+            username: "alice".into(),
+            outcome: "success".into(),
+            ..Default::default()
+        }),
+        Activity::Access(v1::Access { request_id: "r1".into(), status: 200, ..Default::default() }),
+        Activity::Connector(v1::ConnectorActivity { what: "linked".into(), ..Default::default() }),
+        Activity::Gap(v1::ActivityGap { writer: "relay".into(), dropped: 15 }),
+    ];
+    states.into_iter().map(Fact::State).chain(activities.into_iter().map(Fact::Activity)).collect()
+}
+
+/// A new variant fails to compile here, and whoever adds it sees why.
+fn has_a_sample(event: &Event) {
+    match event {
+        Event::TenantChanged { .. }
+        | Event::AppPublished(_)
+        | Event::AppChanged(_)
+        | Event::AppRetired(_)
+        | Event::ConnectorGroupCreated(_)
+        | Event::ConnectorGroupChanged(_)
+        | Event::ConnectorGroupRetired(_)
+        | Event::JoinTokenIssued(_)
+        | Event::ConnectorEnrolled(_)
+        | Event::ConnectorRevoked(_)
+        | Event::Assigned { .. }
+        | Event::Unassigned { .. }
+        | Event::PolicyCreated(_)
+        | Event::PolicyChanged(_)
+        | Event::PolicyRemoved(_)
+        | Event::RoleGranted { .. }
+        | Event::RoleWithdrawn { .. }
+        | Event::KeyPublished(_)
+        | Event::CertificateInstalled(_)
+        | Event::UserCreated(_)
+        | Event::UserChanged(_)
+        | Event::UserRemoved(_)
+        | Event::CredentialsChanged(_)
+        | Event::GroupCreated(_)
+        | Event::GroupChanged(_)
+        | Event::GroupRemoved(_)
+        | Event::MemberAdded { .. }
+        | Event::MemberRemoved { .. }
+        | Event::SessionRevoked(_)
+        | Event::UserRevoked(_) => {}
+    }
+}
+
+fn encode_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+}
+
+fn decode_hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}

@@ -1,0 +1,435 @@
+//! Between the wire and the model: each resource both ways.
+//!
+//! What comes from the wire is judged here, field by field, so that inside
+//! nobody checks again. The admin API and the event codec share this module.
+
+use std::{collections::BTreeSet, net::IpAddr, str::FromStr, time::Duration};
+
+use ipnet::IpNet;
+use model::{
+    app::{self, HeaderName, IdentityHeader, Invalid, Name, PreAuthentication},
+    directory::Username,
+    keys::{Certificate, Key, KeyHolder, KeyPurpose},
+    policy::{Control, Grant, State},
+    risk::{SessionRevocation, UserRevocation},
+    *,
+};
+use proto::v1;
+use thiserror::Error;
+
+/// A field that is not what it should be, and what it should be.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{field}: {problem}")]
+pub struct FieldError {
+    pub field: &'static str,
+    pub problem: String,
+}
+
+pub type Parsed<T> = Result<T, FieldError>;
+
+/// Names the field in an error about its value.
+pub trait InField<T> {
+    fn in_field(self, field: &'static str) -> Parsed<T>;
+}
+
+impl<T, E: std::fmt::Display> InField<T> for Result<T, E> {
+    fn in_field(self, field: &'static str) -> Parsed<T> {
+        self.map_err(|problem| FieldError { field, problem: problem.to_string() })
+    }
+}
+
+pub fn parse<T: FromStr<Err: std::fmt::Display>>(field: &'static str, text: &str) -> Parsed<T> {
+    T::from_str(text).in_field(field)
+}
+
+fn parse_all<T: FromStr<Err: std::fmt::Display>, C: FromIterator<T>>(
+    field: &'static str,
+    texts: &[String],
+) -> Parsed<C> {
+    texts.iter().map(|text| parse(field, text)).collect()
+}
+
+/// A network may be written as one address.
+fn parse_networks(field: &'static str, texts: &[String]) -> Parsed<Vec<IpNet>> {
+    let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    texts.iter().map(|text| network(text).map_err(|_| bad(field, "is not a network such as 10.0.0.0/8"))).collect()
+}
+
+fn bad(field: &'static str, problem: &str) -> FieldError {
+    FieldError { field, problem: problem.to_owned() }
+}
+
+fn strings<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
+    values.into_iter().map(|it| it.to_string()).collect()
+}
+
+fn millis_or(value: u32, default: Duration) -> Duration {
+    match value {
+        0 => default,
+        ms => Duration::from_millis(ms.into()),
+    }
+}
+
+/// A PEM bundle of at most this many bytes.
+const CA_PEM_BYTES_MAX: usize = 64 * 1024;
+
+pub fn app_from(wire: v1::App) -> Parsed<App> {
+    let pre_authentication = match wire.pre_authentication() {
+        v1::PreAuthentication::SignIn => PreAuthentication::SignIn,
+        v1::PreAuthentication::Passthrough => PreAuthentication::Passthrough,
+    };
+    let header = |it: &v1::IdentityHeader| {
+        Ok(IdentityHeader {
+            name: HeaderName::parse(&it.name).in_field("identity_headers.name")?,
+            claim: claim_from(it.claim()).ok_or(bad("identity_headers.claim", "is missing"))?,
+        })
+    };
+    let pem_fits = wire.origin_ca_pem.is_empty()
+        || wire.origin_ca_pem.len() <= CA_PEM_BYTES_MAX && wire.origin_ca_pem.contains("-----BEGIN CERTIFICATE-----");
+    if !pem_fits {
+        return Err(bad("origin_ca_pem", "must hold PEM certificates, 64 KiB at most"));
+    }
+    Ok(App {
+        id: parse("id", &wire.id)?,
+        name: Name::parse(&wire.name).in_field("name")?,
+        external: ExternalUrl::parse(&wire.external_url).in_field("external_url")?,
+        origin: Origin::parse(&wire.origin).in_field("origin")?,
+        group: parse("connector_group", &wire.connector_group)?,
+        pre_authentication,
+        identity_headers: wire.identity_headers.iter().map(header).collect::<Parsed<_>>()?,
+        assertion: wire.assertion,
+        connect_timeout: millis_or(wire.connect_timeout_ms, app::CONNECT_TIMEOUT),
+        response_timeout: millis_or(wire.response_timeout_ms, app::RESPONSE_TIMEOUT),
+        idle_timeout: millis_or(wire.idle_timeout_ms, app::IDLE_TIMEOUT),
+        origin_ca_pem: wire.origin_ca_pem,
+        origin_server_name: wire.origin_server_name,
+        staleness_max: match wire.staleness_max_s {
+            0 => app::STALENESS_MAX,
+            seconds => Duration::from_secs(seconds.into()),
+        },
+        serve_when_stale: wire.serve_when_stale,
+        hidden: wire.hidden,
+        trusted_addresses: parse_networks("trusted_addresses", &wire.trusted_addresses)?,
+    })
+}
+
+pub fn app_to(app: &App) -> v1::App {
+    let pre_authentication = match app.pre_authentication {
+        PreAuthentication::SignIn => v1::PreAuthentication::SignIn,
+        PreAuthentication::Passthrough => v1::PreAuthentication::Passthrough,
+    };
+    let header = |it: &IdentityHeader| v1::IdentityHeader {
+        name: it.name.as_str().to_owned(),
+        claim: claim_to(it.claim).into(),
+    };
+    v1::App {
+        id: app.id.to_string(),
+        name: app.name.to_string(),
+        external_url: app.external.to_string(),
+        origin: app.origin.to_string(),
+        connector_group: app.group.to_string(),
+        pre_authentication: pre_authentication.into(),
+        identity_headers: app.identity_headers.iter().map(header).collect(),
+        assertion: app.assertion,
+        connect_timeout_ms: app.connect_timeout.as_millis() as u32,
+        response_timeout_ms: app.response_timeout.as_millis() as u32,
+        idle_timeout_ms: app.idle_timeout.as_millis() as u32,
+        origin_ca_pem: app.origin_ca_pem.clone(),
+        origin_server_name: app.origin_server_name.clone(),
+        staleness_max_s: app.staleness_max.as_secs() as u32,
+        serve_when_stale: app.serve_when_stale,
+        hidden: app.hidden,
+        trusted_addresses: strings(&app.trusted_addresses),
+    }
+}
+
+fn claim_from(claim: v1::Claim) -> Option<app::Claim> {
+    match claim {
+        v1::Claim::Unspecified => None,
+        v1::Claim::Username => Some(app::Claim::Username),
+        v1::Claim::Email => Some(app::Claim::Email),
+        v1::Claim::DisplayName => Some(app::Claim::DisplayName),
+        v1::Claim::UserId => Some(app::Claim::UserId),
+        v1::Claim::Groups => Some(app::Claim::Groups),
+    }
+}
+
+fn claim_to(claim: app::Claim) -> v1::Claim {
+    match claim {
+        app::Claim::Username => v1::Claim::Username,
+        app::Claim::Email => v1::Claim::Email,
+        app::Claim::DisplayName => v1::Claim::DisplayName,
+        app::Claim::UserId => v1::Claim::UserId,
+        app::Claim::Groups => v1::Claim::Groups,
+    }
+}
+
+pub fn connector_group_from(wire: v1::ConnectorGroup) -> Parsed<ConnectorGroup> {
+    Ok(ConnectorGroup { id: parse("id", &wire.id)?, name: Name::parse(&wire.name).in_field("name")? })
+}
+
+pub fn connector_group_to(group: &ConnectorGroup) -> v1::ConnectorGroup {
+    v1::ConnectorGroup { id: group.id.to_string(), name: group.name.to_string() }
+}
+
+pub fn connector_from(wire: v1::Connector) -> Parsed<Connector> {
+    Ok(Connector {
+        id: parse("id", &wire.id)?,
+        name: Name::parse(&wire.name).in_field("name")?,
+        group: parse("group", &wire.group)?,
+        public_key: wire.public_key,
+        join_token: parse("join_token", &wire.join_token)?,
+        revoked: wire.revoked,
+    })
+}
+
+pub fn connector_to(connector: &Connector) -> v1::Connector {
+    v1::Connector {
+        id: connector.id.to_string(),
+        name: connector.name.to_string(),
+        group: connector.group.to_string(),
+        public_key: connector.public_key.clone(),
+        join_token: connector.join_token.to_string(),
+        revoked: connector.revoked,
+    }
+}
+
+pub fn join_token_from(wire: v1::JoinToken) -> Parsed<JoinToken> {
+    Ok(JoinToken {
+        id: parse("id", &wire.id)?,
+        group: parse("group", &wire.group)?,
+        secret_hash: wire.secret_hash,
+        expires: Timestamp(wire.expires_ms),
+    })
+}
+
+pub fn join_token_to(token: &JoinToken) -> v1::JoinToken {
+    v1::JoinToken {
+        id: token.id.to_string(),
+        group: token.group.to_string(),
+        secret_hash: token.secret_hash.clone(),
+        expires_ms: token.expires.0,
+    }
+}
+
+pub fn user_from(wire: v1::User) -> Parsed<User> {
+    let fits = |text: &str| text.len() <= 256 && !text.chars().any(char::is_control);
+    if !fits(&wire.display_name) {
+        return Err(bad("display_name", "has at most 256 bytes and no control characters"));
+    }
+    if !fits(&wire.email) || !(wire.email.is_empty() || wire.email.contains('@')) {
+        return Err(bad("email", "is not an address such as alice@example.com"));
+    }
+    Ok(User {
+        id: parse("id", &wire.id)?,
+        username: Username::parse(&wire.username).in_field("username")?,
+        display_name: wire.display_name.into(),
+        email: wire.email.into(),
+        disabled: wire.disabled,
+    })
+}
+
+pub fn user_to(user: &User) -> v1::User {
+    v1::User {
+        id: user.id.to_string(),
+        username: user.username.as_str().to_owned(),
+        display_name: user.display_name.to_string(),
+        email: user.email.to_string(),
+        disabled: user.disabled,
+    }
+}
+
+pub fn credentials_from(wire: v1::Credentials) -> Parsed<Credentials> {
+    Ok(Credentials { user: parse("user", &wire.user)?, password: wire.password, totp: wire.totp })
+}
+
+pub fn credentials_to(it: &Credentials) -> v1::Credentials {
+    v1::Credentials { user: it.user.to_string(), password: it.password.clone(), totp: it.totp.clone() }
+}
+
+pub fn group_from(wire: v1::Group) -> Parsed<Group> {
+    Ok(Group { id: parse("id", &wire.id)?, name: Name::parse(&wire.name).in_field("name")? })
+}
+
+pub fn group_to(group: &Group) -> v1::Group {
+    v1::Group { id: group.id.to_string(), name: group.name.to_string() }
+}
+
+pub fn policy_from(wire: v1::Policy) -> Parsed<Policy> {
+    let state = match wire.state() {
+        v1::PolicyState::On => State::On,
+        v1::PolicyState::Off => State::Off,
+        v1::PolicyState::ReportOnly => State::ReportOnly,
+    };
+    let controls = wire
+        .require()
+        .map(|control| match control {
+            v1::Control::Mfa => Ok(Control::Mfa),
+            v1::Control::Unspecified => Err(bad("require", "has an unknown control; known: mfa")),
+        })
+        .collect::<Parsed<BTreeSet<_>>>()?;
+    let grant = match (wire.block, controls.is_empty(), wire.require_any) {
+        (true, true, _) => Grant::Block,
+        (true, false, _) => return Err(bad("block", "cannot be combined with require; make two policies")),
+        (false, true, _) => return Err(bad("require", "is empty: say block, or what to require")),
+        (false, false, true) => Grant::RequireAny(controls),
+        (false, false, false) => Grant::RequireAll(controls),
+    };
+    Ok(Policy {
+        id: parse("id", &wire.id)?,
+        name: Name::parse(&wire.name).in_field("name")?,
+        state,
+        include: parse_all("include", &wire.include)?,
+        exclude: parse_all("exclude", &wire.exclude)?,
+        apps: parse_all("apps", &wire.apps)?,
+        exclude_apps: parse_all("exclude_apps", &wire.exclude_apps)?,
+        networks: parse_networks("networks", &wire.networks)?,
+        exclude_networks: parse_networks("exclude_networks", &wire.exclude_networks)?,
+        grant,
+    })
+}
+
+pub fn policy_to(policy: &Policy) -> v1::Policy {
+    let (block, controls, require_any) = match &policy.grant {
+        Grant::Block => (true, &BTreeSet::new(), false),
+        Grant::RequireAll(controls) => (false, controls, false),
+        Grant::RequireAny(controls) => (false, controls, true),
+    };
+    v1::Policy {
+        id: policy.id.to_string(),
+        name: policy.name.to_string(),
+        state: policy_state_to(policy.state).into(),
+        include: strings(&policy.include),
+        exclude: strings(&policy.exclude),
+        apps: strings(&policy.apps),
+        exclude_apps: strings(&policy.exclude_apps),
+        networks: strings(&policy.networks),
+        exclude_networks: strings(&policy.exclude_networks),
+        block,
+        require: controls.iter().map(|it| control_to(*it).into()).collect(),
+        require_any,
+    }
+}
+
+pub fn policy_state_to(state: State) -> v1::PolicyState {
+    match state {
+        State::On => v1::PolicyState::On,
+        State::Off => v1::PolicyState::Off,
+        State::ReportOnly => v1::PolicyState::ReportOnly,
+    }
+}
+
+pub fn control_to(control: Control) -> v1::Control {
+    match control {
+        Control::Mfa => v1::Control::Mfa,
+    }
+}
+
+pub fn role_from(role: v1::Role) -> Option<Role> {
+    match role {
+        v1::Role::Unspecified => None,
+        v1::Role::Auditor => Some(Role::Auditor),
+        v1::Role::Admin => Some(Role::Admin),
+        v1::Role::Owner => Some(Role::Owner),
+    }
+}
+
+pub fn role_to(role: Role) -> v1::Role {
+    match role {
+        Role::Auditor => v1::Role::Auditor,
+        Role::Admin => v1::Role::Admin,
+        Role::Owner => v1::Role::Owner,
+    }
+}
+
+pub fn key_from(wire: v1::Key) -> Parsed<Key> {
+    let purpose = match wire.purpose() {
+        v1::KeyPurpose::Session => KeyPurpose::Session,
+        v1::KeyPurpose::Assertion => KeyPurpose::Assertion,
+        v1::KeyPurpose::Authority => KeyPurpose::Authority,
+        v1::KeyPurpose::RelaySecret => KeyPurpose::RelaySecret,
+        v1::KeyPurpose::Unspecified => return Err(bad("purpose", "is unknown")),
+    };
+    let sealed = |it: v1::SealedKey| {
+        let holder = match it.holder() {
+            v1::KeyHolder::Relay => KeyHolder::Relay,
+            v1::KeyHolder::Identity => KeyHolder::Identity,
+            v1::KeyHolder::Controller => KeyHolder::Controller,
+            v1::KeyHolder::Unspecified => return Err(bad("sealed.holder", "is unknown")),
+        };
+        Ok((holder, it.ciphertext))
+    };
+    let sealed = wire.sealed.into_iter().map(sealed).collect::<Parsed<_>>()?;
+    Ok(Key { id: wire.id, purpose, public_key: wire.public_key, sealed })
+}
+
+pub fn key_to(key: &Key) -> v1::Key {
+    let purpose = match key.purpose {
+        KeyPurpose::Session => v1::KeyPurpose::Session,
+        KeyPurpose::Assertion => v1::KeyPurpose::Assertion,
+        KeyPurpose::Authority => v1::KeyPurpose::Authority,
+        KeyPurpose::RelaySecret => v1::KeyPurpose::RelaySecret,
+    };
+    let sealed = |(holder, ciphertext): &(KeyHolder, Vec<u8>)| {
+        let holder = match holder {
+            KeyHolder::Relay => v1::KeyHolder::Relay,
+            KeyHolder::Identity => v1::KeyHolder::Identity,
+            KeyHolder::Controller => v1::KeyHolder::Controller,
+        };
+        v1::SealedKey { holder: holder.into(), ciphertext: ciphertext.clone() }
+    };
+    v1::Key {
+        id: key.id.clone(),
+        purpose: purpose.into(),
+        public_key: key.public_key.clone(),
+        sealed: key.sealed.iter().map(sealed).collect(),
+    }
+}
+
+pub fn certificate_from(wire: v1::Certificate) -> Parsed<Certificate> {
+    Ok(Certificate {
+        id: parse("id", &wire.id)?,
+        hosts: wire.hosts,
+        chain: wire.chain,
+        sealed_private_key: wire.sealed_private_key,
+        expires: Timestamp(wire.expires_ms),
+    })
+}
+
+pub fn certificate_to(it: &Certificate) -> v1::Certificate {
+    v1::Certificate {
+        id: it.id.to_string(),
+        hosts: it.hosts.clone(),
+        chain: it.chain.clone(),
+        sealed_private_key: it.sealed_private_key.clone(),
+        expires_ms: it.expires.0,
+    }
+}
+
+pub fn session_revocation_from(wire: v1::SessionRevocation) -> Parsed<SessionRevocation> {
+    Ok(SessionRevocation { session: parse("session", &wire.session)?, at: Timestamp(wire.at_ms) })
+}
+
+pub fn session_revocation_to(it: &SessionRevocation) -> v1::SessionRevocation {
+    v1::SessionRevocation { session: it.session.to_string(), at_ms: it.at.0 }
+}
+
+pub fn user_revocation_from(wire: v1::UserRevocation) -> Parsed<UserRevocation> {
+    Ok(UserRevocation {
+        user: parse("user", &wire.user)?,
+        sessions_before: Timestamp(wire.sessions_before_ms),
+        directory: wire.directory,
+    })
+}
+
+pub fn user_revocation_to(it: &UserRevocation) -> v1::UserRevocation {
+    v1::UserRevocation { user: it.user.to_string(), sessions_before_ms: it.sessions_before.0, directory: it.directory }
+}
+
+/// A domain of the tenant: a DNS name.
+pub fn tenant_from(wire: v1::Tenant) -> Parsed<String> {
+    match app::is_host(&wire.domain) {
+        true => Ok(wire.domain),
+        false => Err(Invalid("a domain is a DNS name in lower case")).in_field("domain"),
+    }
+}

@@ -1,0 +1,266 @@
+//! What is published: an application, its external URL and its origin.
+
+use std::{collections::BTreeSet, fmt, net::Ipv6Addr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use crate::ids::{AppId, ConnectorGroupId, is_label};
+
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Entra's default for the back end is 85 s (NUM rows of the parity table).
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(85);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(85);
+/// Older configuration than this refuses, unless the application opts in to more.
+pub const STALENESS_MAX: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    pub id: AppId,
+    pub name: Name,
+    pub external: ExternalUrl,
+    pub origin: Origin,
+    pub group: ConnectorGroupId,
+    pub pre_authentication: PreAuthentication,
+    pub identity_headers: Vec<IdentityHeader>,
+    /// Send `Postern-Assertion`, a signed JWT about the user.
+    pub assertion: bool,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub origin_ca_pem: String,
+    pub origin_server_name: String,
+    pub staleness_max: Duration,
+    pub serve_when_stale: bool,
+    pub hidden: bool,
+    /// From here an incoming `X-Forwarded-For` is believed and continued.
+    pub trusted_addresses: Vec<IpNet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreAuthentication {
+    /// Nobody passes without a session (PUB-07: "pre-authentication").
+    SignIn,
+    /// Everybody passes; policies without a user still hold.
+    Passthrough,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityHeader {
+    pub name: HeaderName,
+    pub claim: Claim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    Username,
+    Email,
+    DisplayName,
+    UserId,
+    Groups,
+}
+
+/// Why a text is not what it should be: the field's rule, in one sentence.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Invalid(pub &'static str);
+
+/// A display name: 1 to 64 characters, none of them a control character.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let text = text.trim();
+        let valid = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        valid.then(|| Self(text.into())).ok_or(Invalid("a name has 1 to 64 characters and no control characters"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// A header the administrator chose for a fact about the user.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeaderName(Arc<str>);
+
+impl HeaderName {
+    /// Letters, digits and hyphens, and nothing that HTTP or Postern itself uses.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        const OURS: [&str; 16] = [
+            "host",
+            "connection",
+            "content-length",
+            "transfer-encoding",
+            "upgrade",
+            "te",
+            "trailer",
+            "keep-alive",
+            "expect",
+            "cookie",
+            "authorization",
+            "forwarded",
+            "content-type",
+            "postern-assertion",
+            "proxy-authorization",
+            "proxy-connection",
+        ];
+        let lower = text.to_ascii_lowercase();
+        let grammar = (1..=64).contains(&text.len())
+            && lower.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !grammar {
+            return Err(Invalid("a header name has 1 to 64 letters, digits and hyphens"));
+        }
+        if OURS.contains(&lower.as_str()) || lower.starts_with("x-forwarded-") {
+            return Err(Invalid(
+                "this header belongs to HTTP or to Postern; choose another name, such as X-Remote-User",
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `https://HOST[/PATH/]`: host in lower case, path beginning and ending in `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExternalUrl {
+    pub host: Arc<str>,
+    pub path: Arc<str>,
+}
+
+impl ExternalUrl {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let rest = text.strip_prefix("https://").ok_or(Invalid("an external URL begins with https://"))?;
+        let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
+        let host = host.split_once(':').map_or(host, |(host, _port)| host).to_ascii_lowercase();
+        if !is_host(&host) {
+            return Err(Invalid("an external URL has a DNS host name, without user or address"));
+        }
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let plain = |segment: &&str| {
+            *segment != "."
+                && *segment != ".."
+                && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+        };
+        if path.starts_with('/') || path.contains("//") || !segments.iter().all(plain) {
+            return Err(Invalid("the path of an external URL has segments of letters, digits, '-', '.', '_' and '~'"));
+        }
+        let path = match segments.is_empty() {
+            true => "/".into(),
+            false => format!("/{}/", segments.join("/")).into(),
+        };
+        Ok(Self { host: host.into(), path })
+    }
+}
+
+impl fmt::Display for ExternalUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}{}", self.host, self.path)
+    }
+}
+
+/// At least one label, at most 253 bytes, all labels valid.
+pub fn is_host(host: &str) -> bool {
+    host.len() <= 253 && host.split('.').all(is_label)
+}
+
+/// Where an application really is: exact scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    pub scheme: Scheme,
+    /// Name, IPv4, `[IPv6]`, or the path of a unix socket.
+    pub host: Arc<str>,
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+    /// HTTP/2 without TLS, as gRPC servers speak it.
+    H2c,
+    Unix,
+}
+
+impl Origin {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let absolute = path.starts_with('/') && !path.contains('\0') && path.len() <= 107;
+            return match absolute {
+                true => Ok(Self { scheme: Scheme::Unix, host: path.into(), port: 0 }),
+                false => Err(Invalid("a unix origin is unix:/ABSOLUTE/PATH of at most 107 bytes")),
+            };
+        }
+        let (scheme, rest) =
+            text.split_once("://").ok_or(Invalid("an origin begins with http://, https://, h2c:// or unix:/"))?;
+        let (scheme, default_port) = match scheme {
+            "http" => (Scheme::Http, 80),
+            "https" => (Scheme::Https, 443),
+            "h2c" => (Scheme::H2c, 80),
+            _ => return Err(Invalid("an origin begins with http://, https://, h2c:// or unix:/")),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = split_port(authority, default_port)?;
+        Ok(Self { scheme, host: host.to_ascii_lowercase().into(), port })
+    }
+}
+
+fn split_port(authority: &str, default_port: u16) -> Result<(&str, u16), Invalid> {
+    const BAD: Invalid =
+        Invalid("an origin is SCHEME://HOST[:PORT] and nothing after it; paths are added by the user's request");
+    let host_end = match authority.starts_with('[') {
+        true => authority.find(']').ok_or(BAD)? + 1,
+        false => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at(host_end);
+    let port = match rest.strip_prefix(':') {
+        Some(digits) => digits.parse().ok().filter(|port| *port != 0).ok_or(BAD)?,
+        None if rest.is_empty() => default_port,
+        None => return Err(BAD),
+    };
+    let valid = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => is_origin_host(host),
+    };
+    valid.then_some((host, port)).ok_or(BAD)
+}
+
+/// Internal names may have underscores and capitals; nothing else is different.
+fn is_origin_host(host: &str) -> bool {
+    let host = host.to_ascii_lowercase().replace('_', "-");
+    is_host(&host)
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scheme {
+            Scheme::Http => write!(f, "http://{}:{}", self.host, self.port),
+            Scheme::Https => write!(f, "https://{}:{}", self.host, self.port),
+            Scheme::H2c => write!(f, "h2c://{}:{}", self.host, self.port),
+            Scheme::Unix => write!(f, "unix:{}", self.host),
+        }
+    }
+}
+
+impl App {
+    /// Header names that carry identity, lower case: what no client may send.
+    pub fn guarded_headers(&self) -> BTreeSet<String> {
+        self.identity_headers.iter().map(|it| it.name.as_str().to_ascii_lowercase()).collect()
+    }
+}

@@ -1,0 +1,63 @@
+//! Keys everybody may know the public half of, and server certificates.
+
+use std::fmt;
+
+use crate::ids::{CertificateId, Timestamp};
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    pub id: String,
+    pub purpose: KeyPurpose,
+    pub public_key: Vec<u8>,
+    /// The secret half, once for each role that may use it.
+    pub sealed: Vec<(KeyHolder, Vec<u8>)>,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({}, {:?}, ..)", self.id, self.purpose)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyPurpose {
+    /// ES256; identity signs session and id tokens with it.
+    Session,
+    /// ES256; relays sign `Postern-Assertion` with it.
+    Assertion,
+    /// The certificate (DER) that connector certificates chain to.
+    Authority,
+    /// Symmetric; relays and identity share it.
+    RelaySecret,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyHolder {
+    Relay,
+    Identity,
+    Controller,
+}
+
+impl Key {
+    pub fn sealed_for(&self, holder: KeyHolder) -> Option<&[u8]> {
+        self.sealed.iter().find(|(it, _)| *it == holder).map(|(_, ciphertext)| ciphertext.as_slice())
+    }
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub id: CertificateId,
+    /// Exact names, or `*.NAME` for one label.
+    pub hosts: Vec<String>,
+    /// DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// PKCS#8, sealed to relays.
+    pub sealed_private_key: Vec<u8>,
+    pub expires: Timestamp,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate({}, {:?}, ..)", self.id, self.hosts)
+    }
+}

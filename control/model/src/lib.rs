@@ -1,0 +1,33 @@
+//! The pure middle: what is published, who may reach it, and how both change.
+//!
+//! Plain functions over plain data. It knows no clock, no chance, no network,
+//! no protobuf: facts come in as arguments, answers go out as values.
+//!
+//! Read in this order: `event` (what can have happened), `snapshot` (what is
+//! true now), `command` (what may be wished, and why not), `route`, `policy`,
+//! `session` (what a relay asks on each request).
+
+pub mod app;
+pub mod command;
+pub mod connector;
+pub mod directory;
+pub mod event;
+pub mod ids;
+pub mod keys;
+pub mod policy;
+pub mod risk;
+pub mod route;
+pub mod session;
+pub mod snapshot;
+
+#[cfg(test)]
+mod tests;
+
+pub use app::{App, ExternalUrl, Origin};
+pub use command::{Command, Rejection, decide};
+pub use connector::{Connector, ConnectorGroup, JoinToken};
+pub use directory::{Credentials, Group, Principal, Role, User};
+pub use event::{Event, Stream, Subject};
+pub use ids::*;
+pub use policy::{Decision, Facts, Policy};
+pub use snapshot::{Snapshot, Tenant};

@@ -1,0 +1,95 @@
+//! What a session token says, and whether it still holds.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{GroupId, Position, SessionId, TenantId, Timestamp, UserId},
+    policy::Control,
+    snapshot::Tenant,
+};
+
+/// A token lives this long; every use past half of it renews it silently.
+pub const TOKEN_LIFE_S: i64 = 600;
+/// A relay's clock may be this far ahead of identity's.
+pub const CLOCK_LEEWAY_S: i64 = 60;
+/// A session ends this long after its sign-in, however often it was renewed.
+pub const SESSION_LIFE_S: i64 = 12 * 3600;
+/// Groups that fit into a token; beyond it only those that configuration names.
+pub const TOKEN_GROUPS_MAX: usize = 64;
+
+/// Claims of a session token (JWT, RFC 7519 names). `aud` is one application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionClaims {
+    pub iss: String,
+    pub aud: String,
+    pub sub: UserId,
+    pub sid: SessionId,
+    pub iat: i64,
+    pub exp: i64,
+    /// When the user proved who they are, in milliseconds.
+    pub started_ms: i64,
+    /// Position of DIRECTORY the groups and names were read at.
+    pub directory: Position,
+    /// Authentication methods, RFC 8176: `pwd`, `otp`.
+    pub amr: Vec<String>,
+    pub tenant: TenantId,
+    pub preferred_username: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub email: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupId>,
+    /// Names of `groups`, for identity headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group_names: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+}
+
+/// Why a token with a good signature does not open the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionFault {
+    /// Too old, or the user changed: a fresh one may be had without the user.
+    Renew,
+    /// Revoked, or at the end of its life: the user signs in again.
+    Over,
+}
+
+impl SessionClaims {
+    /// Expiry is checked at use, never by a sweeper.
+    pub fn check(&self, tenant: &Tenant, now: Timestamp) -> Result<(), SessionFault> {
+        let started = Timestamp(self.started_ms);
+        let ended = now >= started.plus_seconds(SESSION_LIFE_S) || tenant.revoked_sessions.contains_key(&self.sid);
+        let from_the_future = self.iat > now.seconds() + CLOCK_LEEWAY_S;
+        if ended || from_the_future {
+            return Err(SessionFault::Over);
+        }
+        if let Some(revoked) = tenant.revoked_users.get(&self.sub) {
+            if started < revoked.sessions_before {
+                return Err(SessionFault::Over);
+            }
+            if self.directory < revoked.directory {
+                return Err(SessionFault::Renew);
+            }
+        }
+        match now.seconds() >= self.exp {
+            true => Err(SessionFault::Renew),
+            false => Ok(()),
+        }
+    }
+
+    /// Past half its life a token is replaced while it still works.
+    pub fn wants_renewal(&self, now: Timestamp) -> bool {
+        now.seconds() >= self.iat + (self.exp - self.iat) / 2
+    }
+
+    pub fn satisfied(&self) -> BTreeSet<Control> {
+        match self.amr.iter().any(|method| method == "otp") {
+            true => BTreeSet::from([Control::Mfa]),
+            false => BTreeSet::new(),
+        }
+    }
+}

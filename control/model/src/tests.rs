@@ -1,0 +1,562 @@
+//! Stories of the model: events and commands only.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::{
+    app::*,
+    command::What,
+    directory::*,
+    policy::{self, Control, Denied, Facts, Grant, Policies, State},
+    risk::*,
+    session::*,
+    *,
+};
+
+mod policies;
+
+#[test]
+fn a_url_has_one_owner() {
+    given([group(BERLIN), published(HR, "https://hr.example.com/")])
+        .when(publish(PAYROLL, "https://hr.example.com/"))
+        .rejected_as(Rejection::UrlTaken { url: "https://hr.example.com/".into() });
+}
+
+#[test]
+fn a_host_is_shared_by_path() {
+    given([group(BERLIN), published(HR, "https://hr.example.com/")])
+        .when(publish(PAYROLL, "https://hr.example.com/pay/"))
+        .yields(vec![published(PAYROLL, "https://hr.example.com/pay/")]);
+}
+
+#[test]
+fn a_host_belongs_to_one_tenant() {
+    let mut snapshot = given([group(BERLIN), published(HR, "https://hr.example.com/")]).snapshot;
+    let other = TenantId::parse("other").unwrap();
+    snapshot.apply(&other, group(BERLIN), 1);
+    let rejection = decide(&snapshot, &other, publish(PAYROLL, "https://hr.example.com/pay/"));
+    assert_eq!(rejection, Err(Rejection::HostTaken { host: "hr.example.com".into() }));
+}
+
+#[test]
+fn a_command_cannot_reach_into_another_tenant() {
+    let snapshot = given([group(BERLIN), published(HR, "https://hr.example.com/")]).snapshot;
+    let other = TenantId::parse("other").unwrap();
+    assert_eq!(decide(&snapshot, &other, Command::RetireApp(app_id(HR))), Ok(vec![]));
+    let change = Command::ChangeApp(Box::new(app(HR, "https://hr.example.com/")));
+    assert_eq!(decide(&snapshot, &other, change), Err(Rejection::NotFound(What::App)));
+}
+
+#[test]
+fn an_application_needs_its_connector_group() {
+    given([]).when(publish(HR, "https://hr.example.com/")).rejected_as(Rejection::NotFound(What::ConnectorGroup));
+}
+
+#[test]
+fn a_group_in_use_stays() {
+    given([group(BERLIN), published(HR, "https://hr.example.com/")])
+        .when(Command::RetireConnectorGroup(ConnectorGroupId(id(BERLIN))))
+        .rejected_as(Rejection::InUse { what: What::ConnectorGroup, by: format!("application app-{HR}") });
+}
+
+#[test]
+fn a_join_token_makes_one_connector() {
+    let token = join_token(1000);
+    given([group(BERLIN), Event::JoinTokenIssued(token.clone()), Event::ConnectorEnrolled(connector(1))])
+        .when(Command::EnrolConnector { connector: connector(2), now: Timestamp(0) })
+        .rejected_as(Rejection::TokenSpent);
+}
+
+#[test]
+fn a_join_token_ends() {
+    given([group(BERLIN), Event::JoinTokenIssued(join_token(1000))])
+        .when(Command::EnrolConnector { connector: connector(1), now: Timestamp(1000) })
+        .rejected_as(Rejection::TokenSpent);
+}
+
+#[test]
+fn a_revoked_connector_does_not_give_its_token_back() {
+    let revoked = Connector { revoked: true, ..connector(1) };
+    given([group(BERLIN), Event::JoinTokenIssued(join_token(1000)), Event::ConnectorRevoked(revoked)])
+        .when(Command::EnrolConnector { connector: connector(2), now: Timestamp(0) })
+        .rejected_as(Rejection::TokenSpent);
+}
+
+#[test]
+fn the_last_owner_stays() {
+    let world = || given([user(1), user(2), Event::RoleGranted { user: user_id(1), role: Role::Owner }]);
+    world().when(Command::RemoveUser(user_id(1))).rejected_as(Rejection::LastOwner);
+    world().when(Command::SetRole { user: user_id(1), role: Some(Role::Admin) }).rejected_as(Rejection::LastOwner);
+    world().when(Command::SetRole { user: user_id(1), role: None }).rejected_as(Rejection::LastOwner);
+    let disabled = User { disabled: true, ..plain_user(1) };
+    world().when(Command::ChangeUser(disabled)).rejected_as(Rejection::LastOwner);
+}
+
+#[test]
+fn groups_nest_but_not_in_circles() {
+    let nested = [user_group(1), user_group(2), user_group(3), nest(1, 2), nest(2, 3)];
+    given(nested.clone())
+        .when(Command::AddMember { group: group_id(3), member: Principal::Group(group_id(1)) })
+        .rejected_as(Rejection::Cycle);
+    let mut world = given(nested);
+    world.apply(user(7));
+    world.apply(Event::MemberAdded { group: group_id(3), member: Principal::User(user_id(7)) });
+    let groups = world.tenant().groups_of(user_id(7));
+    assert_eq!(groups, BTreeSet::from([group_id(1), group_id(2), group_id(3)]));
+    assert_eq!(world.tenant().users_in(group_id(1)), BTreeSet::from([user_id(7)]));
+}
+
+#[test]
+fn a_circle_made_by_two_controllers_at_once_still_ends() {
+    let world = given([user_group(1), user_group(2), nest(1, 2), nest(2, 1), user(7), member(1, 7)]);
+    assert_eq!(world.tenant().groups_of(user_id(7)).len(), 2);
+}
+
+#[test]
+fn a_group_that_a_policy_names_stays() {
+    let policy = Policy { include: vec![Principal::Group(group_id(1))], ..block(1) };
+    given([user_group(1), Event::PolicyCreated(policy)])
+        .when(Command::RemoveGroup(group_id(1)))
+        .rejected_as(Rejection::InUse { what: What::Group, by: "policy policy-1".into() });
+}
+
+#[test]
+fn a_revocation_only_grows() {
+    let revoked =
+        |sessions, directory| UserRevocation { user: user_id(1), sessions_before: Timestamp(sessions), directory };
+    given([Event::UserRevoked(revoked(100, 5))])
+        .when(Command::RevokeUser(revoked(50, 9)))
+        .yields(vec![Event::UserRevoked(revoked(100, 9))]);
+    given([Event::UserRevoked(revoked(100, 5))]).when(Command::RevokeUser(revoked(50, 5))).yields(vec![]);
+}
+
+#[test]
+fn the_longest_path_wins_and_only_at_segment_borders() {
+    let world = given([
+        group(BERLIN),
+        published(1, "https://x.example.com/"),
+        published(2, "https://x.example.com/wiki/"),
+        published(3, "https://x.example.com/wiki/team/"),
+        published(4, "https://only.example.com/app/"),
+    ]);
+    let find = |host, path| world.snapshot.routes.find(host, path).map(|route| route.app);
+    assert_eq!(find("x.example.com", "/"), Some(app_id(1)));
+    assert_eq!(find("x.example.com", "/wikipedia"), Some(app_id(1)));
+    assert_eq!(find("x.example.com", "/wiki"), Some(app_id(2)));
+    assert_eq!(find("x.example.com", "/wiki/teams"), Some(app_id(2)));
+    assert_eq!(find("x.example.com", "/wiki/team/a"), Some(app_id(3)));
+    assert_eq!(find("only.example.com", "/other"), None);
+    assert_eq!(find("y.example.com", "/"), None);
+}
+
+#[test]
+fn moving_an_application_frees_its_old_url() {
+    let mut world = given([group(BERLIN), published(HR, "https://old.example.com/")]);
+    world.apply(Event::AppChanged(Box::new(app(HR, "https://new.example.com/"))));
+    assert!(!world.snapshot.routes.knows_host("old.example.com"));
+    assert!(world.snapshot.routes.knows_host("new.example.com"));
+    world.apply(Event::AppRetired(app_id(HR)));
+    assert!(!world.snapshot.routes.knows_host("new.example.com"));
+}
+
+#[test]
+fn urls_and_origins_are_right_by_construction() {
+    for good in ["https://a.example.com", "https://A.example.com:8443/", "https://a.example.com/x/y"] {
+        assert!(ExternalUrl::parse(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "http://a.example.com",
+        "https://",
+        "https://u@a.example.com",
+        "https://a..example.com",
+        "https://a.example.com/../x",
+        "https://a.example.com//x",
+        "https://a.example.com/%2e",
+        "https://-a.example.com/",
+    ] {
+        assert!(ExternalUrl::parse(bad).is_err(), "{bad}");
+    }
+    for (good, canonical) in [
+        ("http://10.0.0.1:3000", "http://10.0.0.1:3000"),
+        ("https://Wiki.internal/", "https://wiki.internal:443"),
+        ("h2c://[::1]:50051", "h2c://[::1]:50051"),
+        ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ("http://my_host:80", "http://my_host:80"),
+    ] {
+        assert_eq!(Origin::parse(good).unwrap().to_string(), canonical);
+    }
+    for bad in [
+        "ftp://a",
+        "http://a/b",
+        "http://a:0",
+        "http://a:b",
+        "http://u@a",
+        "unix:run",
+        "http://[::1",
+        "http://",
+        "a:80",
+    ] {
+        assert!(Origin::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn http_keeps_its_own_headers() {
+    assert!(HeaderName::parse("X-Remote-User").is_ok());
+    for bad in ["Host", "x-forwarded-for", "Cookie", "X_User", "", "a b", "Transfer-Encoding", "Postern-Assertion"] {
+        assert!(HeaderName::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_session_ends_in_every_way_it_should() {
+    let now = Timestamp(1_000_000_000);
+    let tenant = given([]).tenant().clone();
+    assert_eq!(claims(now).check(&tenant, now), Ok(()));
+    assert_eq!(claims(now).check(&tenant, now.plus_seconds(TOKEN_LIFE_S)), Err(SessionFault::Renew));
+    assert_eq!(claims(now).check(&tenant, now.plus_seconds(SESSION_LIFE_S)), Err(SessionFault::Over));
+    assert_eq!(claims(now.plus_seconds(61)).check(&tenant, now), Err(SessionFault::Over), "issued in the future");
+
+    let revoked = given([Event::SessionRevoked(SessionRevocation { session: SessionId(id(9)), at: now })]);
+    assert_eq!(claims(now).check(revoked.tenant(), now), Err(SessionFault::Over));
+
+    let before = |sessions_before, directory| {
+        given([Event::UserRevoked(UserRevocation { user: user_id(1), sessions_before, directory })])
+    };
+    assert_eq!(claims(now).check(before(Timestamp(now.0 + 1), 0).tenant(), now), Err(SessionFault::Over));
+    assert_eq!(claims(now).check(before(now, 0).tenant(), now), Ok(()), "a session begun at the revocation lives");
+    assert_eq!(claims(now).check(before(Timestamp(0), 8).tenant(), now), Err(SessionFault::Renew));
+    assert_eq!(claims(now).check(before(Timestamp(0), 7).tenant(), now), Ok(()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replay_is_idempotent_and_the_last_event_of_each_subject_is_enough(commands in wishes()) {
+        let (snapshot, history) = run(commands);
+        let mut again = fold(&history);
+        prop_assert_eq!(&again, &snapshot);
+        for event in &history {
+            again.apply(&tenant_id(), event.clone(), 1);
+        }
+        prop_assert_eq!(&again, &snapshot, "replaying the whole history changes nothing");
+        prop_assert_eq!(fold(&last_per_subject(&history)), snapshot);
+    }
+
+    #[test]
+    fn order_between_subjects_does_not_matter(commands in wishes(), seed in any::<u64>()) {
+        let (_, history) = run(commands);
+        let mut last = last_per_subject(&history);
+        let in_order = fold(&last);
+        shuffle(&mut last, seed);
+        prop_assert_eq!(fold(&last), in_order);
+    }
+
+    #[test]
+    fn a_repeated_command_yields_nothing_and_no_event_is_ignored(commands in wishes()) {
+        let mut snapshot = Snapshot::default();
+        for command in commands {
+            let Ok(events) = decide(&snapshot, &tenant_id(), command.clone()) else { continue };
+            let before = snapshot.clone();
+            for event in &events {
+                snapshot.apply(&tenant_id(), event.clone(), 1);
+            }
+            prop_assert!(events.is_empty() || snapshot != before, "an event that changes nothing: {:?}", events);
+            prop_assert_eq!(decide(&snapshot, &tenant_id(), command), Ok(vec![]));
+        }
+    }
+
+    #[test]
+    fn one_more_blocking_policy_never_grants_more(ids in prop::collection::vec(1u8..5, 0..4), extra in 5u8..9, mfa in any::<bool>()) {
+        let facts_groups = BTreeSet::new();
+        let satisfied = if mfa { BTreeSet::from([Control::Mfa]) } else { BTreeSet::new() };
+        let facts = Facts {
+            app: app_id(1), user: Some(user_id(1)), groups: &facts_groups,
+            address: "10.0.0.1".parse().unwrap(), satisfied: &satisfied,
+        };
+        let mut policies = Policies::default();
+        for n in ids {
+            let grant = if n % 2 == 0 { Grant::RequireAll(BTreeSet::from([Control::Mfa])) } else { Grant::RequireAny(BTreeSet::new()) };
+            policies.insert(Policy { grant, ..block(n) });
+        }
+        policies.insert(block(extra));
+        let verdict = policy::evaluate(policies.for_app(app_id(1)), &facts);
+        prop_assert_eq!(verdict.decision, Decision::Deny(PolicyId(id(extra))));
+    }
+}
+
+// ---------------------------------------------------------------- helpers
+
+const BERLIN: u8 = 200;
+const HR: u8 = 1;
+const PAYROLL: u8 = 2;
+
+fn id(n: u8) -> Uuid {
+    Uuid::from_u128(n.into())
+}
+
+fn app_id(n: u8) -> AppId {
+    AppId(id(n))
+}
+
+fn user_id(n: u8) -> UserId {
+    UserId(id(n))
+}
+
+fn group_id(n: u8) -> GroupId {
+    GroupId(id(n))
+}
+
+fn tenant_id() -> TenantId {
+    TenantId::default_tenant()
+}
+
+struct World {
+    snapshot: Snapshot,
+}
+
+struct Outcome(Result<Vec<Event>, Rejection>);
+
+fn given(events: impl IntoIterator<Item = Event>) -> World {
+    let mut world = World { snapshot: Snapshot::default() };
+    world.apply(Event::TenantChanged { domain: "example.com".into() });
+    for event in events {
+        world.apply(event);
+    }
+    world
+}
+
+impl World {
+    fn apply(&mut self, event: Event) {
+        self.snapshot.apply(&tenant_id(), event, 1);
+    }
+
+    fn tenant(&self) -> &Tenant {
+        self.snapshot.tenant(&tenant_id()).unwrap()
+    }
+
+    fn when(&self, command: Command) -> Outcome {
+        Outcome(decide(&self.snapshot, &tenant_id(), command))
+    }
+}
+
+impl Outcome {
+    fn rejected_as(self, rejection: Rejection) {
+        assert_eq!(self.0, Err(rejection));
+    }
+
+    fn yields(self, events: Vec<Event>) {
+        assert_eq!(self.0, Ok(events));
+    }
+}
+
+fn group(n: u8) -> Event {
+    Event::ConnectorGroupCreated(ConnectorGroup {
+        id: ConnectorGroupId(id(n)),
+        name: Name::parse(&format!("group-{n}")).unwrap(),
+    })
+}
+
+fn app(n: u8, url: &str) -> App {
+    App {
+        id: app_id(n),
+        name: Name::parse(&format!("app-{n}")).unwrap(),
+        external: ExternalUrl::parse(url).unwrap(),
+        origin: Origin::parse("http://10.0.0.1:80").unwrap(),
+        group: ConnectorGroupId(id(BERLIN)),
+        pre_authentication: PreAuthentication::SignIn,
+        identity_headers: vec![],
+        assertion: false,
+        connect_timeout: CONNECT_TIMEOUT,
+        response_timeout: RESPONSE_TIMEOUT,
+        idle_timeout: Duration::from_secs(1),
+        origin_ca_pem: String::new(),
+        origin_server_name: String::new(),
+        staleness_max: STALENESS_MAX,
+        serve_when_stale: false,
+        hidden: false,
+        trusted_addresses: vec![],
+    }
+}
+
+fn published(n: u8, url: &str) -> Event {
+    Event::AppPublished(Box::new(app(n, url)))
+}
+
+fn publish(n: u8, url: &str) -> Command {
+    Command::PublishApp(Box::new(app(n, url)))
+}
+
+fn join_token(expires: i64) -> JoinToken {
+    JoinToken {
+        id: JoinTokenId(id(50)),
+        group: ConnectorGroupId(id(BERLIN)),
+        secret_hash: vec![1],
+        expires: Timestamp(expires),
+    }
+}
+
+fn connector(n: u8) -> Connector {
+    Connector {
+        id: ConnectorId(id(n)),
+        name: Name::parse("c").unwrap(),
+        group: ConnectorGroupId(id(BERLIN)),
+        public_key: vec![n],
+        join_token: JoinTokenId(id(50)),
+        revoked: false,
+    }
+}
+
+fn plain_user(n: u8) -> User {
+    User {
+        id: user_id(n),
+        username: Username::parse(&format!("user{n}")).unwrap(),
+        display_name: "".into(),
+        email: "".into(),
+        disabled: false,
+    }
+}
+
+fn user(n: u8) -> Event {
+    Event::UserCreated(plain_user(n))
+}
+
+fn user_group(n: u8) -> Event {
+    Event::GroupCreated(Group { id: group_id(n), name: Name::parse(&format!("g{n}")).unwrap() })
+}
+
+fn nest(outer: u8, inner: u8) -> Event {
+    Event::MemberAdded { group: group_id(outer), member: Principal::Group(group_id(inner)) }
+}
+
+fn member(group: u8, user: u8) -> Event {
+    Event::MemberAdded { group: group_id(group), member: Principal::User(user_id(user)) }
+}
+
+fn block(n: u8) -> Policy {
+    Policy {
+        id: PolicyId(id(n)),
+        name: Name::parse(&format!("policy-{n}")).unwrap(),
+        state: State::On,
+        include: vec![],
+        exclude: vec![],
+        apps: BTreeSet::new(),
+        exclude_apps: BTreeSet::new(),
+        networks: vec![],
+        exclude_networks: vec![],
+        grant: Grant::Block,
+    }
+}
+
+fn claims(now: Timestamp) -> SessionClaims {
+    SessionClaims {
+        iss: "https://login".into(),
+        aud: app_id(1).to_string(),
+        sub: user_id(1),
+        sid: SessionId(id(9)),
+        iat: now.seconds(),
+        exp: now.seconds() + TOKEN_LIFE_S,
+        started_ms: now.0,
+        directory: 7,
+        amr: vec!["pwd".into()],
+        tenant: tenant_id(),
+        preferred_username: "user1".into(),
+        name: String::new(),
+        email: String::new(),
+        groups: vec![],
+        group_names: vec![],
+        nonce: None,
+    }
+}
+
+/// Any command over a small world, so that they meet each other.
+fn wishes() -> impl Strategy<Value = Vec<Command>> {
+    let n = 1u8..4;
+    let principal = prop_oneof![
+        Just(Principal::Everyone),
+        n.clone().prop_map(|n| Principal::User(user_id(n))),
+        n.clone().prop_map(|n| Principal::Group(group_id(n))),
+    ];
+    let urls =
+        prop::sample::select(vec!["https://a.example.com/", "https://a.example.com/x/", "https://b.example.com/"]);
+    let role = prop::sample::select(vec![None, Some(Role::Auditor), Some(Role::Admin), Some(Role::Owner)]);
+    let wish = prop_oneof![
+        Just(Command::CreateConnectorGroup(ConnectorGroup {
+            id: ConnectorGroupId(id(BERLIN)),
+            name: Name::parse("berlin").unwrap()
+        })),
+        (n.clone(), urls.clone()).prop_map(|(n, url)| publish(n, url)),
+        (n.clone(), urls).prop_map(|(n, url)| Command::ChangeApp(Box::new(app(n, url)))),
+        n.clone().prop_map(|n| Command::RetireApp(app_id(n))),
+        Just(Command::RetireConnectorGroup(ConnectorGroupId(id(BERLIN)))),
+        Just(Command::IssueJoinToken(join_token(1000))),
+        n.clone().prop_map(|n| Command::EnrolConnector { connector: connector(n), now: Timestamp(0) }),
+        n.clone().prop_map(|n| Command::RevokeConnector(ConnectorId(id(n)))),
+        (n.clone(), principal.clone()).prop_map(|(n, principal)| Command::Assign { app: app_id(n), principal }),
+        (n.clone(), principal.clone()).prop_map(|(n, principal)| Command::Unassign { app: app_id(n), principal }),
+        (n.clone(), principal.clone())
+            .prop_map(|(n, it)| Command::CreatePolicy(Policy { include: vec![it], ..block(n) })),
+        n.clone().prop_map(|n| Command::ChangePolicy(Policy { apps: BTreeSet::from([app_id(1)]), ..block(n) })),
+        n.clone().prop_map(|n| Command::RemovePolicy(PolicyId(id(n)))),
+        (n.clone(), role).prop_map(|(n, role)| Command::SetRole { user: user_id(n), role }),
+        n.clone().prop_map(|n| Command::CreateUser(plain_user(n))),
+        n.clone().prop_map(|n| Command::ChangeUser(User { disabled: true, ..plain_user(n) })),
+        n.clone().prop_map(|n| Command::RemoveUser(user_id(n))),
+        n.clone().prop_map(|n| Command::SetCredentials(Credentials {
+            user: user_id(n),
+            password: vec![1],
+            totp: vec![]
+        })),
+        n.clone().prop_map(|n| Command::CreateGroup(Group {
+            id: group_id(n),
+            name: Name::parse(&format!("g{n}")).unwrap()
+        })),
+        n.clone().prop_map(|n| Command::RemoveGroup(group_id(n))),
+        (n.clone(), principal.clone()).prop_map(|(n, member)| Command::AddMember { group: group_id(n), member }),
+        (n.clone(), principal).prop_map(|(n, member)| Command::RemoveMember { group: group_id(n), member }),
+        (n, 0i64..100, 0u64..9).prop_map(|(n, at, directory)| Command::RevokeUser(UserRevocation {
+            user: user_id(n),
+            sessions_before: Timestamp(at),
+            directory
+        })),
+    ];
+    prop::collection::vec(wish, 0..60)
+}
+
+fn run(commands: Vec<Command>) -> (Snapshot, Vec<Event>) {
+    let mut snapshot = Snapshot::default();
+    let mut history = vec![];
+    for command in commands {
+        for event in decide(&snapshot, &tenant_id(), command).unwrap_or_default() {
+            snapshot.apply(&tenant_id(), event.clone(), 1);
+            history.push(event);
+        }
+    }
+    (snapshot, history)
+}
+
+fn fold(events: &[Event]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for event in events {
+        snapshot.apply(&tenant_id(), event.clone(), 1);
+    }
+    snapshot
+}
+
+fn last_per_subject(history: &[Event]) -> Vec<Event> {
+    let mut seen = BTreeSet::new();
+    let mut last: Vec<Event> =
+        history.iter().rev().filter(|event| seen.insert(event.subject().path(&tenant_id()))).cloned().collect();
+    last.reverse();
+    last
+}
+
+fn shuffle(events: &mut [Event], mut seed: u64) {
+    for at in (1..events.len()).rev() {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        events.swap(at, (seed >> 33) as usize % (at + 1));
+    }
+}

@@ -1,0 +1,144 @@
+//! Policies as tables an administrator could review.
+//!
+//! First the policies, a line each: name, state unless on, conditions, grant.
+//! Then sign-ins: who, where from, what they proved, and what must come of it.
+
+use super::*;
+
+#[test]
+fn every_policy_that_applies_must_be_satisfied() {
+    check(
+        "
+        away        network!=10.0.0.0/8           require mfa
+        guests      group=2  app=2                block
+        drill       report-only                   block
+
+        user  app   address    proof
+        1     1     10.1.1.1   -      -> grant
+        1     1     8.8.8.8    -      -> challenge
+        1     1     8.8.8.8    mfa    -> grant
+        1/2   1     10.1.1.1   -      -> grant
+        1/2   2     10.1.1.1   mfa    -> deny guests
+        -     1     8.8.8.8    -      -> challenge
+        ",
+    );
+}
+
+#[test]
+fn a_block_beats_any_grant_and_an_exclusion_beats_a_block() {
+    check(
+        "
+        all-mfa     require mfa
+        lockdown    group!=9   block
+
+        user  app   address    proof
+        1     1     10.1.1.1   mfa    -> deny lockdown
+        1/9   1     10.1.1.1   mfa    -> grant
+        1/9   1     10.1.1.1   -      -> challenge
+        ",
+    );
+}
+
+#[test]
+fn a_policy_that_is_off_says_nothing() {
+    check(
+        "
+        old   off   block
+
+        user  app   address    proof
+        1     1     10.1.1.1   -      -> grant
+        ",
+    );
+}
+
+#[test]
+fn an_ipv4_address_in_ipv6_clothes_is_the_same_address() {
+    check(
+        "
+        office   network=10.0.0.0/8   block
+
+        user  app   address            proof
+        1     1     ::ffff:10.1.1.1    -      -> deny office
+        1     1     2001:db8::1        -      -> grant
+        ",
+    );
+}
+
+#[test]
+fn nobody_enters_unassigned() {
+    let assigned = |principal| Event::Assigned { app: app_id(1), principal };
+    let enters = |world: &World, groups: &[u8]| {
+        let groups = groups.iter().map(|n| group_id(*n)).collect();
+        let facts = Facts {
+            app: app_id(1),
+            user: Some(user_id(1)),
+            groups: &groups,
+            address: "10.0.0.1".parse().unwrap(),
+            satisfied: &BTreeSet::new(),
+        };
+        policy::authorize(world.tenant(), &facts).map(|_| ())
+    };
+    assert_eq!(enters(&given([]), &[]), Err(Denied::NotAssigned));
+    assert_eq!(enters(&given([assigned(Principal::User(user_id(2)))]), &[]), Err(Denied::NotAssigned));
+    assert_eq!(enters(&given([assigned(Principal::User(user_id(1)))]), &[]), Ok(()));
+    assert_eq!(enters(&given([assigned(Principal::Everyone)]), &[]), Ok(()));
+    assert_eq!(enters(&given([assigned(Principal::Group(group_id(3)))]), &[3]), Ok(()));
+    assert_eq!(enters(&given([assigned(Principal::Group(group_id(3)))]), &[4]), Err(Denied::NotAssigned));
+}
+
+fn check(table: &str) {
+    let mut policies = Policies::default();
+    let mut names = vec![];
+    let (rules, sign_ins) = table.split_once("user ").expect("a line of headings");
+    for line in rules.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (name, policy) = parse_policy(names.len() as u8 + 1, line);
+        names.push(name.to_owned());
+        policies.insert(policy);
+    }
+    for line in sign_ins.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()) {
+        let (given, expected) = line.split_once("->").expect("an arrow");
+        let words: Vec<&str> = given.split_whitespace().collect();
+        let [who, app, address, proof] = words[..] else { panic!("four columns: {line}") };
+        let mut who = who.split('/');
+        let user = who.next().and_then(|it| it.parse().ok()).map(user_id);
+        let groups = who.map(|it| group_id(it.parse().unwrap())).collect();
+        let satisfied = if proof == "mfa" { BTreeSet::from([Control::Mfa]) } else { BTreeSet::new() };
+        let facts = Facts {
+            app: app_id(app.parse().unwrap()),
+            user,
+            groups: &groups,
+            address: address.parse().unwrap(),
+            satisfied: &satisfied,
+        };
+        let came = match policy::evaluate(policies.for_app(facts.app), &facts).decision {
+            Decision::Grant => "grant".to_owned(),
+            Decision::Challenge(_) => "challenge".to_owned(),
+            Decision::Deny(id) => format!("deny {}", names[id.0.as_u128() as usize - 1]),
+        };
+        assert_eq!(came, expected.trim(), "{line}");
+    }
+}
+
+fn parse_policy(n: u8, line: &str) -> (&str, Policy) {
+    let mut words = line.split_whitespace();
+    let name = words.next().unwrap();
+    let mut policy = block(n);
+    while let Some(word) = words.next() {
+        match word.split_once('=') {
+            Some(("network", it)) => policy.networks.push(it.parse().unwrap()),
+            Some(("network!", it)) => policy.exclude_networks.push(it.parse().unwrap()),
+            Some(("group", it)) => policy.include.push(Principal::Group(group_id(it.parse().unwrap()))),
+            Some(("group!", it)) => policy.exclude.push(Principal::Group(group_id(it.parse().unwrap()))),
+            Some(("app", it)) => policy.apps = BTreeSet::from([app_id(it.parse().unwrap())]),
+            None if word == "off" => policy.state = State::Off,
+            None if word == "report-only" => policy.state = State::ReportOnly,
+            None if word == "block" => policy.grant = Grant::Block,
+            None if word == "require" => {
+                assert_eq!(words.next(), Some("mfa"));
+                policy.grant = Grant::RequireAll(BTreeSet::from([Control::Mfa]));
+            }
+            None | Some(_) => panic!("unknown word {word:?}"),
+        }
+    }
+    (name, policy)
+}

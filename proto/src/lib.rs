@@ -1,0 +1,18 @@
+//! The words on the wire: messages and services of `postern.v1`, and how an
+//! event is signed. Knows no rule.
+//!
+//! Read `postern/v1/*.proto` first, then `signed`.
+
+pub mod names;
+pub mod signed;
+
+/// Messages, clients and servers generated from `postern/v1/*.proto`.
+pub mod v1 {
+    #![allow(unreachable_pub, clippy::all, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "generated")]
+    tonic::include_proto!("postern.v1");
+}
+
+/// The compiled descriptors, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub use prost::Message;

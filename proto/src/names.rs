@@ -1,0 +1,62 @@
+//! Enumerations by name in JSON and YAML: `block`, not `2`.
+//!
+//! The name is the protobuf name without its prefix, in lower case.
+
+use crate::v1;
+
+macro_rules! by_name {
+    ($module:ident, $type:ty, $prefix:literal) => {
+        pub mod $module {
+            use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+            use super::*;
+
+            pub fn name(value: i32) -> String {
+                match <$type>::try_from(value) {
+                    Ok(known) => known.as_str_name()[$prefix.len()..].to_ascii_lowercase(),
+                    Err(_) => value.to_string(),
+                }
+            }
+
+            pub fn parse(name: &str) -> Option<i32> {
+                <$type>::from_str_name(&format!("{}{}", $prefix, name.to_ascii_uppercase())).map(|it| it as i32)
+            }
+
+            pub fn serialize<S: Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&name(*value))
+            }
+
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                parse(&text).ok_or_else(|| D::Error::custom(format!("unknown value {text:?}")))
+            }
+        }
+    };
+}
+
+by_name!(pre_authentication, v1::PreAuthentication, "PRE_AUTHENTICATION_");
+by_name!(claim, v1::Claim, "CLAIM_");
+by_name!(policy_state, v1::PolicyState, "POLICY_STATE_");
+by_name!(control, v1::Control, "CONTROL_");
+by_name!(role, v1::Role, "ROLE_");
+by_name!(key_purpose, v1::KeyPurpose, "KEY_PURPOSE_");
+by_name!(key_holder, v1::KeyHolder, "KEY_HOLDER_");
+
+/// A list of controls.
+pub mod controls {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::control;
+
+    pub fn serialize<S: Serializer>(values: &[i32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|it| control::name(*it)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        names
+            .iter()
+            .map(|name| control::parse(name).ok_or_else(|| D::Error::custom(format!("unknown control {name:?}"))))
+            .collect()
+    }
+}
