@@ -38,7 +38,8 @@ const RESOURCES: [&str; 27] = [
 ];
 
 /// Enumerations are written by name, never by number.
-const ENUM_FIELDS: [(&str, &str); 9] = [
+const ENUM_FIELDS: [(&str, &str); 10] = [
+    ("App.host_header", "host_header"),
     ("App.pre_authentication", "pre_authentication"),
     ("IdentityHeader.claim", "claim"),
     ("Policy.state", "policy_state"),

@@ -35,6 +35,7 @@ macro_rules! by_name {
 }
 
 by_name!(pre_authentication, v1::PreAuthentication, "PRE_AUTHENTICATION_");
+by_name!(host_header, v1::HostHeader, "HOST_HEADER_");
 by_name!(claim, v1::Claim, "CLAIM_");
 by_name!(policy_state, v1::PolicyState, "POLICY_STATE_");
 by_name!(control, v1::Control, "CONTROL_");

@@ -78,6 +78,10 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
         v1::PreAuthentication::SignIn => PreAuthentication::SignIn,
         v1::PreAuthentication::Passthrough => PreAuthentication::Passthrough,
     };
+    let host_header = match wire.host_header() {
+        v1::HostHeader::External => app::HostHeader::External,
+        v1::HostHeader::Origin => app::HostHeader::Origin,
+    };
     let header = |it: &v1::IdentityHeader| {
         Ok(IdentityHeader {
             name: HeaderName::parse(&it.name).in_field("identity_headers.name")?,
@@ -110,6 +114,7 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
         serve_when_stale: wire.serve_when_stale,
         hidden: wire.hidden,
         trusted_addresses: parse_networks("trusted_addresses", &wire.trusted_addresses)?,
+        host_header,
     })
 }
 
@@ -140,6 +145,10 @@ pub fn app_to(app: &App) -> v1::App {
         serve_when_stale: app.serve_when_stale,
         hidden: app.hidden,
         trusted_addresses: strings(&app.trusted_addresses),
+        host_header: match app.host_header {
+            app::HostHeader::External => v1::HostHeader::External.into(),
+            app::HostHeader::Origin => v1::HostHeader::Origin.into(),
+        },
     }
 }
 

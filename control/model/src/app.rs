@@ -35,6 +35,15 @@ pub struct App {
     pub hidden: bool,
     /// From here an incoming `X-Forwarded-For` is believed and continued.
     pub trusted_addresses: Vec<IpNet>,
+    pub host_header: HostHeader,
+}
+
+/// Which host the application sees. Most build links and check WebSocket
+/// origins from it, so the external one is the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    External,
+    Origin,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -379,6 +379,7 @@ fn app(n: u8, url: &str) -> App {
         serve_when_stale: false,
         hidden: false,
         trusted_addresses: vec![],
+        host_header: HostHeader::External,
     }
 }
 

@@ -66,6 +66,7 @@ fn one_of_each() -> Vec<Fact> {
         serve_when_stale: true,
         hidden: true,
         trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()],
+        host_header: HostHeader::Origin,
     };
     let group = ConnectorGroup { id: ConnectorGroupId(id), name: name.clone() };
     let connector = Connector {

@@ -1,0 +1,373 @@
+//! One request and its response on a stream, and when the stream may serve
+//! the next.
+//!
+//! Each direction is a half. A half that ends cleanly comes back to its
+//! [`Home`]; when both are back, the stream is whole and goes on. A half that
+//! is dropped in any other state takes the stream with it.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame as BodyFrame};
+use proto::v1::{Frame, RequestHead, ResetCode, ResponseHead, frame::Kind};
+
+use crate::{
+    TunnelError, fields,
+    frame::Item,
+    half::{FrameReceiver, FrameSender},
+};
+
+/// A stream between exchanges.
+#[derive(Debug)]
+pub struct Whole {
+    pub sender: FrameSender,
+    pub receiver: FrameReceiver,
+    /// The exchange that was last on it; the next one has a higher id.
+    pub last_exchange: u64,
+}
+
+type Welcome = Box<dyn FnOnce(Whole) + Send>;
+
+/// Where the halves of a stream meet again.
+#[derive(Clone)]
+pub struct Home {
+    state: Arc<Mutex<Halves>>,
+}
+
+struct Halves {
+    exchange_id: u64,
+    sender: Option<FrameSender>,
+    receiver: Option<FrameReceiver>,
+    welcome: Option<Welcome>,
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Home(..)")
+    }
+}
+
+impl Home {
+    /// `welcome` gets the stream when both halves are back.
+    pub fn new(exchange_id: u64, welcome: impl FnOnce(Whole) + Send + 'static) -> Self {
+        let welcome: Welcome = Box::new(welcome);
+        let halves = Halves { exchange_id, sender: None, receiver: None, welcome: Some(welcome) };
+        Self { state: Arc::new(Mutex::new(halves)) }
+    }
+
+    pub fn sent(&self, sender: FrameSender) {
+        self.put(|halves| halves.sender = Some(sender));
+    }
+
+    fn received(&self, receiver: FrameReceiver) {
+        if receiver.is_clean() {
+            self.put(|halves| halves.receiver = Some(receiver));
+        }
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Halves)) {
+        let complete = {
+            let mut halves = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            put(&mut halves);
+            if halves.sender.is_none() || halves.receiver.is_none() {
+                return;
+            }
+            halves.welcome.take().zip(halves.sender.take()).zip(halves.receiver.take()).map(
+                |((welcome, sender), receiver)| {
+                    (welcome, Whole { sender, receiver, last_exchange: halves.exchange_id })
+                },
+            )
+        };
+        if let Some((welcome, whole)) = complete {
+            welcome(whole);
+        }
+    }
+}
+
+/// The relay's side: sends the head, gives back both halves at work.
+pub struct Exchange {
+    pub id: u64,
+    pub upload: Upload,
+    pub download: Download,
+}
+
+impl Exchange {
+    /// Begins the next exchange on a stream. A body that is complete and small
+    /// leaves with the head.
+    pub fn begin(
+        mut whole: Whole,
+        head: RequestHead,
+        body: FirstBody,
+        welcome: impl FnOnce(Whole) + Send + 'static,
+    ) -> Result<Self, TunnelError> {
+        if !whole.receiver.is_clean() {
+            return Err(TunnelError::Protocol("bytes before the exchange"));
+        }
+        let id = whole.last_exchange + 1;
+        let home = Home::new(id, welcome);
+        let kind = Some(Kind::Request(head));
+        let done = match body {
+            FirstBody::None => {
+                whole.sender.head(&Frame { exchange_id: id, fin: true, kind })?;
+                true
+            }
+            FirstBody::Whole(bytes) => {
+                whole.sender.head_with(&Frame { exchange_id: id, fin: false, kind }, bytes, true)?;
+                true
+            }
+            FirstBody::Later => {
+                whole.sender.head(&Frame { exchange_id: id, fin: false, kind })?;
+                false
+            }
+        };
+        let mut upload = Upload { id, sender: Some(whole.sender), home: home.clone() };
+        if done {
+            upload.come_home();
+        }
+        Ok(Self { id, upload, download: Download { id, receiver: Some(whole.receiver), home } })
+    }
+}
+
+/// What is known of the request body when the head leaves.
+pub enum FirstBody {
+    None,
+    Whole(Bytes),
+    Later,
+}
+
+/// The sending half at work.
+#[derive(Debug)]
+pub struct Upload {
+    id: u64,
+    sender: Option<FrameSender>,
+    home: Home,
+}
+
+impl Upload {
+    pub fn new(id: u64, sender: FrameSender, home: Home) -> Self {
+        Self { id, sender: Some(sender), home }
+    }
+
+    /// All of it is sent.
+    pub fn is_done(&self) -> bool {
+        self.sender.is_none()
+    }
+
+    pub fn poll_send(&mut self, context: &mut Context<'_>, payload: &mut Bytes) -> Poll<Result<(), TunnelError>> {
+        let id = self.id;
+        match &mut self.sender {
+            Some(sender) => sender.poll_send(context, id, payload),
+            None => Poll::Ready(Err(TunnelError::Ended)),
+        }
+    }
+
+    pub async fn send(&mut self, payload: Bytes) -> Result<(), TunnelError> {
+        let id = self.id;
+        self.sender()?.send(id, payload).await
+    }
+
+    pub fn respond(&mut self, head: ResponseHead, fin: bool) -> Result<(), TunnelError> {
+        let frame = Frame { exchange_id: self.id, fin, kind: Some(Kind::Response(head)) };
+        self.sender()?.head(&frame)?;
+        if fin {
+            self.come_home();
+        }
+        Ok(())
+    }
+
+    /// A response whose body is complete and small.
+    pub fn respond_with(&mut self, head: ResponseHead, body: Bytes) -> Result<(), TunnelError> {
+        let frame = Frame { exchange_id: self.id, fin: false, kind: Some(Kind::Response(head)) };
+        self.sender()?.head_with(&frame, body, true)?;
+        self.come_home();
+        Ok(())
+    }
+
+    pub fn finish(&mut self) -> Result<(), TunnelError> {
+        let id = self.id;
+        self.sender()?.finish(id)?;
+        self.come_home();
+        Ok(())
+    }
+
+    pub fn trailers(&mut self, trailers: &HeaderMap) -> Result<(), TunnelError> {
+        let id = self.id;
+        self.sender()?.trailers(id, fields::encode(trailers))?;
+        self.come_home();
+        Ok(())
+    }
+
+    /// The exchange failed before its response began; the stream is whole.
+    pub fn reset(&mut self, code: ResetCode) -> Result<(), TunnelError> {
+        let id = self.id;
+        self.sender()?.reset(id, code)?;
+        self.come_home();
+        Ok(())
+    }
+
+    fn sender(&mut self) -> Result<&mut FrameSender, TunnelError> {
+        self.sender.as_mut().ok_or(TunnelError::Ended)
+    }
+
+    fn come_home(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.home.sent(sender);
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // Not home: the exchange is cut, and the peer must not wait for the rest.
+        if let Some(sender) = &mut self.sender {
+            sender.abort();
+        }
+    }
+}
+
+/// The receiving half at work. After the head it is a body.
+#[derive(Debug)]
+pub struct Download {
+    id: u64,
+    receiver: Option<FrameReceiver>,
+    home: Home,
+}
+
+impl Download {
+    /// `fin` when the head said that nothing follows.
+    pub fn new(id: u64, receiver: FrameReceiver, home: Home, fin: bool) -> Self {
+        let mut download = Self { id, receiver: Some(receiver), home };
+        if fin {
+            download.come_home();
+        }
+        download
+    }
+
+    /// The response head, and whether a body follows.
+    pub async fn response(&mut self) -> Result<(ResponseHead, bool), TunnelError> {
+        let receiver = self.receiver.as_mut().ok_or(TunnelError::Ended)?;
+        let Item::Head(frame) = receiver.next().await.ok_or(TunnelError::Ended)?? else {
+            return Err(TunnelError::Protocol("data before the response"));
+        };
+        if frame.exchange_id != self.id {
+            return Err(TunnelError::Protocol("a response to another exchange"));
+        }
+        match frame.kind {
+            Some(Kind::Response(head)) => {
+                if frame.fin {
+                    self.come_home();
+                }
+                Ok((head, !frame.fin))
+            }
+            Some(Kind::Reset(reset)) => {
+                self.come_home();
+                Err(TunnelError::Reset(reset.code()))
+            }
+            Some(Kind::Request(_) | Kind::Trailers(_) | Kind::Data(_)) | None => {
+                Err(TunnelError::Protocol("not a response"))
+            }
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.receiver.is_none()
+    }
+
+    fn come_home(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            self.home.received(receiver);
+        }
+    }
+
+    fn take(&mut self, item: Item) -> Result<Option<BodyFrame<Bytes>>, TunnelError> {
+        match item {
+            Item::Data { exchange_id, bytes, fin } if exchange_id == self.id => {
+                if fin {
+                    self.come_home();
+                }
+                Ok((!bytes.is_empty()).then(|| BodyFrame::data(bytes)))
+            }
+            Item::Head(Frame { exchange_id, fin: true, kind: Some(Kind::Trailers(it)) }) if exchange_id == self.id => {
+                self.come_home();
+                Ok(Some(BodyFrame::trailers(fields::decode(&it.fields)?)))
+            }
+            Item::Head(Frame { exchange_id, kind: Some(Kind::Reset(reset)), .. }) if exchange_id == self.id => {
+                Err(TunnelError::Reset(reset.code()))
+            }
+            Item::Head(_) | Item::Data { .. } => Err(TunnelError::Protocol("a frame of another exchange")),
+        }
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = TunnelError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, TunnelError>>> {
+        loop {
+            let Some(receiver) = &mut self.receiver else { return Poll::Ready(None) };
+            let item = match ready!(receiver.poll_next(context)) {
+                Some(Ok(item)) => item,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(Some(Err(TunnelError::Ended))),
+            };
+            match self.take(item).transpose() {
+                Some(frame) => return Poll::Ready(Some(frame)),
+                // An empty last piece: the loop sees that the half is home.
+                None => continue,
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.receiver.is_none()
+    }
+}
+
+/// The connector's side: waits for the next request on a stream.
+pub async fn accept(whole: Whole) -> Result<Option<Accepted>, TunnelError> {
+    let Whole { sender, mut receiver, last_exchange } = whole;
+    let item = match receiver.next().await {
+        Some(item) => item?,
+        None => {
+            sender.close();
+            return Ok(None);
+        }
+    };
+    match item {
+        Item::Head(Frame { exchange_id, fin, kind: Some(Kind::Request(head)) }) if exchange_id > last_exchange => {
+            Ok(Some(Accepted { id: exchange_id, head, fin, sender, receiver }))
+        }
+        Item::Head(_) | Item::Data { .. } => Err(TunnelError::Protocol("not a request")),
+    }
+}
+
+/// A request that has arrived, before anybody works on it.
+pub struct Accepted {
+    pub id: u64,
+    pub head: RequestHead,
+    fin: bool,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+impl Accepted {
+    pub fn has_body(&self) -> bool {
+        !self.fin
+    }
+
+    pub fn open(self, welcome: impl FnOnce(Whole) + Send + 'static) -> (RequestHead, Download, Upload) {
+        let home = Home::new(self.id, welcome);
+        let download = Download::new(self.id, self.receiver, home.clone(), self.fin);
+        (self.head, download, Upload::new(self.id, self.sender, home))
+    }
+}

@@ -1,0 +1,55 @@
+//! Secrets and state in files only their owner can read.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+/// A folder of mode 0700, made if missing. An existing one that others can
+/// enter is refused, not repaired: somebody may have meant it.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return DirBuilder::new().recursive(true).mode(0o700).create(path);
+    }
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} has mode {mode:o}; it holds secrets: chmod 700 it", path.display()),
+        )),
+    }
+}
+
+/// Writes a file of mode 0600, whole or not at all.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, bytes, 0o600)
+}
+
+/// Writes a file anybody may read, whole or not at all.
+pub fn write_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, bytes, 0o644)
+}
+
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::set_permissions(&draft, Permissions::from_mode(mode))?;
+    fs::rename(&draft, path)
+}
+
+/// Reads a secret, and says how to fix a file that others can read too.
+pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} has mode {mode:o}; it is a secret: chmod 600 it", path.display()),
+        ));
+    }
+    fs::read(path)
+}

@@ -1,0 +1,45 @@
+//! TLS as every part of Postern speaks it.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+
+/// Users may come with 1.2; our own links never do.
+pub const USER_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+pub const LINK_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// Roots from DER certificates.
+pub fn roots<'a>(ders: impl IntoIterator<Item = &'a [u8]>) -> Result<Arc<RootCertStore>, rustls::Error> {
+    let mut store = RootCertStore::empty();
+    for der in ders {
+        store.add(CertificateDer::from(der.to_vec()))?;
+    }
+    Ok(Arc::new(store))
+}
+
+/// A client of our own services: TLS 1.3, these roots, and a certificate if given.
+pub fn link_client(
+    roots: Arc<RootCertStore>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_protocol_versions(LINK_VERSIONS).with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Certificates of a PEM text, as DER.
+pub fn pem_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::pem::Error> {
+    CertificateDer::pem_slice_iter(pem).collect()
+}
+
+pub fn pem_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, rustls::pki_types::pem::Error> {
+    PrivateKeyDer::from_pem_slice(pem)
+}
