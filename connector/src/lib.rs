@@ -1,1 +1,73 @@
-//! connector
+//! The agent beside the applications. It only ever dials out, and reaches only
+//! the origins that the controller signed for its group.
+//!
+//! Must never know: NATS, policies, other groups' applications.
+//!
+//! Read: `enrol` (how it becomes somebody), `links` (connections to relays),
+//! `serve` (one request), `origins` (what may be reached), `origin` (reaching it).
+
+pub mod dial;
+pub mod enrol;
+pub mod links;
+pub mod origin;
+pub mod origins;
+pub mod serve;
+pub mod settings;
+pub mod token;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use runtime::{probes::Readiness, settings::SettingsError};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+pub use settings::Settings;
+
+#[derive(Debug, Error)]
+pub enum ConnectorError {
+    #[error("the join token is not one: copy the whole line that `postern connector token` printed")]
+    Token,
+    #[error("{attempted} {path}")]
+    File { attempted: &'static str, path: String, source: std::io::Error },
+    #[error("reaching the relay at {address}")]
+    Dial { address: String, source: dial::DialError },
+    #[error("talking to the relay at {address}")]
+    Link { address: String, source: tunnel::TunnelError },
+    #[error("the controller refused: {0}")]
+    Refused(#[from] tunnel::link::GrpcStatus),
+    #[error("making a key or a certificate request")]
+    Certificate(#[from] rcgen::Error),
+    #[error("preparing TLS")]
+    Tls(#[from] rustls::Error),
+    #[error("this connector has not joined yet: postern-connector join TOKEN")]
+    NotJoined,
+    #[error("reading settings")]
+    Settings(#[from] SettingsError),
+}
+
+/// A running connector.
+pub struct Connector {
+    links: Arc<links::Links>,
+}
+
+impl Connector {
+    /// Loads what enrolment left and prepares the workers.
+    pub fn prepare(settings: &Settings) -> Result<Self, ConnectorError> {
+        let identity = enrol::Identity::load(&settings.state)?;
+        Ok(Self { links: Arc::new(links::Links::new(settings, identity)?) })
+    }
+
+    /// Serves until `stop`, then drains: no request fails, long ones get a
+    /// grace period.
+    pub async fn run(self, stop: CancellationToken) {
+        self.links.run(stop).await;
+    }
+
+    pub fn readiness(&self) -> impl Fn() -> Readiness + Send + Sync + 'static {
+        let links = self.links.clone();
+        move || links.readiness()
+    }
+}

@@ -141,6 +141,44 @@ pub fn followed(
     Ok((ControlSender::new(sender), ControlReceiver::new(request.into_body())))
 }
 
+/// One message there, one back. The status of a refusal is gRPC's.
+pub async fn unary<Q: Message, A: Message + Default>(
+    requests: &client::SendRequest<Chunk>,
+    path: &'static str,
+    question: &Q,
+) -> Result<Result<A, GrpcStatus>, TunnelError> {
+    let (response, mut sender) = call(requests, path).await?;
+    sender.send_data(Chunk::message(question), true)?;
+    let response = response.await?;
+    if let Some(status) = GrpcStatus::of(response.headers()) {
+        return Ok(Err(status));
+    }
+    let mut receiver = ControlReceiver::new(response.into_body());
+    let answer = receiver.next::<A>().await?;
+    let trailers = receiver.stream.trailers().await?.unwrap_or_default();
+    match (GrpcStatus::of(&trailers), answer) {
+        (Some(status), _) => Ok(Err(status)),
+        (None, Some(answer)) => Ok(Ok(answer)),
+        (None, None) => Err(TunnelError::Ended),
+    }
+}
+
+/// A gRPC status other than OK.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} (gRPC status {code})")]
+pub struct GrpcStatus {
+    pub code: i32,
+    pub message: String,
+}
+
+impl GrpcStatus {
+    fn of(headers: &http::HeaderMap) -> Option<Self> {
+        let code = headers.get("grpc-status")?.to_str().ok()?.parse().unwrap_or(2);
+        let message = headers.get("grpc-message").and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
+        (code != 0).then_some(Self { code, message })
+    }
+}
+
 async fn call(
     requests: &client::SendRequest<Chunk>,
     path: &'static str,

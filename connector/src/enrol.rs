@@ -1,0 +1,269 @@
+//! How a connector becomes somebody: a key made here, a certificate from the
+//! controller, renewed at two thirds of its life, and again after a long absence.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use proto::v1::{EnrolRequest, EnrolResponse, RenewRequest};
+use rcgen::{CertificateParams, KeyPair};
+use runtime::files;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+};
+use serde::{Deserialize, Serialize};
+use tunnel::link;
+
+use crate::{ConnectorError, dial::Way, token::JoinToken};
+
+const KEY_FILE: &str = "key.pem";
+const STATE_FILE: &str = "connector.json";
+
+/// What enrolment leaves behind.
+#[derive(Clone)]
+pub struct Identity {
+    folder: PathBuf,
+    key: Arc<KeyPair>,
+    pub state: State,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    pub connector: String,
+    pub group: String,
+    pub relays: Vec<String>,
+    pub endpoint: String,
+    /// DER in hexadecimal, leaf first, the authority last.
+    chain: Vec<String>,
+    /// Keys that sign application definitions.
+    writers: Vec<String>,
+}
+
+/// Uses up a token. The key never leaves the folder.
+pub async fn join(token: &str, name: &str, folder: &Path, way: &Way) -> Result<Identity, ConnectorError> {
+    let parsed = JoinToken::parse(token)?;
+    let in_file = |attempted: &'static str, path: &Path| {
+        let path = path.display().to_string();
+        move |source| ConnectorError::File { attempted, path, source }
+    };
+    files::private_folder(folder).map_err(in_file("preparing the folder", folder))?;
+    let key = KeyPair::generate()?;
+    files::write_private(&folder.join(KEY_FILE), key.serialize_pem().as_bytes())
+        .map_err(in_file("writing the key", folder))?;
+    let question = EnrolRequest { token: token.trim().to_owned(), name: name.to_owned(), csr: csr(&key)? };
+    let trust = Arc::new(Pinned { fingerprint: parsed.authority.clone() });
+    let config = client_of_anybody(trust);
+    let mut failure = ConnectorError::Token;
+    for address in &parsed.relays {
+        let asked = ask::<_, EnrolResponse>(way, address, &parsed.endpoint, config.clone(), ENROL, &question);
+        match asked.await {
+            Ok(answer) => {
+                let state = State {
+                    connector: answer.connector,
+                    group: answer.group,
+                    relays: parsed.relays,
+                    endpoint: parsed.endpoint,
+                    chain: answer.chain.iter().map(|it| hex(it)).collect(),
+                    writers: answer.writers.values().map(|it| hex(it)).collect(),
+                };
+                let identity = Identity { folder: folder.to_owned(), key: Arc::new(key), state };
+                identity.save()?;
+                return Ok(identity);
+            }
+            Err(refused @ ConnectorError::Refused(_)) => return Err(refused),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+const ENROL: &str = "/postern.v1.Enrolment/Enrol";
+const RENEW: &str = "/postern.v1.Enrolment/Renew";
+
+impl Identity {
+    pub fn load(folder: &Path) -> Result<Self, ConnectorError> {
+        let path = folder.join(STATE_FILE);
+        if !path.exists() {
+            return Err(ConnectorError::NotJoined);
+        }
+        let failed = |source| ConnectorError::File {
+            attempted: "reading",
+            path: folder.display().to_string(),
+            source,
+        };
+        let state = files::read_private(&path).map_err(failed)?;
+        let state = serde_json::from_slice(&state).map_err(|source| failed(source.into()))?;
+        let pem = files::read_private(&folder.join(KEY_FILE)).map_err(failed)?;
+        let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem))?;
+        Ok(Self { folder: folder.to_owned(), key: Arc::new(key), state })
+    }
+
+    fn save(&self) -> Result<(), ConnectorError> {
+        let path = self.folder.join(STATE_FILE);
+        let json = serde_json::to_vec_pretty(&self.state).unwrap_or_default();
+        files::write_private(&path, &json).map_err(|source| ConnectorError::File {
+            attempted: "writing",
+            path: path.display().to_string(),
+            source,
+        })
+    }
+
+    /// TLS to a relay as this connector.
+    pub fn tls(&self) -> Result<Arc<ClientConfig>, ConnectorError> {
+        let chain = self.chain();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        Ok(Arc::new(runtime::tls::link_client(self.roots()?, Some((chain, key)))?))
+    }
+
+    fn roots(&self) -> Result<Arc<RootCertStore>, ConnectorError> {
+        let authority = self.chain().pop().ok_or(ConnectorError::NotJoined)?;
+        Ok(runtime::tls::roots([authority.as_ref()])?)
+    }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.state.chain.iter().map(|it| CertificateDer::from(unhex(it))).collect()
+    }
+
+    pub fn writers(&self) -> Vec<Vec<u8>> {
+        self.state.writers.iter().map(|it| unhex(it)).collect()
+    }
+
+    /// Until two thirds of the certificate's life have passed.
+    pub fn until_renewal(&self, now_s: i64) -> Duration {
+        let chain = self.chain();
+        let validity = chain.first().and_then(|leaf| {
+            let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+            Some((leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()))
+        });
+        let due = validity.map_or(now_s, |(from, to)| from + (to - from) * 2 / 3);
+        Duration::from_secs(due.saturating_sub(now_s).max(0) as u64)
+    }
+
+    /// A new certificate for the same key. The request's signature proves the
+    /// key, so an expired certificate is no obstacle; a revoked one is.
+    pub async fn renew(&self, way: &Way) -> Result<Self, ConnectorError> {
+        let certificate = self.chain().first().map(|it| it.to_vec()).unwrap_or_default();
+        let question = RenewRequest { certificate, csr: csr(&self.key)? };
+        let config = Arc::new(runtime::tls::link_client(self.roots()?, None)?);
+        let mut failure = ConnectorError::NotJoined;
+        for address in &self.state.relays {
+            let asked = ask::<_, EnrolResponse>(way, address, &self.state.endpoint, config.clone(), RENEW, &question);
+            match asked.await {
+                Ok(answer) => {
+                    let mut renewed = self.clone();
+                    renewed.state.chain = answer.chain.iter().map(|it| hex(it)).collect();
+                    renewed.state.writers = answer.writers.values().map(|it| hex(it)).collect();
+                    renewed.save()?;
+                    return Ok(renewed);
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+}
+
+fn csr(key: &KeyPair) -> Result<Vec<u8>, ConnectorError> {
+    Ok(CertificateParams::default().serialize_request(key)?.der().to_vec())
+}
+
+async fn ask<Q: proto::Message, A: proto::Message + Default>(
+    way: &Way,
+    address: &str,
+    name: &str,
+    config: Arc<ClientConfig>,
+    path: &'static str,
+    question: &Q,
+) -> Result<A, ConnectorError> {
+    let dial = |source| ConnectorError::Dial { address: address.to_owned(), source };
+    let talk = |source| ConnectorError::Link { address: address.to_owned(), source };
+    let io = way.dial(address, name, config).await.map_err(dial)?;
+    let (requests, connection) = link::connect(io).await.map_err(talk)?;
+    tokio::select! {
+        answer = link::unary(&requests, path, question) => Ok(answer.map_err(talk)??),
+        ended = connection => {
+            let source = ended.err().map_or(tunnel::TunnelError::Ended, Into::into);
+            Err(talk(source))
+        }
+    }
+}
+
+/// A client without a certificate that believes one authority by fingerprint.
+fn client_of_anybody(trust: Arc<Pinned>) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_protocol_versions(runtime::tls::LINK_VERSIONS)
+        .dangerous()
+        .with_custom_certificate_verifier(trust)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
+/// Believes a server whose chain ends in the authority the token names. Name,
+/// dates and signatures are checked as usual, under that authority alone.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: String,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = intermediates
+            .iter()
+            .find(|it| hex(digest(&SHA256, it).as_ref()) == self.fingerprint)
+            .ok_or_else(|| rustls::Error::General("the relay does not belong to the token's installation".into()))?;
+        let roots = runtime::tls::roots([authority.as_ref()])?;
+        let verifier = WebPkiServerVerifier::builder(roots)
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        verifier.verify_server_cert(leaf, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("links speak TLS 1.3".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |at: usize| text.get(at..at + 2).and_then(|it| u8::from_str_radix(it, 16).ok());
+    (0..text.len()).step_by(2).map_while(digit).collect()
+}
+

@@ -1,0 +1,370 @@
+//! Connections to relays: how many, how they are kept, how they end.
+//!
+//! To each relay as many links as the relay has threads. On each link some
+//! streams stay parked; one more is opened when they run short, none when
+//! draining. A lost link is dialled again after a full-jitter back-off.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use proto::v1::{LinkReport, LinkSettings};
+use runtime::{Clock, probes::Readiness, telemetry::chain};
+use rustls::RootCertStore;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+use tunnel::{TunnelError, exchange, link};
+
+use crate::{ConnectorError, Settings, dial::Way, enrol::Identity, origin::Pools, origins::Origins, serve::Worker};
+
+/// Streams that wait for work on each link.
+const PARKED_MIN: usize = 8;
+/// Beyond that, this share of the busy ones.
+const PARKED_PER_BUSY: usize = 4;
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+/// A relay cannot ask for more links than this.
+const LINKS_PER_RELAY_MAX: usize = 64;
+
+pub struct Links {
+    identity: watch::Sender<Identity>,
+    way: Way,
+    workers: Vec<(Handle, Worker)>,
+    grace: Duration,
+    /// Links that are up, for the readiness probe.
+    up: AtomicUsize,
+    next_worker: AtomicUsize,
+    tasks: TaskTracker,
+    stopped: CancellationToken,
+}
+
+impl Links {
+    pub fn new(settings: &Settings, identity: Identity) -> Result<Self, ConnectorError> {
+        let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())
+            .map_err(|source| ConnectorError::Dial { address: "the proxy".into(), source })?;
+        let origins = Arc::new(Origins::new(&identity.state.group, identity.writers()));
+        let tasks = TaskTracker::new();
+        let roots = Arc::new(system_roots());
+        let threads = match settings.threads {
+            0 => thread::available_parallelism().map_or(1, |it| it.get()),
+            threads => threads,
+        };
+        let stopped = CancellationToken::new();
+        let workers = (0..threads)
+            .map(|n| {
+                let pools = Arc::new(Pools::new(roots.clone(), tasks.clone()));
+                Ok((worker_thread(n, stopped.clone())?, Worker { origins: origins.clone(), pools }))
+            })
+            .collect::<Result<_, ConnectorError>>()?;
+        Ok(Self {
+            identity: watch::Sender::new(identity),
+            way,
+            workers,
+            grace: Duration::from_secs(settings.drain_grace_s),
+            up: AtomicUsize::new(0),
+            next_worker: AtomicUsize::new(0),
+            tasks,
+            stopped,
+        })
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        let up = self.up.load(Ordering::Relaxed);
+        Readiness { part: "links", ready: up > 0, detail: format!("{up} links to relays") }
+    }
+
+    pub async fn run(self: &Arc<Self>, stop: CancellationToken) {
+        let keeping = TaskTracker::new();
+        let relays = self.identity.borrow().state.relays.clone();
+        for relay in relays {
+            keeping.spawn(self.clone().keep_relay(relay, stop.clone()));
+        }
+        keeping.spawn(self.clone().keep_certificate(stop.clone()));
+        keeping.close();
+        keeping.wait().await;
+        self.tasks.close();
+        self.stopped.cancel();
+    }
+
+    async fn keep_certificate(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let due = self.identity.borrow().until_renewal(Clock::default().now_ms() / 1000);
+            tokio::select! {
+                () = sleep(due) => {}
+                () = stop.cancelled() => return,
+            }
+            let identity = self.identity.borrow().clone();
+            match identity.renew(&self.way).await {
+                Ok(renewed) => {
+                    info!("certificate renewed");
+                    self.identity.send_replace(renewed);
+                }
+                Err(error) => {
+                    warn!(error = %chain(&error), "the certificate is not renewed yet");
+                    tokio::select! {
+                        () = sleep(RENEWAL_RETRY) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps as many links to a relay as it has threads.
+    async fn keep_relay(self: Arc<Self>, relay: String, stop: CancellationToken) {
+        let wanted = watch::Sender::new(1usize);
+        let mut changes = wanted.subscribe();
+        let links = TaskTracker::new();
+        let mut kept = 0;
+        loop {
+            let count = (*changes.borrow_and_update()).min(LINKS_PER_RELAY_MAX);
+            while kept < count {
+                let worker = self.next_worker.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+                let handle = self.workers[worker].0.clone();
+                let keep = self.clone().keep_link(relay.clone(), worker, wanted.clone(), stop.clone());
+                links.spawn_on(keep, &handle);
+                kept += 1;
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { break },
+                () = stop.cancelled() => break,
+            }
+        }
+        links.close();
+        links.wait().await;
+    }
+
+    async fn keep_link(
+        self: Arc<Self>,
+        relay: String,
+        worker: usize,
+        wanted: watch::Sender<usize>,
+        stop: CancellationToken,
+    ) {
+        let mut backoff = BACKOFF_FIRST;
+        while !stop.is_cancelled() {
+            match self.link(&relay, worker, &wanted, &stop).await {
+                Ok(()) => backoff = BACKOFF_FIRST,
+                Err(error) => warn!(%relay, error = %chain(&error), "no link; trying again"),
+            }
+            tokio::select! {
+                () = sleep(jitter(backoff)) => {}
+                () = stop.cancelled() => return,
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// One link, from dialling to its end. An error means that it never was.
+    async fn link(
+        &self,
+        relay: &str,
+        worker: usize,
+        wanted: &watch::Sender<usize>,
+        stop: &CancellationToken,
+    ) -> Result<(), ConnectorError> {
+        let identity = self.identity.borrow().clone();
+        let dial = |source| ConnectorError::Dial { address: relay.to_owned(), source };
+        let talk = |source| ConnectorError::Link { address: relay.to_owned(), source };
+        let io = self.way.dial(relay, &identity.state.endpoint, identity.tls()?).await.map_err(dial)?;
+        let (requests, mut connection) = link::connect(io).await.map_err(talk)?;
+        let pings = connection.ping_pong().ok_or(TunnelError::Ended).map_err(talk)?;
+        let window = watch::Sender::new(0u32);
+        let measured = window.clone();
+        let state = Arc::new(LinkState {
+            requests,
+            worker: self.workers[worker].1.clone(),
+            counts: Mutex::default(),
+            draining: AtomicBool::new(false),
+            streams: TaskTracker::new(),
+        });
+        let driving = drive(connection, window.subscribe());
+        let alive = link::keep_alive(pings, move |round_trip| {
+            measured.send_if_modified(|it| std::mem::replace(it, link::stream_window(round_trip)) != *it);
+        });
+        let talking = state.clone().follow(wanted, stop, self.grace, &self.up);
+        tokio::select! {
+            error = driving => debug!(%relay, ?error, "link closed"),
+            error = alive => info!(%relay, %error, "link lost"),
+            ended = talking => ended.map_err(talk)?,
+        }
+        state.streams.close();
+        Ok(())
+    }
+}
+
+/// Drives the connection and adjusts its window to the measured round trip.
+async fn drive<T>(mut connection: link::ClientConnection<T>, mut window: watch::Receiver<u32>) -> Result<(), h2::Error>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    loop {
+        tokio::select! {
+            ended = &mut connection => return ended,
+            Ok(()) = window.changed() => {
+                let size = *window.borrow_and_update();
+                connection.set_initial_window_size(size)?;
+            }
+        }
+    }
+}
+
+struct LinkState {
+    requests: h2::client::SendRequest<tunnel::frame::Chunk>,
+    worker: Worker,
+    counts: Mutex<Counts>,
+    draining: AtomicBool,
+    streams: TaskTracker,
+}
+
+#[derive(Default)]
+struct Counts {
+    parked: usize,
+    busy: usize,
+}
+
+/// Decrements what it stands for, whichever way a stream ends.
+struct Up<'a>(&'a AtomicUsize);
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl LinkState {
+    /// The control stream: learns applications, drains when told.
+    async fn follow(
+        self: Arc<Self>,
+        wanted: &watch::Sender<usize>,
+        stop: &CancellationToken,
+        grace: Duration,
+        up: &AtomicUsize,
+    ) -> Result<(), TunnelError> {
+        let (mut reports, mut settings) = link::follow(&self.requests).await?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        reports.send(&LinkReport { version: version.clone(), draining: false })?;
+        let mut counted = None;
+        loop {
+            let next = tokio::select! {
+                next = settings.next::<LinkSettings>() => next?,
+                () = stop.cancelled() => {
+                    self.draining.store(true, Ordering::Relaxed);
+                    reports.send(&LinkReport { version, draining: true })?;
+                    break;
+                }
+            };
+            let Some(next) = next else { return Ok(()) };
+            self.worker.origins.learn(&next.apps);
+            if next.drain {
+                info!("the relay is going away");
+                self.draining.store(true, Ordering::Relaxed);
+                break;
+            }
+            wanted.send_if_modified(|it| *it < next.relay_threads as usize && {
+                *it = next.relay_threads as usize;
+                true
+            });
+            if next.complete && counted.is_none() {
+                up.fetch_add(1, Ordering::Relaxed);
+                counted = Some(Up(up));
+                info!(relay_threads = next.relay_threads, "link up");
+                self.park_more();
+            }
+        }
+        // The relay hands its parked streams back; busy ones end by themselves.
+        self.streams.close();
+        let _cut_after_grace = timeout(grace, self.streams.wait()).await;
+        Ok(())
+    }
+
+    /// Opens streams until enough are parked.
+    fn park_more(self: &Arc<Self>) {
+        let missing = {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = PARKED_MIN.max(counts.busy / PARKED_PER_BUSY);
+            let room = (link::STREAMS_MAX as usize).saturating_sub(counts.busy + counts.parked + 1);
+            let missing = wanted.saturating_sub(counts.parked).min(room);
+            counts.parked += missing;
+            missing
+        };
+        for _ in 0..missing {
+            self.streams.spawn(self.clone().stream());
+        }
+    }
+
+    async fn stream(self: Arc<Self>) {
+        let mut whole = link::open(&self.requests).await.ok();
+        while let Some(parked) = whole {
+            let accepted = match exchange::accept(parked).await {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => break,
+                Err(error) => {
+                    debug!(%error, "a parked stream broke");
+                    break;
+                }
+            };
+            self.count(|counts| {
+                counts.parked -= 1;
+                counts.busy += 1;
+            });
+            if !self.draining.load(Ordering::Relaxed) {
+                self.park_more();
+            }
+            whole = self.worker.serve(accepted).await;
+            self.count(|counts| {
+                counts.busy -= 1;
+                counts.parked += 1;
+            });
+            if whole.is_some() && self.has_too_many() {
+                break;
+            }
+        }
+        self.count(|counts| counts.parked -= 1);
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// After a rush the extra streams go, a few more than needed stay.
+    fn has_too_many(&self) -> bool {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.parked > 4 * PARKED_MIN.max(counts.busy)
+    }
+}
+
+fn worker_thread(n: usize, stopped: CancellationToken) -> Result<Handle, ConnectorError> {
+    let failed = |source| ConnectorError::File { attempted: "starting", path: format!("worker {n}"), source };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name(format!("connector-{n}"))
+        .spawn(move || runtime.block_on(stopped.cancelled()))
+        .map_err(failed)?;
+    Ok(handle)
+}
+
+fn system_roots() -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    // A machine without roots can still reach applications that bring their own.
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    store
+}
+
+/// Full jitter: anything between nothing and the back-off.
+fn jitter(backoff: Duration) -> Duration {
+    let random = u32::from_be_bytes(runtime::clock::random_bytes());
+    backoff.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}

@@ -1,0 +1,90 @@
+//! `postern-connector`: join once, then run beside the applications.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use connector::{Connector, Settings, dial::Way, enrol};
+use runtime::{probes::Probes, shutdown, telemetry};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+/// Connects applications here to Postern's relays. Dials out only.
+#[derive(Parser)]
+#[command(name = "postern-connector", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Settings file (TOML).
+    #[arg(long, global = true)]
+    settings: Option<PathBuf>,
+    /// Folder for key and certificate.
+    #[arg(long, global = true)]
+    state: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Uses a token from `postern connector token` to become a connector.
+    Join {
+        /// The token. Other users of this machine can see it: prefer --token-file.
+        token: Option<String>,
+        #[arg(long, conflicts_with = "token")]
+        token_file: Option<PathBuf>,
+        /// The name administrators see.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Serves until SIGTERM, then drains.
+    Run,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    runtime::install_crypto();
+    let arguments = Arguments::parse();
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let flags = arguments.state.map(|it| ("state".to_owned(), it.display().to_string()));
+    let settings = Settings::load(arguments.settings.as_deref(), &environment, flags.into_iter().collect())?;
+    let _telemetry = telemetry::start("connector", &settings.telemetry)?;
+    match arguments.command {
+        Command::Join { token, token_file, name } => {
+            let token = match (token, token_file) {
+                (Some(token), _) => token,
+                (None, Some(path)) => {
+                    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?
+                }
+                (None, None) => bail!("give a token or --token-file"),
+            };
+            let name = name.unwrap_or_else(host_name);
+            let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())?;
+            let identity = enrol::join(&token, &name, &settings.state, &way).await?;
+            info!(connector = %identity.state.connector, state = %settings.state.display(), "joined");
+            Ok(())
+        }
+        Command::Run => run(settings).await,
+    }
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let connector = Connector::prepare(&settings)?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    if let Some(address) = settings.admin_listen {
+        let listener = Probes::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let mut probes = Probes::default();
+        probes.checks.push(std::sync::Arc::new(connector.readiness()));
+        tasks.spawn(probes.serve(listener, stop.clone()));
+    }
+    tasks.spawn(shutdown::on_signal(stop.clone()));
+    connector.run(stop).await;
+    Ok(())
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "connector".to_owned(),
+        name => name.to_owned(),
+    }
+}

@@ -1,0 +1,266 @@
+//! One request: from a tunnel stream to an origin and back.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, Either, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use proto::v1::{RequestHead, ResetCode, ResponseHead};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::oneshot,
+    time::timeout,
+};
+use tracing::{Instrument, debug, info_span};
+use tunnel::{
+    TunnelError,
+    exchange::{Accepted, Download, Upload, Whole},
+    fields,
+    half::SMALL_BODY_BYTES,
+};
+
+use crate::{
+    origin::{Body, Lent, Origin, Pools},
+    origins::Origins,
+};
+
+/// Read from an upgraded origin at a time.
+const UPGRADED_READ_BYTES: usize = 16 * 1024;
+
+/// What every request of a worker needs.
+#[derive(Clone)]
+pub struct Worker {
+    pub origins: Arc<Origins>,
+    pub pools: Arc<Pools>,
+}
+
+impl Worker {
+    /// Serves one exchange; gives the stream back when it may be used again.
+    pub async fn serve(&self, accepted: Accepted) -> Option<Whole> {
+        let (back, returned) = oneshot::channel();
+        let (head, download, mut upload) = accepted.open(move |whole| {
+            // The stream is dropped when nobody waits for it any more.
+            let _gone = back.send(whole);
+        });
+        let span = info_span!("request", id = %head.request_id, traceparent = %head.traceparent);
+        self.answer(head, download, &mut upload).instrument(span).await;
+        // An upload that is not home is cut here, which drops the stream.
+        drop(upload);
+        returned.await.ok()
+    }
+
+    async fn answer(&self, head: RequestHead, download: Download, upload: &mut Upload) {
+        match self.ask(head, download).await {
+            Ok(Answer { response, origin, upgraded: Some(input) }) => {
+                debug!(app = %origin.app.id, "upgraded");
+                upgraded(response, input, upload).await;
+            }
+            Ok(Answer { response, origin, upgraded: None }) => respond(response, &origin, upload).await,
+            Err(code) => {
+                debug!(?code, "refused");
+                // The stream is gone when this fails, and so is the reader.
+                let _gone = upload.reset(code);
+            }
+        }
+    }
+
+    async fn ask(&self, head: RequestHead, download: Download) -> Result<Answer, ResetCode> {
+        let definition = self.origins.find(&head.app, head.app_version).await.ok_or(ResetCode::OriginRefused)?;
+        let app = definition.app.as_ref().ok_or(ResetCode::OriginRefused)?;
+        let origin = self.pools.origin(&definition, app)?;
+        let mut request = request(&head)?;
+        let (body, upgraded) = match head.upgrade {
+            true => (Either::Right(Empty::new()), Some(download)),
+            false if download.is_done() => (Either::Right(Empty::new()), None),
+            false => (Either::Left(download), None),
+        };
+        *request.body_mut() = body;
+        let response = origin.send(request).await?;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // Switching without being asked is no answer to a request.
+        if switched && upgraded.is_none() {
+            return Err(ResetCode::BadResponse);
+        }
+        Ok(Answer { response, origin, upgraded: upgraded.filter(|_| switched) })
+    }
+}
+
+struct Answer {
+    response: Response<Incoming>,
+    origin: Arc<Origin>,
+    /// What the user sends after the switch.
+    upgraded: Option<Download>,
+}
+
+fn request(head: &RequestHead) -> Result<Request<Body>, ResetCode> {
+    let bad = |_| ResetCode::BadResponse;
+    let mut request = Request::new(Either::Right(Empty::new()));
+    *request.method_mut() = Method::from_bytes(head.method.as_bytes()).map_err(|_| ResetCode::BadResponse)?;
+    *request.uri_mut() = head.target.parse::<Uri>().map_err(|_| ResetCode::BadResponse)?;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = fields::decode(&head.fields).map_err(bad)?;
+    Ok(request)
+}
+
+async fn respond(response: Response<Incoming>, origin: &Origin, upload: &mut Upload) {
+    let (mut parts, mut body) = response.into_parts();
+    let lent = parts.extensions.remove::<Lent>();
+    let head = response_head(parts.status, &mut parts.headers);
+    let idle_timeout = Duration::from_millis(origin.app.idle_timeout_ms.into());
+    match pass_on(head, &mut body, idle_timeout, upload).await {
+        Ok(()) => {
+            if let Some(lent) = lent {
+                origin.give_back(&lent);
+            }
+        }
+        // The user must see a cut and never a short success.
+        Err(error) => debug!(%error, "the response is cut"),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error("the origin broke off")]
+    Origin(#[from] hyper::Error),
+    #[error("the origin was silent for too long")]
+    Idle,
+    #[error("the tunnel ended")]
+    Tunnel(#[from] TunnelError),
+}
+
+async fn pass_on(
+    head: ResponseHead,
+    body: &mut Incoming,
+    idle_timeout: Duration,
+    upload: &mut Upload,
+) -> Result<(), Cut> {
+    if body.is_end_stream() {
+        return Ok(upload.respond(head, true)?);
+    }
+    // A small body that is there already leaves with its head.
+    let first = body.frame().now_or_never();
+    if let Some(Some(Ok(frame))) = first {
+        match frame.into_data() {
+            Ok(data) if body.is_end_stream() && data.len() <= SMALL_BODY_BYTES => {
+                return Ok(upload.respond_with(head, data)?);
+            }
+            Ok(data) => {
+                upload.respond(head, false)?;
+                upload.send(data).await?;
+            }
+            Err(frame) => {
+                upload.respond(head, false)?;
+                return trailers(frame, upload);
+            }
+        }
+    } else {
+        match first {
+            Some(None) => return Ok(upload.respond(head, true)?),
+            Some(Some(Err(error))) => return Err(error.into()),
+            Some(Some(Ok(_))) | None => upload.respond(head, false)?,
+        }
+    }
+    loop {
+        match timeout(idle_timeout, body.frame()).await.map_err(|_| Cut::Idle)? {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => upload.send(data).await?,
+                Err(frame) => return trailers(frame, upload),
+            },
+            Some(Err(error)) => return Err(error.into()),
+            None => return Ok(upload.finish()?),
+        }
+    }
+}
+
+fn trailers(frame: Frame<Bytes>, upload: &mut Upload) -> Result<(), Cut> {
+    match frame.into_trailers() {
+        Ok(trailers) => Ok(upload.trailers(&trailers)?),
+        Err(_) => Ok(upload.finish()?),
+    }
+}
+
+/// Fields about this connection end here (RFC 9110, section 7.6.1).
+fn response_head(status: StatusCode, headers: &mut HeaderMap) -> ResponseHead {
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        for name in HOP_BY_HOP {
+            headers.remove(name);
+        }
+    }
+    ResponseHead { status: status.as_u16().into(), fields: fields::encode(headers) }
+}
+
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    header::PROXY_AUTHENTICATE,
+];
+
+/// After a 101: raw bytes both ways until either side ends.
+async fn upgraded(mut response: Response<Incoming>, input: Download, upload: &mut Upload) {
+    let switching = hyper::upgrade::on(&mut response);
+    let head = response_head(response.status(), response.headers_mut());
+    if upload.respond(head, false).is_err() {
+        return;
+    }
+    let Ok(origin) = switching.await else { return };
+    let (reader, writer) = tokio::io::split(TokioIo::new(origin));
+    let outcome = tokio::select! {
+        read = from_origin(reader, upload) => read,
+        written = to_origin(writer, input) => written,
+    };
+    if let Err(error) = outcome {
+        debug!(%error, "an upgraded connection broke");
+    }
+}
+
+async fn from_origin<T>(mut reader: ReadHalf<T>, upload: &mut Upload) -> io::Result<()>
+where
+    T: tokio::io::AsyncRead,
+{
+    let mut buffer = bytes::BytesMut::new();
+    loop {
+        buffer.reserve(UPGRADED_READ_BYTES);
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return upload.finish().map_err(io::Error::other);
+        }
+        upload.send(buffer.split().freeze()).await.map_err(io::Error::other)?;
+    }
+}
+
+async fn to_origin<T>(mut writer: WriteHalf<T>, mut input: Download) -> io::Result<()>
+where
+    T: tokio::io::AsyncWrite,
+{
+    let mut next = move |context: &mut Context<'_>| -> Poll<_> { Pin::new(&mut input).poll_frame(context) };
+    while let Some(frame) = poll_fn(&mut next).await {
+        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+            writer.write_all(&data).await?;
+        }
+    }
+    writer.shutdown().await
+}

@@ -1,0 +1,1 @@
+//! What a connector believes and refuses.
