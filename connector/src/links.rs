@@ -2,7 +2,8 @@
 //!
 //! To each relay as many links as the relay has threads. On each link some
 //! streams stay parked; one more is opened when they run short, none when
-//! draining. A lost link is dialled again after a full-jitter back-off.
+//! draining. Only the relay gives a parked stream up, so none is closed under a
+//! request that is on its way. A lost link is dialled again after a full-jitter back-off.
 
 use std::{
     sync::{
@@ -327,21 +328,12 @@ impl LinkState {
                 counts.busy -= 1;
                 counts.parked += 1;
             });
-            if whole.is_some() && self.has_too_many() {
-                break;
-            }
         }
         self.count(|counts| counts.parked -= 1);
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// After a rush the extra streams go, a few more than needed stay.
-    fn has_too_many(&self) -> bool {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.parked > 4 * PARKED_MIN.max(counts.busy)
     }
 }
 

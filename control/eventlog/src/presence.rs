@@ -21,9 +21,12 @@ pub struct Presence {
     pub risk: Position,
 }
 
+/// By role and id.
+type Heard = BTreeMap<(String, String), (Presence, Instant)>;
+
 #[derive(Clone, Default)]
 pub(crate) struct Presences {
-    heard: Arc<Mutex<BTreeMap<(String, String), (Presence, Instant)>>>,
+    heard: Arc<Mutex<Heard>>,
 }
 
 impl Presences {

@@ -115,6 +115,7 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
         hidden: wire.hidden,
         trusted_addresses: parse_networks("trusted_addresses", &wire.trusted_addresses)?,
         host_header,
+        encoded_slashes: wire.encoded_slashes,
     })
 }
 
@@ -149,6 +150,7 @@ pub fn app_to(app: &App) -> v1::App {
             app::HostHeader::External => v1::HostHeader::External.into(),
             app::HostHeader::Origin => v1::HostHeader::Origin.into(),
         },
+        encoded_slashes: app.encoded_slashes,
     }
 }
 

@@ -36,6 +36,8 @@ pub struct App {
     /// From here an incoming `X-Forwarded-For` is believed and continued.
     pub trusted_addresses: Vec<IpNet>,
     pub host_header: HostHeader,
+    /// Let `%2F` and `%5C` in paths pass; they are refused otherwise.
+    pub encoded_slashes: bool,
 }
 
 /// Which host the application sees. Most build links and check WebSocket

@@ -380,6 +380,7 @@ fn app(n: u8, url: &str) -> App {
         hidden: false,
         trusted_addresses: vec![],
         host_header: HostHeader::External,
+        encoded_slashes: false,
     }
 }
 

@@ -1,1 +1,325 @@
-//! relay
+//! The stateless worker: TLS, canonical request, route, session, policy,
+//! tunnel. Everything it decides on is in its snapshot.
+//!
+//! Must never know: how configuration is decided.
+//!
+//! Read: `request` (the life of a request), `canonical`, `session`, `signin`,
+//! `headers`, `forward`, `body`; then `listener` and `link` (connections),
+//! `connectors` (streams), `judge` (open exchanges), `keys`, `refusal`.
+
+mod activity;
+mod assertion;
+mod body;
+pub mod canonical;
+mod connectors;
+mod forward;
+pub mod headers;
+mod judge;
+pub mod keys;
+pub mod link;
+mod listener;
+mod metrics;
+pub mod refusal;
+mod renewal;
+mod request;
+pub mod session;
+pub mod settings;
+pub mod signin;
+mod stall;
+mod streams;
+mod trace;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use eventlog::{Journal, Presence, Projection, View};
+use model::TenantId;
+use runtime::{Clock, clock::fresh_id, metrics::Metrics, probes::Readiness, sealing::SealingKey};
+use rustls::ServerConfig;
+use thiserror::Error;
+use tokio::{runtime::Builder, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    activity::ActivityLog,
+    connectors::Connectors,
+    keys::Keys,
+    listener::{ComingLink, FromSnapshot, Slots},
+    metrics::RelayMetrics,
+    renewal::Renewals,
+    session::Sessions,
+    streams::OpenExchanges,
+};
+pub use settings::Settings;
+
+#[derive(Debug, Error)]
+pub enum RelayError {
+    #[error("listening on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("preparing TLS")]
+    Tls(#[from] rustls::Error),
+    #[error("starting a worker")]
+    Worker(#[source] io::Error),
+}
+
+/// What a relay is given.
+pub struct Surroundings {
+    pub projection: Projection,
+    /// Writes ACTIVITY.
+    pub journal: Journal,
+    /// Opens what is sealed to relays.
+    pub sealing: Arc<SealingKey>,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    /// Begins the drain.
+    pub stop: CancellationToken,
+}
+
+/// Everything the threads share.
+pub struct Relay {
+    id: String,
+    settings: Settings,
+    clock: Clock,
+    projection: Projection,
+    view: ArcSwap<View>,
+    keys: Arc<ArcSwap<Keys>>,
+    user_tls: Arc<ServerConfig>,
+    connectors: Arc<Connectors>,
+    sessions: Sessions,
+    renewals: Renewals,
+    activity: ActivityLog,
+    metrics: Arc<RelayMetrics>,
+    /// Open exchanges, by thread.
+    open: Vec<Arc<OpenExchanges>>,
+    slots: Arc<Slots>,
+    link_queues: Vec<mpsc::Sender<ComingLink>>,
+    /// Links on their way to each thread.
+    coming: Vec<AtomicUsize>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// The grace period is over.
+    ended: CancellationToken,
+}
+
+/// A relay that is listening.
+pub struct Running {
+    pub relay: Arc<Relay>,
+    pub address: SocketAddr,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Relay {
+    pub(crate) fn view(&self) -> arc_swap::Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    pub(crate) fn keys(&self) -> arc_swap::Guard<Arc<Keys>> {
+        self.keys.load()
+    }
+
+    /// Ready when it has a snapshot that is fresh enough to decide on.
+    pub fn readiness(&self) -> Readiness {
+        let view = self.view();
+        let age = view.age().as_secs();
+        let known = view.snapshot.config > 0;
+        let detail = match &view.quarantine {
+            Some(why) => format!("snapshot at {}, {age} s old, stopped at {why}", view.snapshot.config),
+            None => format!("snapshot at {}, {age} s old", view.snapshot.config),
+        };
+        let fresh = view.age() < model::app::STALENESS_MAX;
+        Readiness { part: "relay", ready: known && fresh && view.quarantine.is_none(), detail }
+    }
+
+    /// Connections and open exchanges, for benchmarks and drills.
+    pub fn open_exchanges(&self) -> usize {
+        self.open.iter().map(|it| it.count()).sum()
+    }
+}
+
+/// Starts listening. Returns when the port is open.
+pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, RelayError> {
+    let count = match settings.threads {
+        0 => thread::available_parallelism().map_or(1, |it| it.get()),
+        threads => threads,
+    };
+    let Surroundings { projection, journal, sealing, clock, metrics, stop } = surroundings;
+    let view = projection.view();
+    let keys = Arc::new(ArcSwap::from_pointee(Keys::derive(&view.snapshot, &sealing)));
+    let id = fresh_id().simple().to_string();
+    let (activity, writing) = ActivityLog::new(journal.clone(), format!("relay:{id}"), clock);
+    let (link_queues, receivers): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| mpsc::channel(listener::WAITING_LINKS_MAX)).unzip();
+    let relay = Arc::new(Relay {
+        id,
+        clock,
+        user_tls: user_tls(&keys)?,
+        view: ArcSwap::from_pointee(view),
+        keys,
+        connectors: Arc::new(Connectors::new(count)),
+        sessions: Sessions::default(),
+        renewals: Renewals::default(),
+        activity,
+        metrics: Arc::new(RelayMetrics::register(&metrics)),
+        open: (0..count).map(|_| Arc::default()).collect(),
+        slots: Slots::new(settings.connections_max, settings.connections_per_source_max),
+        link_queues,
+        coming: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+        tasks: TaskTracker::new(),
+        stop,
+        ended: CancellationToken::new(),
+        projection,
+        settings,
+    });
+    let (address, listeners) = listeners(&relay.settings, count)?;
+    relay.tasks.spawn(writing);
+    relay.tasks.spawn(relay.clone().follow(sealing));
+    relay.tasks.spawn(relay.clone().judge_open_exchanges());
+    relay.tasks.spawn(relay.clone().announce(journal));
+    let mut threads = Vec::new();
+    for (thread, (listener, links)) in listeners.into_iter().zip(receivers).enumerate() {
+        threads.push(worker(relay.clone(), listener, links, thread)?);
+    }
+    info!(%address, threads = count, "relay listens");
+    Ok(Running { relay, address, threads })
+}
+
+fn listeners(settings: &Settings, count: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), RelayError> {
+    let failed = |source| RelayError::Listen { address: settings.listen, source };
+    let first = listener::bind(settings.listen).map_err(failed)?;
+    // Port 0 chooses one; the other threads share it.
+    let address = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(listener::bind(address).map_err(failed)?);
+    }
+    Ok((address, listeners))
+}
+
+fn worker(
+    relay: Arc<Relay>,
+    listener: std::net::TcpListener,
+    links: mpsc::Receiver<ComingLink>,
+    thread: usize,
+) -> Result<thread::JoinHandle<()>, RelayError> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(RelayError::Worker)?;
+    let run = move || {
+        runtime.block_on(async {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => listener::accept(relay.clone(), listener, links, thread).await,
+                Err(error) => warn!(%error, "a worker cannot listen"),
+            }
+            // Connections of this thread live on it until the drain is over.
+            relay.ended.cancelled().await;
+        });
+    };
+    thread::Builder::new().name(format!("relay-{thread}")).spawn(run).map_err(RelayError::Worker)
+}
+
+fn user_tls(keys: &Arc<ArcSwap<Keys>>) -> Result<Arc<ServerConfig>, RelayError> {
+    let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(FromSnapshot(keys.clone())));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// How often a relay says what it serves, besides at every change.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Relay {
+    /// Takes over each new view, and derives keys again when they changed.
+    async fn follow(self: Arc<Self>, sealing: Arc<SealingKey>) {
+        let mut views = self.projection.watch();
+        loop {
+            let view = views.borrow_and_update().clone();
+            if keys_changed(&self.view.load(), &view) {
+                self.keys.store(Arc::new(Keys::derive(&view.snapshot, &sealing)));
+            }
+            self.view.store(Arc::new(view));
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                // A confirmation of the same snapshot wakes nobody.
+                () = tokio::time::sleep(ANNOUNCE_INTERVAL) => {}
+                () = self.ended.cancelled() => return,
+            }
+        }
+    }
+
+    /// Tells controllers what this relay serves, so that `wait_applied` can wait.
+    async fn announce(self: Arc<Self>, journal: Journal) {
+        let mut views = self.projection.watch();
+        loop {
+            // Only what requests are judged by counts as served.
+            let served = self.view.load().snapshot.clone();
+            let presence =
+                Presence { role: "relay".into(), id: self.id.clone(), config: served.config, risk: served.risk };
+            if let Err(error) = journal.log().announce(presence).await {
+                warn!(%error, "cannot announce");
+            }
+            let behind = views.borrow_and_update().snapshot.config > served.config;
+            let pause = if behind { Duration::from_millis(1) } else { ANNOUNCE_INTERVAL };
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+                () = self.ended.cancelled() => return,
+            }
+        }
+    }
+}
+
+fn keys_changed(before: &View, after: &View) -> bool {
+    let same = |id: &TenantId| match (before.snapshot.tenant(id), after.snapshot.tenant(id)) {
+        (Some(a), Some(b)) => {
+            Arc::ptr_eq(a, b) || (a.domain == b.domain && a.keys == b.keys && a.certificates == b.certificates)
+        }
+        (None, None) => true,
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    before.snapshot.tenants.len() != after.snapshot.tenants.len() || !after.snapshot.tenants.keys().all(same)
+}
+
+impl Running {
+    /// Serves until told to stop, then drains.
+    pub async fn run(self) {
+        let relay = self.relay;
+        relay.stop.cancelled().await;
+        info!("relay drains");
+        let grace = relay.settings.drain_grace();
+        let idle = async {
+            while relay.open_exchanges() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(grace, idle).await.is_err() {
+            warn!(open = relay.open_exchanges(), "the grace period is over; open exchanges are cut");
+        }
+        relay.ended.cancel();
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A worker that panicked has said so already.
+                let _panicked = thread.join();
+            }
+        });
+        let _joined = joined.await;
+        let dropped = relay.activity.dropped_total();
+        if dropped > 0 {
+            warn!(dropped, "accesses were not recorded");
+        }
+        info!(links = relay.coming.iter().map(|it| it.load(Ordering::SeqCst)).sum::<usize>(), "relay stopped");
+    }
+}

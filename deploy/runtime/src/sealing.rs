@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use rustls::crypto::{
     aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_256,
     hpke::{EncapsulatedSecret, Hpke, HpkePrivateKey, HpkePublicKey},
@@ -66,6 +67,12 @@ impl SealingKey {
 
     pub fn public(&self) -> SealTo {
         SealTo(self.public.clone())
+    }
+
+    /// A symmetric key only the holder of this key can make.
+    pub fn derive(&self, purpose: &str) -> Vec<u8> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.private);
+        hmac::sign(&key, purpose.as_bytes()).as_ref().to_vec()
     }
 
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, SealingError> {

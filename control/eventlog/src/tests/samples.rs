@@ -67,6 +67,7 @@ fn one_of_each() -> Vec<Fact> {
         hidden: true,
         trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         host_header: HostHeader::Origin,
+        encoded_slashes: true,
     };
     let group = ConnectorGroup { id: ConnectorGroupId(id), name: name.clone() };
     let connector = Connector {

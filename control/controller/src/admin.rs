@@ -1,0 +1,154 @@
+//! The admin API: each method turns wire into a command and hands it to the
+//! writer, or reads the snapshot.
+
+mod access;
+mod apps;
+mod connectors;
+mod directory;
+mod history;
+mod internal;
+mod sessions;
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use model::{Command, Position, Tenant};
+use proto::v1;
+use runtime::{clock::fresh_id, sealing::SealTo};
+use tonic::{Code, Request, Status};
+use uuid::{Builder, Uuid};
+
+use crate::{
+    callers::{Caller, Who},
+    errors::{field, unwritten},
+    settings::Settings,
+    writer::{Wish, Writer},
+};
+
+/// Answers of a list at a time.
+const PAGE_SIZE: usize = 100;
+const PAGE_SIZE_MAX: usize = 1000;
+
+#[derive(Clone)]
+pub struct Admin {
+    pub(crate) writer: Arc<Writer>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) seal_to_identity: SealTo,
+    /// SHA-256 of the authority's certificate, for join tokens.
+    pub(crate) authority: Vec<u8>,
+    /// Makes the secrets of tokens that may be asked for twice.
+    pub(crate) token_key: Arc<Vec<u8>>,
+}
+
+/// One call that changes something.
+pub(crate) struct Call {
+    caller: Caller,
+    change: v1::Change,
+    tenant: Arc<Tenant>,
+}
+
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    // The gate put it there; without it nobody came through the gate.
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::internal("no caller"))
+}
+
+impl Admin {
+    pub(crate) fn tenant(&self, caller: &Caller) -> Arc<Tenant> {
+        self.writer.snapshot().tenant(&caller.tenant).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn call(&self, caller: Caller, change: Option<v1::Change>) -> Call {
+        let tenant = self.tenant(&caller);
+        Call { caller, change: change.unwrap_or_default(), tenant }
+    }
+
+    pub(crate) async fn execute(&self, call: &Call, commands: Vec<Command>) -> Result<Position, Status> {
+        let wish = Wish {
+            tenant: call.caller.tenant.clone(),
+            actor: call.caller.actor(),
+            cause: call.change.request_id.clone(),
+            expected: call.change.expected_position,
+            wait_applied: call.change.wait_applied,
+        };
+        self.writer.execute(&wish, commands).await.map_err(unwritten)
+    }
+
+    pub(crate) async fn change(&self, call: &Call, command: Command) -> Result<tonic::Response<v1::ChangeResponse>, Status> {
+        let position = self.execute(call, vec![command]).await?;
+        Ok(tonic::Response::new(v1::ChangeResponse { position }))
+    }
+
+    /// Passwords are hashed here, off the async threads, and sealed at once.
+    pub(crate) async fn seal_password(&self, password: String) -> Result<Vec<u8>, Status> {
+        let hashed = tokio::task::spawn_blocking(move || crate::passwords::hash(&password)).await;
+        let hash = hashed.map_err(|_| Status::internal("hashing failed"))?.map_err(crate::errors::password)?;
+        let sealed = self.seal_to_identity.seal(crate::passwords::PURPOSE, hash.as_bytes());
+        sealed.map_err(|_| Status::internal("sealing failed"))
+    }
+}
+
+impl Call {
+    /// The id of what this call creates. With a request id it is the same at
+    /// every repetition, so a repeated call finds its effect and changes nothing.
+    pub(crate) fn id_for(&self, what: &str) -> Uuid {
+        if self.change.request_id.is_empty() {
+            return fresh_id();
+        }
+        let seed = format!("{}\n{}\n{what}\n{}", self.caller.tenant, self.caller.actor(), self.change.request_id);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest(&SHA256, seed.as_bytes()).as_ref()[..16]);
+        Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    /// An id that was given, or the one to create with.
+    pub(crate) fn id_or_new(&self, given: &str, what: &str) -> Result<String, Status> {
+        match given.is_empty() {
+            true => Ok(self.id_for(what).to_string()),
+            false => Uuid::parse_str(given)
+                .map(|it| it.to_string())
+                .map_err(|_| field(Code::InvalidArgument, "id", "is a UUID, or empty to have one chosen")),
+        }
+    }
+}
+
+/// A page of a sorted list. The token is the last id of the page before.
+pub(crate) fn page<T>(
+    page: Option<v1::Page>,
+    all: impl Iterator<Item = T>,
+    id: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), Status> {
+    let page = page.unwrap_or_default();
+    let size = match page.size as usize {
+        0 => PAGE_SIZE,
+        size if size <= PAGE_SIZE_MAX => size,
+        _ => return Err(field(Code::InvalidArgument, "page.size", "is 1,000 at most")),
+    };
+    let mut items: Vec<T> = all.skip_while(|it| !page.token.is_empty() && id(it) <= page.token).take(size + 1).collect();
+    let more = items.len() > size;
+    items.truncate(size);
+    let next = items.last().filter(|_| more).map_or(String::new(), id);
+    Ok((items, next))
+}
+
+#[tonic::async_trait]
+impl v1::tenants_server::Tenants for Admin {
+    async fn get(&self, request: Request<v1::GetTenantRequest>) -> Result<tonic::Response<v1::TenantResponse>, Status> {
+        let caller = caller(&request)?;
+        let tenant = self.tenant(&caller);
+        let group = tenant.groups.values().find(|it| it.name.as_str() == crate::bootstrap::DEFAULT_GROUP);
+        let (name, role) = match &caller.who {
+            Who::Person { user, role } => (
+                tenant.users.get(user).map_or(String::new(), |it| it.username.as_str().to_owned()),
+                eventlog::wire::role_to(*role),
+            ),
+            Who::Nobody | Who::Identity => (String::new(), v1::Role::Unspecified),
+        };
+        Ok(tonic::Response::new(v1::TenantResponse {
+            domain: tenant.domain.clone(),
+            position: self.writer.snapshot().config,
+            default_connector_group: group.map_or(String::new(), |it| it.id.to_string()),
+            caller: name,
+            role: role.into(),
+        }))
+    }
+}

@@ -1,0 +1,78 @@
+//! Applications.
+
+use eventlog::wire;
+use model::{Command, Principal};
+use proto::v1::{self, applications_server::Applications};
+use tonic::{Request, Response, Status};
+
+use super::{Admin, Call, caller, page};
+use crate::{bootstrap::DEFAULT_GROUP, errors::invalid, resolve};
+
+#[tonic::async_trait]
+impl Applications for Admin {
+    async fn publish(&self, request: Request<v1::PublishAppRequest>) -> Result<Response<v1::AppResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let user = caller.user();
+        let call = self.call(caller, it.change);
+        let mut wire = it.app.unwrap_or_default();
+        wire.id = call.id_or_new(&wire.id, "app")?;
+        let app = self.app(&call, wire)?;
+        let (id, answer) = (app.id, wire::app_to(&app));
+        let mut commands = vec![Command::PublishApp(Box::new(app))];
+        if let Some(user) = user.filter(|_| it.assign_caller) {
+            commands.push(Command::Assign { app: id, principal: Principal::User(user) });
+        }
+        let position = self.execute(&call, commands).await?;
+        Ok(Response::new(v1::AppResponse { app: Some(answer), position }))
+    }
+
+    async fn update(&self, request: Request<v1::UpdateAppRequest>) -> Result<Response<v1::AppResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let mut wire = it.app.unwrap_or_default();
+        wire.id = resolve::app(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
+        let app = self.app(&call, wire)?;
+        let answer = wire::app_to(&app);
+        let position = self.execute(&call, vec![Command::ChangeApp(Box::new(app))]).await?;
+        Ok(Response::new(v1::AppResponse { app: Some(answer), position }))
+    }
+
+    async fn retire(&self, request: Request<v1::RetireAppRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let app = resolve::app(&call.tenant, "id", &it.id).map_err(invalid)?;
+        self.change(&call, Command::RetireApp(app)).await
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::App>, Status> {
+        let tenant = self.tenant(&caller(&request)?);
+        let id = resolve::app(&tenant, "id", &request.get_ref().id).map_err(invalid)?;
+        let app = tenant.app(id).ok_or_else(|| Status::not_found("the application is gone"))?;
+        Ok(Response::new(wire::app_to(app)))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListAppsResponse>, Status> {
+        let tenant = self.tenant(&caller(&request)?);
+        let all = tenant.apps.values().map(|it| wire::app_to(&it.app));
+        let (apps, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
+        Ok(Response::new(v1::ListAppsResponse { apps, next_page_token }))
+    }
+}
+
+impl Admin {
+    /// Names become ids, and an application without a group gets the default.
+    fn app(&self, call: &Call, mut wire: v1::App) -> Result<model::App, Status> {
+        let group = if wire.connector_group.is_empty() { DEFAULT_GROUP } else { &wire.connector_group };
+        let group = resolve::connector_group(&call.tenant, "connector_group", group).map_err(invalid)?;
+        wire.connector_group = group.to_string();
+        if wire.external_url.is_empty() {
+            let label: String =
+                wire.name.to_lowercase().chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
+            wire.external_url = format!("https://{}.{}/", label.trim_matches('-'), call.tenant.domain);
+        }
+        wire::app_from(wire).map_err(invalid)
+    }
+}

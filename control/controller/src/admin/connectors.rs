@@ -1,0 +1,132 @@
+//! Connector groups, connectors and the tokens that invite them.
+
+use aws_lc_rs::{digest, hmac};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use eventlog::wire;
+use model::{Command, JoinToken, JoinTokenId};
+use proto::v1::{self, connector_groups_server::ConnectorGroups, connectors_server::Connectors};
+use tonic::{Code, Request, Response, Status};
+
+use super::{Admin, caller, page};
+use crate::{
+    enrolment::TokenText,
+    errors::{field, invalid},
+    resolve,
+};
+
+const TOKEN_LIFE_S: u32 = 900;
+const TOKEN_LIFE_S_MAX: u32 = 7 * 24 * 3600;
+
+#[tonic::async_trait]
+impl ConnectorGroups for Admin {
+    async fn create(
+        &self,
+        request: Request<v1::PutConnectorGroupRequest>,
+    ) -> Result<Response<v1::ConnectorGroupResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let mut wire = it.group.unwrap_or_default();
+        wire.id = call.id_or_new(&wire.id, "connector-group")?;
+        let group = wire::connector_group_from(wire.clone()).map_err(invalid)?;
+        let position = self.execute(&call, vec![Command::CreateConnectorGroup(group)]).await?;
+        Ok(Response::new(v1::ConnectorGroupResponse { group: Some(wire), position }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<v1::PutConnectorGroupRequest>,
+    ) -> Result<Response<v1::ConnectorGroupResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let mut wire = it.group.unwrap_or_default();
+        wire.id = resolve::connector_group(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
+        let group = wire::connector_group_from(wire.clone()).map_err(invalid)?;
+        let position = self.execute(&call, vec![Command::ChangeConnectorGroup(group)]).await?;
+        Ok(Response::new(v1::ConnectorGroupResponse { group: Some(wire), position }))
+    }
+
+    async fn retire(
+        &self,
+        request: Request<v1::RetireConnectorGroupRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let group = resolve::connector_group(&call.tenant, "id", &it.id).map_err(invalid)?;
+        self.change(&call, Command::RetireConnectorGroup(group)).await
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListConnectorGroupsResponse>, Status> {
+        let tenant = self.tenant(&caller(&request)?);
+        let all = tenant.groups.values().map(wire::connector_group_to);
+        let (groups, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
+        Ok(Response::new(v1::ListConnectorGroupsResponse { groups, next_page_token }))
+    }
+}
+
+#[tonic::async_trait]
+impl Connectors for Admin {
+    async fn issue_token(
+        &self,
+        request: Request<v1::IssueTokenRequest>,
+    ) -> Result<Response<v1::IssueTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let group = resolve::connector_group(&call.tenant, "group", &it.group).map_err(invalid)?;
+        let life_s = if it.life_s == 0 { TOKEN_LIFE_S } else { it.life_s };
+        if life_s > TOKEN_LIFE_S_MAX {
+            return Err(field(Code::InvalidArgument, "life_s", "is 7 days (604,800) at most"));
+        }
+        let id = JoinTokenId(call.id_for("join-token"));
+        let secret = self.token_secret(&call.change.request_id, id);
+        // A repeated call finds the token it made and says the same again.
+        let made = call.tenant.join_tokens.get(&id).map(|it| it.expires);
+        let expires = made.unwrap_or_else(|| self.writer.now().plus_seconds(life_s.into()));
+        let secret_hash = digest::digest(&digest::SHA256, &secret).as_ref().to_vec();
+        let token = JoinToken { id, group, secret_hash, expires };
+        let position = self.execute(&call, vec![Command::IssueJoinToken(token)]).await?;
+        let text = TokenText {
+            relays: self.settings.relay_addresses.clone(),
+            endpoint: format!("connect.{}", call.tenant.domain),
+            authority: self.authority.iter().map(|byte| format!("{byte:02x}")).collect(),
+            tenant: call.caller.tenant.clone(),
+            id,
+            secret: URL_SAFE_NO_PAD.encode(secret),
+        };
+        Ok(Response::new(v1::IssueTokenResponse { token: text.encode(), expires_ms: expires.0, position }))
+    }
+
+    async fn revoke(&self, request: Request<v1::RevokeConnectorRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let connector = resolve::connector(&call.tenant, "id", &it.id).map_err(invalid)?;
+        self.change(&call, Command::RevokeConnector(connector)).await
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListConnectorsResponse>, Status> {
+        let tenant = self.tenant(&caller(&request)?);
+        let all = tenant.connectors.values().map(|it| wire::connector_to(it));
+        let (connectors, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
+        Ok(Response::new(v1::ListConnectorsResponse { connectors, next_page_token }))
+    }
+}
+
+impl Admin {
+    /// Random, unless the call may be repeated: then made from what nobody knows.
+    fn token_secret(&self, request_id: &str, id: JoinTokenId) -> Vec<u8> {
+        match request_id.is_empty() {
+            true => runtime::clock::random_bytes::<32>().to_vec(),
+            false => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, &self.token_key);
+                hmac::sign(&key, format!("{id}\n{request_id}").as_bytes()).as_ref().to_vec()
+            }
+        }
+    }
+}

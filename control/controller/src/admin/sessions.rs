@@ -1,0 +1,100 @@
+//! Sessions: who is signed in, and ending it.
+
+use std::collections::BTreeMap;
+
+use eventlog::{Activity, EventLog, Fact};
+use model::{Command, Position, TenantId, event::Stream, risk::SessionRevocation, session::SESSION_LIFE_S};
+use proto::{
+    Message,
+    v1::{self, EventBody, SignedEvent, sessions_server::Sessions},
+};
+use tonic::{Code, Request, Response, Status};
+
+use super::{Admin, caller};
+use crate::{
+    errors::{field, invalid},
+    resolve,
+};
+
+/// How far back in ACTIVITY sessions are looked for.
+const EVENTS_LOOKED_AT: Position = 100_000;
+
+#[tonic::async_trait]
+impl Sessions for Admin {
+    async fn revoke(&self, request: Request<v1::RevokeSessionRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let session = it.session.parse();
+        let session = session.map_err(|_| field(Code::InvalidArgument, "session", "is the id of a session; list them"))?;
+        self.change(&call, Command::RevokeSession(SessionRevocation { session, at: self.writer.now() })).await
+    }
+
+    async fn revoke_user(
+        &self,
+        request: Request<v1::RevokeUserSessionsRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        let caller = caller(&request)?;
+        let it = request.into_inner();
+        let call = self.call(caller, it.change);
+        let user = resolve::user(&call.tenant, "user", &it.user).map_err(invalid)?;
+        self.change(&call, self.end_sessions(user)).await
+    }
+
+    async fn list(&self, request: Request<v1::ListSessionsRequest>) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let caller = caller(&request)?;
+        let tenant = self.tenant(&caller);
+        let of_user = match request.get_ref().user.as_str() {
+            "" => None,
+            name => Some(resolve::user(&tenant, "user", name).map_err(invalid)?.to_string()),
+        };
+        let now = self.writer.now();
+        let found = sign_ins(self.writer.journal().log(), &caller.tenant).await?;
+        let live = found.into_values().filter(|it| {
+            it.started_ms > now.0 - SESSION_LIFE_S * 1000 && of_user.as_ref().is_none_or(|user| it.user == *user)
+        });
+        let sessions = live
+            .map(|mut session| {
+                let id = session.id.parse::<model::SessionId>();
+                let user = session.user.parse::<model::UserId>().ok().and_then(|id| tenant.revoked_users.get(&id));
+                session.revoked = id.is_ok_and(|id| tenant.revoked_sessions.contains_key(&id))
+                    || user.is_some_and(|it| session.started_ms < it.sessions_before.0);
+                session
+            })
+            .collect();
+        Ok(Response::new(v1::ListSessionsResponse { sessions }))
+    }
+}
+
+/// Successful sign-ins, by session; a later one (a step up) replaces the first.
+async fn sign_ins(log: &EventLog, tenant: &TenantId) -> Result<BTreeMap<String, v1::Session>, Status> {
+    let away = |_| Status::unavailable("the event log does not answer");
+    let head = log.head(Stream::Activity).await.map_err(away)?;
+    let mut position = head.saturating_sub(EVENTS_LOOKED_AT);
+    let mut found = BTreeMap::new();
+    while position < head {
+        let entries = log.read(Stream::Activity, position).await.map_err(away)?;
+        let Some(last) = entries.last() else { break };
+        position = last.position;
+        for entry in &entries {
+            let body = SignedEvent::decode(entry.bytes.clone()).ok().and_then(|it| EventBody::decode(it.body.as_slice()).ok());
+            let Some(body) = body.filter(|it| it.tenant == tenant.as_str()) else { continue };
+            if let Ok(Fact::Activity(Activity::SignIn(it))) = Fact::decode(&body.kind, &body.payload)
+                && it.outcome == "success"
+            {
+                let started_ms = body.time_ms;
+                found.insert(it.session.clone(), v1::Session {
+                    id: it.session,
+                    user: it.user,
+                    username: it.username,
+                    started_ms,
+                    address: it.address,
+                    user_agent: it.user_agent,
+                    methods: it.methods,
+                    revoked: false,
+                });
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,276 @@
+//! What an installation needs before anybody can use it: a tenant, keys,
+//! certificates, the groups and applications of its own parts, an owner.
+//!
+//! Each step looks first and does only what is missing, so it runs at every
+//! start and in every controller.
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use model::{
+    App, AppId, CertificateId, Command, ConnectorGroup, ConnectorGroupId, ExternalUrl, Origin, Principal, Role, Tenant,
+    TenantId, User, UserId,
+    app::{HostHeader, IDLE_TIMEOUT, Name, PreAuthentication, RESPONSE_TIMEOUT, STALENESS_MAX},
+    directory::Username,
+    keys::{Certificate, Key, KeyHolder, KeyPurpose},
+};
+use runtime::clock::{fresh_id, random_bytes};
+
+use crate::{
+    ControllerError, Surroundings,
+    authority::{Authority, Issued},
+    passwords,
+    writer::{Wish, Writer},
+};
+
+pub const SYSTEM_GROUP: &str = "Postern";
+pub const DEFAULT_GROUP: &str = "default";
+/// Server certificates are replaced this long before they end.
+const RENEW_BEFORE_S: i64 = 30 * 24 * 3600;
+
+/// What the first start has to tell its operator, once.
+pub struct FirstOwner {
+    pub username: String,
+    pub password: String,
+}
+
+/// Makes sure of everything but the owner; returns the authority.
+pub async fn ensure(
+    writer: &Writer,
+    surroundings: &Surroundings,
+    tenant_id: &TenantId,
+    domain: &str,
+    identity_origin: &str,
+) -> Result<Authority, ControllerError> {
+    let wish = Wish::of_system(tenant_id, "bootstrap");
+    let tenant = tenant_of(writer, tenant_id);
+    if tenant.domain.is_empty() {
+        writer.execute(&wish, vec![Command::SetTenant { domain: domain.to_owned() }]).await?;
+    }
+    let mut commands = Vec::new();
+    if tenant.keys_for(KeyPurpose::Session).next().is_none() {
+        commands.push(signing_key(KeyPurpose::Session, surroundings)?);
+    }
+    if tenant.keys_for(KeyPurpose::Assertion).next().is_none() {
+        commands.push(signing_key(KeyPurpose::Assertion, surroundings)?);
+    }
+    if tenant.keys_for(KeyPurpose::RelaySecret).next().is_none() {
+        commands.push(relay_secret(surroundings)?);
+    }
+    if tenant.keys_for(KeyPurpose::Authority).next().is_none() {
+        commands.push(new_authority(writer, surroundings, domain)?);
+    }
+    writer.execute(&wish, commands).await?;
+    let authority = open_authority(writer, surroundings, tenant_id)?;
+    ensure_certificate(writer, surroundings, tenant_id, &authority).await?;
+    ensure_own_apps(writer, tenant_id, identity_origin).await?;
+    Ok(authority)
+}
+
+fn tenant_of(writer: &Writer, id: &TenantId) -> std::sync::Arc<Tenant> {
+    writer.snapshot().tenant(id).cloned().unwrap_or_default()
+}
+
+fn signing_key(purpose: KeyPurpose, surroundings: &Surroundings) -> Result<Command, ControllerError> {
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
+        .map_err(|_| aws_lc_rs::error::Unspecified)?;
+    let (holder, seal_to, label) = match purpose {
+        KeyPurpose::Assertion => (KeyHolder::Relay, &surroundings.peers.seal_to_relays, "assertion-key"),
+        KeyPurpose::Session | KeyPurpose::Authority | KeyPurpose::RelaySecret => {
+            (KeyHolder::Identity, &surroundings.peers.seal_to_identity, "session-key")
+        }
+    };
+    let sealed = seal_to.seal(label, pkcs8.as_ref())?;
+    Ok(Command::PublishKey(Key {
+        id: fresh_id().simple().to_string(),
+        purpose,
+        public_key: pair.public_key().as_ref().to_vec(),
+        sealed: vec![(holder, sealed)],
+    }))
+}
+
+fn relay_secret(surroundings: &Surroundings) -> Result<Command, ControllerError> {
+    let secret: [u8; 32] = random_bytes();
+    let peers = &surroundings.peers;
+    Ok(Command::PublishKey(Key {
+        id: fresh_id().simple().to_string(),
+        purpose: KeyPurpose::RelaySecret,
+        public_key: vec![],
+        sealed: vec![
+            (KeyHolder::Relay, peers.seal_to_relays.seal("relay-secret", &secret)?),
+            (KeyHolder::Identity, peers.seal_to_identity.seal("relay-secret", &secret)?),
+        ],
+    }))
+}
+
+fn new_authority(writer: &Writer, surroundings: &Surroundings, domain: &str) -> Result<Command, ControllerError> {
+    let (certificate, key) = Authority::generate(domain, writer.now())?;
+    let sealed = surroundings.sealing.public().seal("authority-key", &key)?;
+    Ok(Command::PublishKey(Key {
+        id: fresh_id().simple().to_string(),
+        purpose: KeyPurpose::Authority,
+        public_key: certificate,
+        sealed: vec![(KeyHolder::Controller, sealed)],
+    }))
+}
+
+/// The newest authority of a tenant, opened.
+pub fn open_authority(
+    writer: &Writer,
+    surroundings: &Surroundings,
+    tenant: &TenantId,
+) -> Result<Authority, ControllerError> {
+    let tenant = tenant_of(writer, tenant);
+    let key = tenant.keys_for(KeyPurpose::Authority).next_back().ok_or(ControllerError::NoAuthority)?;
+    let sealed = key.sealed_for(KeyHolder::Controller).ok_or(ControllerError::NoAuthority)?;
+    let secret = surroundings.sealing.open("authority-key", sealed).map_err(|_| ControllerError::NoAuthority)?;
+    Authority::load(key.public_key.clone(), &secret)
+}
+
+/// One certificate for all hosts of the domain, replaced in time.
+pub async fn ensure_certificate(
+    writer: &Writer,
+    surroundings: &Surroundings,
+    tenant_id: &TenantId,
+    authority: &Authority,
+) -> Result<(), ControllerError> {
+    let tenant = tenant_of(writer, tenant_id);
+    let wildcard = format!("*.{}", tenant.domain);
+    let now = writer.now();
+    let current = tenant.certificates.values().find(|it| it.hosts.contains(&wildcard));
+    if current.is_some_and(|it| it.expires > now.plus_seconds(RENEW_BEFORE_S)) {
+        return Ok(());
+    }
+    let hosts = vec![tenant.domain.clone(), wildcard];
+    let Issued { chain, key, expires } = authority.server(&hosts, now)?;
+    let certificate = Certificate {
+        id: current.map_or_else(|| CertificateId(fresh_id()), |it| it.id),
+        hosts,
+        chain,
+        sealed_private_key: surroundings.peers.seal_to_relays.seal("certificate-key", &key)?,
+        expires,
+    };
+    let wish = Wish::of_system(tenant_id, "certificate renewal");
+    writer.execute(&wish, vec![Command::InstallCertificate(certificate)]).await?;
+    Ok(())
+}
+
+/// The login page and the portal are applications of a group of their own.
+async fn ensure_own_apps(writer: &Writer, tenant_id: &TenantId, identity_origin: &str) -> Result<(), ControllerError> {
+    let tenant = tenant_of(writer, tenant_id);
+    let wish = Wish::of_system(tenant_id, "bootstrap");
+    let system = ensure_group(writer, &tenant, &wish, SYSTEM_GROUP).await?;
+    ensure_group(writer, &tenant, &wish, DEFAULT_GROUP).await?;
+    let origin = Origin::parse(identity_origin).map_err(|_| ControllerError::NoAuthority)?;
+    let pages = [
+        ("Sign-in", "login", PreAuthentication::Passthrough, false),
+        ("My applications", "apps", PreAuthentication::SignIn, true),
+    ];
+    for (name, host, pre_authentication, assertion) in pages {
+        let url = format!("https://{host}.{}/", tenant.domain);
+        let external = ExternalUrl::parse(&url).map_err(|_| ControllerError::NoAuthority)?;
+        let known = tenant.apps.values().find(|it| it.app.external == external);
+        let app = App {
+            id: known.map_or_else(|| AppId(fresh_id()), |it| it.app.id),
+            name: Name::parse(name).map_err(|_| ControllerError::NoAuthority)?,
+            external,
+            origin: origin.clone(),
+            group: system,
+            pre_authentication,
+            assertion,
+            hidden: true,
+            ..plain_app(origin.clone(), system)
+        };
+        let id = app.id;
+        match known {
+            Some(before) if before.app.origin == app.origin => continue,
+            Some(_) => writer.execute(&wish, vec![Command::ChangeApp(Box::new(app))]).await?,
+            None => {
+                let assign = Command::Assign { app: id, principal: Principal::Everyone };
+                writer.execute(&wish, vec![Command::PublishApp(Box::new(app)), assign]).await?
+            }
+        };
+    }
+    Ok(())
+}
+
+/// An application with every default.
+pub fn plain_app(origin: Origin, group: ConnectorGroupId) -> App {
+    App {
+        id: AppId(fresh_id()),
+        name: Name::parse("application").expect("a valid name"),
+        external: ExternalUrl::parse("https://application.invalid/").expect("a valid URL"),
+        origin,
+        group,
+        pre_authentication: PreAuthentication::SignIn,
+        identity_headers: vec![],
+        assertion: false,
+        connect_timeout: model::app::CONNECT_TIMEOUT,
+        response_timeout: RESPONSE_TIMEOUT,
+        idle_timeout: IDLE_TIMEOUT,
+        origin_ca_pem: String::new(),
+        origin_server_name: String::new(),
+        staleness_max: STALENESS_MAX,
+        serve_when_stale: false,
+        hidden: false,
+        trusted_addresses: vec![],
+        host_header: HostHeader::External,
+        encoded_slashes: false,
+    }
+}
+
+async fn ensure_group(
+    writer: &Writer,
+    tenant: &Tenant,
+    wish: &Wish,
+    name: &str,
+) -> Result<ConnectorGroupId, ControllerError> {
+    if let Some(group) = tenant.groups.values().find(|it| it.name.as_str() == name) {
+        return Ok(group.id);
+    }
+    let id = ConnectorGroupId(fresh_id());
+    let group = ConnectorGroup { id, name: Name::parse(name).expect("a valid name") };
+    writer.execute(wish, vec![Command::CreateConnectorGroup(group)]).await?;
+    Ok(id)
+}
+
+/// An owner with a password nobody chose, unless there is an owner.
+pub async fn ensure_owner(
+    writer: &Writer,
+    surroundings: &Surroundings,
+    tenant_id: &TenantId,
+) -> Result<Option<FirstOwner>, ControllerError> {
+    let tenant = tenant_of(writer, tenant_id);
+    if tenant.roles.values().any(|role| *role == Role::Owner) {
+        return Ok(None);
+    }
+    const USERNAME: &str = "admin";
+    let password = passwords::generate();
+    let hash = passwords::hash(&password)?;
+    let sealed = surroundings.peers.seal_to_identity.seal(passwords::PURPOSE, hash.as_bytes())?;
+    let id = tenant.user_by_name(USERNAME).map_or_else(|| UserId(fresh_id()), |it| it.id);
+    let user = User {
+        id,
+        username: Username::parse(USERNAME).expect("a valid name"),
+        display_name: "Administrator".into(),
+        email: "".into(),
+        disabled: false,
+    };
+    let credentials = model::Credentials { user: id, password: sealed, totp: vec![] };
+    let commands = vec![
+        Command::CreateUser(user),
+        Command::SetCredentials(credentials),
+        Command::SetRole { user: id, role: Some(Role::Owner) },
+    ];
+    writer.execute(&Wish::of_system(tenant_id, "bootstrap"), commands).await?;
+    Ok(Some(FirstOwner { username: USERNAME.to_owned(), password }))
+}
+
+/// The first active owner, for the credential file of the same machine.
+pub fn first_owner(writer: &Writer, tenant_id: &TenantId) -> Option<UserId> {
+    let tenant = tenant_of(writer, tenant_id);
+    tenant.roles.iter().find(|(id, role)| **role == Role::Owner && tenant.active_user(**id).is_some()).map(|(id, _)| *id)
+}
+

@@ -1,0 +1,237 @@
+//! The listener: TLS with optional client certificates, the gate, the services.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::TenantId;
+use proto::v1;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
+};
+use tokio::{net::TcpListener, net::TcpStream, time::timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+use tower::ServiceExt;
+use tracing::{debug, info, warn};
+
+use crate::{
+    ControllerError, Settings, Surroundings,
+    admin::Admin,
+    authority::{Authority, CONTROLLER_NAME},
+    bootstrap,
+    callers::{Caller, PeerCertificate, RoleTable, recognise},
+    enrolment::Enroller,
+    writer::Writer,
+};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+const CONNECTIONS_MAX: usize = 1024;
+/// A request of the admin API.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A controller that is listening.
+pub struct Controller {
+    pub address: SocketAddr,
+    pub writer: Arc<Writer>,
+    pub authority: Arc<Authority>,
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    routes: Router,
+    surroundings: Surroundings,
+}
+
+#[derive(Clone)]
+struct Gate {
+    table: RoleTable,
+    writer: Arc<Writer>,
+    identity_key: Arc<Vec<u8>>,
+}
+
+/// Prepares the installation and opens the port.
+pub async fn start(
+    settings: Settings,
+    surroundings: Surroundings,
+    identity_origin: &str,
+) -> Result<Controller, ControllerError> {
+    let tenant = TenantId::default_tenant();
+    let Surroundings { projection, journal, clock, .. } = surroundings.clone();
+    let writer = Arc::new(Writer::new(journal, projection, clock));
+    let authority =
+        Arc::new(bootstrap::ensure(&writer, &surroundings, &tenant, &settings.domain, identity_origin).await?);
+    let listen = |source| ControllerError::Listen { address: settings.listen, source };
+    let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let tls = acceptor(&authority, &writer)?;
+    let routes = routes(settings, &surroundings, writer.clone(), authority.clone()).await?;
+    info!(%address, "controller listens");
+    Ok(Controller { address, writer, authority, listener, tls, routes, surroundings })
+}
+
+fn acceptor(authority: &Authority, writer: &Writer) -> Result<TlsAcceptor, ControllerError> {
+    let issued = authority.server(&[CONTROLLER_NAME.to_owned()], writer.now())?;
+    let chain = issued.chain.into_iter().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(issued.key));
+    let roots = runtime::tls::roots([authority.certificate()])?;
+    let verifier = WebPkiClientVerifier::builder(roots)
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::LINK_VERSIONS)
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn routes(
+    settings: Settings,
+    surroundings: &Surroundings,
+    writer: Arc<Writer>,
+    authority: Arc<Authority>,
+) -> Result<Router, ControllerError> {
+    let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
+    let admin = Admin {
+        writer: writer.clone(),
+        settings: Arc::new(settings),
+        seal_to_identity: surroundings.peers.seal_to_identity.clone(),
+        authority: fingerprint.as_ref().to_vec(),
+        token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
+    };
+    let enroller = Enroller { writer: writer.clone(), authority, writers: surroundings.peers.writers.clone() };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(v1::applications_server::ApplicationsServer::new(admin.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(v1::connector_groups_server::ConnectorGroupsServer::new(admin.clone()))
+        .add_service(v1::connectors_server::ConnectorsServer::new(admin.clone()))
+        .add_service(v1::users_server::UsersServer::new(admin.clone()))
+        .add_service(v1::groups_server::GroupsServer::new(admin.clone()))
+        .add_service(v1::assignments_server::AssignmentsServer::new(admin.clone()))
+        .add_service(v1::policies_server::PoliciesServer::new(admin.clone()))
+        .add_service(v1::sessions_server::SessionsServer::new(admin.clone()))
+        .add_service(v1::history_server::HistoryServer::new(admin.clone()))
+        .add_service(v1::tenants_server::TenantsServer::new(admin.clone()))
+        .add_service(v1::internal_server::InternalServer::new(admin))
+        .add_service(v1::enrolment_server::EnrolmentServer::new(enroller))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let identity_key = Arc::new(surroundings.peers.identity_key.clone());
+    let gate = Gate { table: RoleTable::load()?, writer, identity_key };
+    Ok(routes.routes().into_axum_router().layer(from_fn_with_state(gate, gate_keeper)))
+}
+
+/// Every call passes here: who is it, and may they?
+async fn gate_keeper(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<PeerCertificate>().cloned().unwrap_or_default();
+    let now = gate.writer.now();
+    let caller: Caller = recognise(&gate.writer.snapshot(), &peer, request.headers(), &gate.identity_key, now);
+    match gate.table.permit(request.uri().path(), &caller) {
+        Ok(()) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(status) => status.into_http::<Body>().into_response(),
+    }
+}
+
+impl Controller {
+    /// Serves until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        connections.spawn(keep_certificates(
+            self.writer.clone(),
+            self.surroundings,
+            self.authority.clone(),
+            stop.clone(),
+        ));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
+                    connections.spawn(serve(stream, self.tls.clone(), self.routes.clone(), stop.clone()));
+                }
+                Ok(_) => warn!("too many connections to the admin API"),
+                Err(error) => {
+                    warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn serve(stream: TcpStream, tls: TlsAcceptor, routes: Router, stop: CancellationToken) {
+    let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%error, "no TLS"),
+        Err(_) => return debug!("no TLS in time"),
+    };
+    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(PeerCertificate(peer.clone()));
+        let answer = routes.clone().oneshot(request.map(Body::new));
+        async move { answer.await.map_err(|never: Infallible| -> io::Error { match never {} }) }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        .max_concurrent_streams(100)
+        .max_header_list_size(32 * 1024);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // Calls are short; a watch that is not ends with the process.
+            let ended = timeout(Duration::from_secs(2), connection).await;
+            ended.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "a connection to the admin API ended early");
+    }
+}
+
+async fn keep_certificates(
+    writer: Arc<Writer>,
+    surroundings: Surroundings,
+    authority: Arc<Authority>,
+    stop: CancellationToken,
+) {
+    let tenant = TenantId::default_tenant();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CERTIFICATE_CHECK_INTERVAL) => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(error) = bootstrap::ensure_certificate(&writer, &surroundings, &tenant, &authority).await {
+            warn!(error = %runtime::telemetry::chain(&error), "the server certificate is not renewed yet");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Settings of a controller, in TOML, environment (`POSTERN_CONTROLLER_…`) or flags.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Admin API, and enrolment for relays to pass on.
+    pub listen: SocketAddr,
+    /// Hosts are published under this domain.
+    pub domain: String,
+    /// `HOST:PORT` of relays, written into join tokens.
+    pub relay_addresses: Vec<String>,
+    /// Port users reach relays on, for the URLs that are printed.
+    pub public_port: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8444)),
+            domain: "postern.localhost".into(),
+            relay_addresses: vec!["127.0.0.1:8443".into()],
+            public_port: 8443,
+        }
+    }
+}

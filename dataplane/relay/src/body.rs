@@ -1,0 +1,175 @@
+//! Bodies: the user's on its way in, the application's on its way out.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use eventlog::Activity;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use proto::v1::Access;
+use runtime::Clock;
+use tokio::time::{Instant, Sleep, sleep};
+use tunnel::{
+    TunnelError,
+    exchange::{Download, Upload},
+};
+
+use crate::{activity::ActivityLog, settings::BODY_STALL_TIMEOUT, streams::Place};
+
+/// What hyper sends to the user.
+pub(crate) enum Body {
+    Whole(Option<Bytes>),
+    Forwarded(Box<Forwarded>),
+}
+
+impl Body {
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes).filter(|it| !it.is_empty()))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|it| Ok(Frame::data(it)))),
+            Self::Forwarded(forwarded) => forwarded.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Forwarded(forwarded) => forwarded.download.is_done(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64)),
+            Self::Forwarded(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A response from an application. Drives the rest of the user's upload beside
+/// it, stops when the exchange is cut, and records the access when it ends.
+pub(crate) struct Forwarded {
+    pub download: Download,
+    pub upload: Option<Pump>,
+    pub place: Place,
+    pub record: Record,
+}
+
+impl Forwarded {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.place.open.poll_cut(context) {
+            self.record.access.refusal = "cut".into();
+            return Poll::Ready(Some(Err(io::Error::other("access has ended"))));
+        }
+        if let Some(upload) = &mut self.upload {
+            match Pin::new(&mut *upload).poll(context) {
+                Poll::Ready(sent) => {
+                    self.record.access.bytes_in = upload.sent;
+                    self.upload = None;
+                    sent.map_err(io::Error::other)?;
+                }
+                Poll::Pending => {}
+            }
+        }
+        match ready!(Pin::new(&mut self.download).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.record.access.bytes_out += data.len() as u64;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            // The user must see a cut, never a short success.
+            Some(Err(error)) => Poll::Ready(Some(Err(io::Error::other(error)))),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PumpError {
+    #[error("the user's body broke off")]
+    User(#[from] hyper::Error),
+    #[error("the user's body made no progress")]
+    Stalled,
+    #[error("the tunnel ended")]
+    Tunnel(#[from] TunnelError),
+}
+
+/// Moves the user's body into the tunnel, as fast as the slower of the two.
+pub(crate) struct Pump {
+    body: Incoming,
+    upload: Upload,
+    pending: Bytes,
+    stall: Pin<Box<Sleep>>,
+    pub sent: u64,
+}
+
+impl Pump {
+    pub(crate) fn new(body: Incoming, upload: Upload) -> Self {
+        let stall = Box::pin(sleep(BODY_STALL_TIMEOUT));
+        Self { body, upload, pending: Bytes::new(), stall, sent: 0 }
+    }
+}
+
+impl Future for Pump {
+    type Output = Result<(), PumpError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            if !this.pending.is_empty() {
+                ready!(this.upload.poll_send(context, &mut this.pending))?;
+            }
+            match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Ready(Some(frame)) => {
+                    this.stall.as_mut().reset(Instant::now() + BODY_STALL_TIMEOUT);
+                    // Trailers of users are not forwarded: nobody judged them.
+                    if let Ok(data) = frame?.into_data() {
+                        this.sent += data.len() as u64;
+                        this.pending = data;
+                    }
+                }
+                Poll::Ready(None) => {
+                    this.upload.finish()?;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => {
+                    ready!(this.stall.as_mut().poll(context));
+                    return Poll::Ready(Err(PumpError::Stalled));
+                }
+            }
+        }
+    }
+}
+
+/// An access that is recorded when its exchange ends, however it ends.
+pub(crate) struct Record {
+    pub access: Access,
+    pub tenant: model::TenantId,
+    pub started: std::time::Instant,
+    pub clock: Clock,
+    pub log: ActivityLog,
+    pub count: Arc<crate::metrics::RelayMetrics>,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let mut access = std::mem::take(&mut self.access);
+        access.total_us = self.started.elapsed().as_micros().min(u32::MAX.into()) as u32;
+        self.count.observe(&access);
+        self.log.record(&self.tenant, self.clock.now_ms(), Activity::Access(access));
+    }
+}

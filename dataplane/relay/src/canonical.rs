@@ -1,0 +1,217 @@
+//! One reading of a request, or none.
+//!
+//! Routing, policy and forwarding all use what this module returns, so what was
+//! judged is byte for byte what the application receives. What could be read in
+//! two ways is refused and never repaired (attack classes R1, R3, R4, R18).
+
+use http::{HeaderMap, HeaderName, Method, Version, header, request::Parts};
+use model::app::is_host;
+
+use crate::{
+    refusal::Refusal,
+    settings::{HEADER_BYTES_MAX, HEADER_FIELD_BYTES_MAX, HEADER_FIELDS_MAX, URI_BYTES_MAX},
+};
+
+/// A request that has one meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canonical {
+    /// Lower case, without a port.
+    pub host: String,
+    /// As the user wrote it: host and port.
+    pub authority: String,
+    /// Path and query, untouched.
+    pub target: String,
+    path_len: usize,
+    /// `%2F` or `%5C` is in the path; the application must have opted in.
+    pub encoded_slash: bool,
+    /// `//` is in the path; refused where paths tell applications apart.
+    pub double_slash: bool,
+    pub upgrade: bool,
+}
+
+impl Canonical {
+    pub fn path(&self) -> &str {
+        &self.target[..self.path_len]
+    }
+}
+
+/// `sni` is the host the TLS connection was opened for.
+pub fn parse(parts: &Parts, sni: Option<&str>) -> Result<Canonical, Refusal> {
+    check_size(parts)?;
+    if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+        return Err(Refusal::Method);
+    }
+    check_framing(parts)?;
+    let authority = authority(parts)?;
+    let host = host_of(&authority)?;
+    if sni != Some(host.as_str()) {
+        return Err(Refusal::Misdirected);
+    }
+    let target = parts.uri.path_and_query().map_or("", |it| it.as_str());
+    let path_len = target.find('?').unwrap_or(target.len());
+    let path = check_path(&target[..path_len])?;
+    if !target[path_len..].bytes().all(is_uri_byte) {
+        return Err(Refusal::BadRequest("a byte that no query has"));
+    }
+    Ok(Canonical {
+        host,
+        authority,
+        target: target.to_owned(),
+        path_len,
+        encoded_slash: path.encoded_slash,
+        double_slash: path.double_slash,
+        upgrade: is_upgrade(parts)?,
+    })
+}
+
+fn check_size(parts: &Parts) -> Result<(), Refusal> {
+    if parts.uri.path_and_query().map_or(0, |it| it.as_str().len()) > URI_BYTES_MAX {
+        return Err(Refusal::UriTooLong);
+    }
+    let mut bytes = 0;
+    for (name, value) in &parts.headers {
+        if name.as_str().len() + value.len() > HEADER_FIELD_BYTES_MAX {
+            return Err(Refusal::HeadTooLarge);
+        }
+        bytes += name.as_str().len() + value.len();
+    }
+    match bytes > HEADER_BYTES_MAX || parts.headers.len() > HEADER_FIELDS_MAX {
+        true => Err(Refusal::HeadTooLarge),
+        false => Ok(()),
+    }
+}
+
+/// RFC 9112, section 6.1, without its leniency.
+fn check_framing(parts: &Parts) -> Result<(), Refusal> {
+    let codings = parts.headers.get_all(header::TRANSFER_ENCODING);
+    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() {
+        return Err(Refusal::BadRequest("two lengths"));
+    }
+    if length.is_some_and(|it| it.is_empty() || !it.as_bytes().iter().all(u8::is_ascii_digit)) {
+        return Err(Refusal::BadRequest("a length that is no number"));
+    }
+    let mut codings = codings.iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let chunked_only = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !chunked_only || length.is_some() || parts.version != Version::HTTP_11 {
+        return Err(Refusal::BadRequest("framing that can be read in two ways"));
+    }
+    Ok(())
+}
+
+/// Exactly one authority, from wherever this version of HTTP has it.
+fn authority(parts: &Parts) -> Result<String, Refusal> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next().map(|it| it.to_str().map_err(|_| Refusal::BadRequest("a host that is no text")));
+    if hosts.next().is_some() {
+        return Err(Refusal::BadRequest("two hosts"));
+    }
+    let host = host.transpose()?;
+    let from_uri = parts.uri.authority().map(|it| it.as_str());
+    let path = parts.uri.path_and_query().map_or("", |it| it.as_str());
+    if !path.starts_with('/') {
+        return Err(Refusal::BadRequest("a target that is not a path"));
+    }
+    match (from_uri, host) {
+        (Some(uri), Some(host)) if !uri.eq_ignore_ascii_case(host) => Err(Refusal::BadRequest("two hosts")),
+        (Some(uri), _) => Ok(uri.to_owned()),
+        (None, Some(host)) => Ok(host.to_owned()),
+        (None, None) => Err(Refusal::BadRequest("no host")),
+    }
+}
+
+fn host_of(authority: &str) -> Result<String, Refusal> {
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let port_valid = port.is_none_or(|it| it.parse::<u16>().is_ok_and(|port| port.to_string() == it && port != 0));
+    let host = host.to_ascii_lowercase();
+    match port_valid && is_host(&host) {
+        true => Ok(host),
+        false => Err(Refusal::BadRequest("a host that is none")),
+    }
+}
+
+struct PathTraits {
+    encoded_slash: bool,
+    double_slash: bool,
+}
+
+fn check_path(path: &str) -> Result<PathTraits, Refusal> {
+    let bytes = path.as_bytes();
+    let mut traits = PathTraits { encoded_slash: false, double_slash: path.contains("//") };
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'%' => {
+                match decoded(bytes, at)? {
+                    0 => return Err(Refusal::BadRequest("an encoded NUL")),
+                    b'/' | b'\\' => traits.encoded_slash = true,
+                    byte if byte.is_ascii_control() => return Err(Refusal::BadRequest("an encoded control byte")),
+                    _ => {}
+                }
+                at += 3;
+            }
+            byte if is_uri_byte(byte) && byte != b'?' => at += 1,
+            _ => return Err(Refusal::BadRequest("a byte that no path has")),
+        }
+    }
+    if path.split('/').any(is_dot_segment) {
+        return Err(Refusal::BadRequest("a dot segment"));
+    }
+    Ok(traits)
+}
+
+fn decoded(bytes: &[u8], at: usize) -> Result<u8, Refusal> {
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    match (digit(at + 1), digit(at + 2)) {
+        (Some(high), Some(low)) => Ok((high * 16 + low) as u8),
+        _ => Err(Refusal::BadRequest("a broken percent sign")),
+    }
+}
+
+/// `.` and `..`, plain or encoded, also with parameters behind (`..;x`), also
+/// cut off by an encoded slash.
+fn is_dot_segment(segment: &str) -> bool {
+    let plain = segment.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+    plain.split('/').any(|part| matches!(part.split(';').next(), Some("." | "..")))
+}
+
+/// RFC 3986 characters and the few that browsers leave unencoded. No backslash,
+/// no space, no control byte, nothing beyond ASCII, no fragment.
+fn is_uri_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%|^`{}\"<>".contains(&byte)
+}
+
+fn is_upgrade(parts: &Parts) -> Result<bool, Refusal> {
+    if !parts.headers.contains_key(header::UPGRADE) {
+        return Ok(false);
+    }
+    // Asked for without naming it in Connection: not asked for (RFC 9110, 7.8).
+    if !names(&parts.headers, &header::CONNECTION).any(|it| it.eq_ignore_ascii_case("upgrade")) {
+        return Ok(false);
+    }
+    match parts.method == Method::GET && parts.version == Version::HTTP_11 && !has_body(&parts.headers) {
+        true => Ok(true),
+        false => Err(Refusal::BadRequest("an upgrade with a body")),
+    }
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|it| it.as_bytes() != b"0")
+}
+
+/// The members of a comma-separated field.
+pub fn names<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|it| !it.is_empty())
+}

@@ -1,0 +1,344 @@
+//! An authorised request on its way through the tunnel.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::{
+    body::Incoming,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+use model::{AppId, ConnectorGroupId, TenantId, policy::Authorized};
+use proto::v1::{RequestHead, ResponseHead};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    time::timeout,
+};
+use tracing::debug;
+use tunnel::{
+    TunnelError,
+    exchange::{Download, Exchange, FirstBody, Upload},
+};
+
+use crate::{
+    Relay,
+    body::{Body, Forwarded, Pump, PumpError, Record},
+    connectors::{NoStream, Parked},
+    refusal::Refusal,
+    renewal::Asking,
+    request::{Routed, ids, response_head},
+    streams::{Admission, Place},
+};
+
+/// The connector keeps the application's time-outs; this is for a connector
+/// that does not.
+const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
+const UPGRADED_READ_BYTES: usize = 16 * 1024;
+
+/// All that is needed, and the proof that policy agreed.
+pub(crate) struct Forward<'a> {
+    pub routed: &'a Routed<'a>,
+    pub authorized: Authorized,
+    pub fields: Bytes,
+    pub request_id: String,
+    pub traceparent: String,
+}
+
+/// A response whose head has arrived.
+struct Answered {
+    head: ResponseHead,
+    download: Download,
+    upload: Option<Pump>,
+    /// For an upgrade: what the user sends goes here.
+    raw: Option<Upload>,
+}
+
+impl Forward<'_> {
+    pub(crate) async fn send(
+        self,
+        body: Incoming,
+        has_body: bool,
+        upgrade: Option<OnUpgrade>,
+        admission: Admission,
+        record: &mut Option<Record>,
+    ) -> Result<Response<Body>, Refusal> {
+        let answered = match has_body {
+            true => self.attempt(Some(body), record).await?,
+            false => match self.attempt(None, record).await {
+                Err(Refusal::LinkLost) if self.may_repeat() => self.attempt(None, record).await?,
+                answered => answered?,
+            },
+        };
+        let (status, headers) =
+            response_head(answered.head.status, &answered.head.fields).ok_or(Refusal::OriginBadResponse)?;
+        let routed = self.routed;
+        let place = routed.relay.open[routed.visitor.thread].enter(admission);
+        let mut record = record.take().ok_or(Refusal::NotReady)?;
+        record.access.status = status.as_u16().into();
+        record.access.policies = ids(&self.authorized.applied);
+        record.access.report_only = ids(&self.authorized.would_refuse);
+        let mut response = Response::new(Body::Whole(None));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        match (status, answered.raw, upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(upload), Some(upgrade)) => {
+                let pipe = Pipe { upload, download: answered.download, place, record };
+                routed.relay.tasks.spawn(pipe.run(upgrade));
+            }
+            (StatusCode::SWITCHING_PROTOCOLS, _, _) => return Err(Refusal::OriginBadResponse),
+            (_, _, _) => {
+                let (download, upload) = (answered.download, answered.upload);
+                let forwarded = Forwarded { download, upload, place, record };
+                *response.body_mut() = Body::Forwarded(Box::new(forwarded));
+            }
+        }
+        Ok(response)
+    }
+
+    /// Only what may be sent twice without harm (RFC 9110, section 9.2.2).
+    fn may_repeat(&self) -> bool {
+        let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS];
+        idempotent.contains(&self.routed.parts.method) && !self.routed.canonical.upgrade
+    }
+
+    async fn attempt(&self, body: Option<Incoming>, record: &mut Option<Record>) -> Result<Answered, Refusal> {
+        let routed = self.routed;
+        let started = routed.relay.clock.instant();
+        let parked = routed.stream().await?;
+        let waited = started.elapsed();
+        let connector = parked.link.connector;
+        let app = routed.app();
+        let patience = app.connect_timeout + app.response_timeout + CONNECTOR_GRACE;
+        let sent = routed.relay.clock.instant();
+        let answered = timeout(patience, self.exchange(parked, body)).await;
+        note(record, &connector.to_string(), waited, sent);
+        answered.map_err(|_| Refusal::OriginTimeout)?
+    }
+
+    async fn exchange(&self, parked: Parked, body: Option<Incoming>) -> Result<Answered, Refusal> {
+        let routed = self.routed;
+        let upgrade = routed.canonical.upgrade;
+        let head = RequestHead {
+            app: routed.app().id.to_string(),
+            app_version: routed.published.version,
+            method: routed.parts.method.as_str().to_owned(),
+            target: routed.canonical.target.clone(),
+            fields: self.fields.clone(),
+            upgrade,
+            request_id: self.request_id.clone(),
+            traceparent: self.traceparent.clone(),
+        };
+        let first = if body.is_some() || upgrade { FirstBody::Later } else { FirstBody::None };
+        let exchange = routed.relay.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;
+        let Exchange { upload, mut download, .. } = exchange;
+        let (mut pump, raw) = match body {
+            Some(body) => (Some(Pump::new(body, upload)), None),
+            None if upgrade => (None, Some(upload)),
+            None => (None, None),
+        };
+        let head = {
+            let mut response = std::pin::pin!(download.response());
+            loop {
+                tokio::select! {
+                    biased;
+                    head = &mut response => break head,
+                    sent = poll_pump(&mut pump), if pump.is_some() => {
+                        match sent {
+                            Ok(()) => pump = None,
+                            // The application may have answered without reading on.
+                            Err(PumpError::Tunnel(_)) => pump = None,
+                            Err(PumpError::Stalled) => return Err(Refusal::SlowBody),
+                            Err(PumpError::User(_)) => return Err(Refusal::BadRequest("a body that broke off")),
+                        }
+                    }
+                }
+            }
+        };
+        match head {
+            Ok((head, _)) => Ok(Answered { head, download, upload: pump, raw }),
+            Err(TunnelError::Reset(code)) => {
+                debug!(?code, app = %routed.app().id, "the connector could not reach the application");
+                Err(Refusal::from_reset(code))
+            }
+            Err(error) => {
+                debug!(%error, "the link broke under a request");
+                Err(Refusal::LinkLost)
+            }
+        }
+    }
+}
+
+async fn poll_pump(pump: &mut Option<Pump>) -> Result<(), PumpError> {
+    match pump {
+        Some(pump) => Pin::new(pump).await,
+        None => Ok(()),
+    }
+}
+
+fn note(record: &mut Option<Record>, connector: &str, waited: Duration, sent: Instant) {
+    if let Some(record) = record {
+        record.access.connector = connector.to_owned();
+        record.access.wait_us = waited.as_micros() as u32;
+        record.access.origin_us = sent.elapsed().as_micros() as u32;
+    }
+}
+
+impl Routed<'_> {
+    async fn stream(&self) -> Result<Parked, Refusal> {
+        let connectors = &self.relay.connectors;
+        let picked = connectors.pick(self.tenant_id, self.app().group, self.visitor.thread).await;
+        picked.map_err(|why| match why {
+            NoStream::Offline => Refusal::NoConnector,
+            NoStream::Busy => Refusal::Busy,
+        })
+    }
+}
+
+/// An answer of identity is small.
+const IDENTITY_ANSWER_BYTES_MAX: usize = 64 * 1024;
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Relay {
+    /// Begins an exchange; the stream comes back to its shelf by itself.
+    fn begin(self: &Arc<Self>, parked: Parked, head: RequestHead, body: FirstBody) -> Result<Exchange, TunnelError> {
+        let Parked { whole, link } = parked;
+        let connectors = self.connectors.clone();
+        Exchange::begin(whole, head, body, move |whole| connectors.park(Parked { whole, link }))
+    }
+
+    /// Asks identity for a token, through the tunnel like any application.
+    pub(crate) async fn ask_identity(
+        self: &Arc<Self>,
+        asking: &Asking,
+        path: &str,
+        form: String,
+    ) -> Result<String, Refusal> {
+        let asked = timeout(IDENTITY_TIMEOUT, self.post_to_identity(asking, path, form)).await;
+        let (status, body) = asked.map_err(|_| Refusal::SignInUnavailable)??;
+        match status {
+            200 => {
+                let answer: TokenAnswer =
+                    serde_json::from_slice(&body).map_err(|_| Refusal::SignInFailed("an unreadable answer"))?;
+                Ok(answer.id_token)
+            }
+            400..=499 => Err(Refusal::SignInFailed("identity refused")),
+            _ => Err(Refusal::SignInUnavailable),
+        }
+    }
+
+    async fn post_to_identity(
+        self: &Arc<Self>,
+        asking: &Asking,
+        path: &str,
+        form: String,
+    ) -> Result<(u32, Bytes), Refusal> {
+        const AWAY: Refusal = Refusal::SignInUnavailable;
+        let (app, version, group, host) = self.login_app(&asking.tenant).ok_or(AWAY)?;
+        let picked = self.connectors.pick(&asking.tenant, group, asking.thread).await;
+        let parked = picked.map_err(|_| AWAY)?;
+        let mut fields = tunnel::fields::Builder::with_capacity(256);
+        fields.push("host", host.as_bytes());
+        fields.push("content-type", b"application/x-www-form-urlencoded");
+        fields.push("content-length", form.len().to_string().as_bytes());
+        fields.push("x-forwarded-for", asking.address.to_string().as_bytes());
+        let head = RequestHead {
+            app: app.to_string(),
+            app_version: version,
+            method: "POST".into(),
+            target: path.to_owned(),
+            fields: fields.finish(),
+            ..Default::default()
+        };
+        let mut exchange = self.begin(parked, head, FirstBody::Whole(form.into())).map_err(|_| AWAY)?;
+        let (head, _) = exchange.download.response().await.map_err(|_| AWAY)?;
+        let mut body = Vec::new();
+        while let Some(frame) = exchange.download.frame().await {
+            if let Ok(data) = frame.map_err(|_| AWAY)?.into_data() {
+                body.extend_from_slice(&data);
+            }
+            if body.len() > IDENTITY_ANSWER_BYTES_MAX {
+                return Err(AWAY);
+            }
+        }
+        Ok((head.status, body.into()))
+    }
+
+    /// Identity is published like an application, on the login host.
+    fn login_app(&self, tenant: &TenantId) -> Option<(AppId, u64, ConnectorGroupId, String)> {
+        let (view, keys) = (self.view(), self.keys());
+        let host = keys.tenants.get(tenant)?.login_host.clone();
+        let route = view.snapshot.routes.find(&host, "/").filter(|route| route.tenant == *tenant)?;
+        let login = view.snapshot.tenant(tenant)?.apps.get(&route.app)?;
+        Some((login.app.id, login.version, login.app.group, host))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct TokenAnswer {
+    id_token: String,
+}
+
+/// After a 101: raw bytes both ways until one side ends or access does.
+struct Pipe {
+    upload: Upload,
+    download: Download,
+    place: Place,
+    record: Record,
+}
+
+impl Pipe {
+    async fn run(self, upgrade: OnUpgrade) {
+        let Ok(user) = upgrade.await else { return };
+        let (reader, writer) = tokio::io::split(TokioIo::new(user));
+        let Self { upload, download, place, mut record } = self;
+        let cut = std::future::poll_fn(|context| match place.open.poll_cut(context) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        });
+        let (mut bytes_in, mut bytes_out) = (0, 0);
+        let ended = tokio::select! {
+            read = from_user(reader, upload, &mut bytes_in) => read,
+            written = to_user(writer, download, &mut bytes_out) => written,
+            () = cut => {
+                record.access.refusal = "cut".into();
+                Ok(())
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "an upgraded connection broke");
+        }
+        record.access.bytes_in = bytes_in;
+        record.access.bytes_out = bytes_out;
+    }
+}
+
+async fn from_user(mut reader: ReadHalf<TokioIo<Upgraded>>, mut upload: Upload, count: &mut u64) -> io::Result<()> {
+    let mut buffer = bytes::BytesMut::new();
+    loop {
+        buffer.reserve(UPGRADED_READ_BYTES);
+        let read = reader.read_buf(&mut buffer).await?;
+        if read == 0 {
+            return upload.finish().map_err(io::Error::other);
+        }
+        *count += read as u64;
+        upload.send(buffer.split().freeze()).await.map_err(io::Error::other)?;
+    }
+}
+
+async fn to_user(mut writer: WriteHalf<TokioIo<Upgraded>>, mut download: Download, count: &mut u64) -> io::Result<()> {
+    while let Some(frame) = download.frame().await {
+        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+            *count += data.len() as u64;
+            writer.write_all(&data).await?;
+            writer.flush().await?;
+        }
+    }
+    writer.shutdown().await
+}

@@ -1,0 +1,246 @@
+//! Header fields on their way to the application and back.
+//!
+//! Order matters: first what `Connection` names goes, then every spelling of
+//! what we say ourselves, and only then do we say it (attack class R1).
+
+use std::{fmt::Write, net::IpAddr};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use model::{
+    App,
+    app::{Claim, HostHeader, Scheme},
+    session::SessionClaims,
+};
+use tunnel::fields::Builder;
+
+use crate::{
+    canonical::{Canonical, names},
+    refusal::Refusal,
+    session::COOKIE_PREFIX,
+};
+
+/// What the relay adds for one request.
+pub struct Added<'a> {
+    pub peer: IpAddr,
+    pub request_id: &'a str,
+    pub traceparent: &'a str,
+    pub user: Option<&'a SessionClaims>,
+    pub assertion: Option<&'a str>,
+    /// The Authorization field was a token of ours and ends here.
+    pub took_authorization: bool,
+}
+
+/// Never forwarded: about this connection, or about what only we may say.
+const ENDS_HERE: [&str; 20] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "host",
+    "cookie",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-real-ip",
+    "x-request-id",
+    "traceparent",
+    "postern-assertion",
+];
+
+/// The fields for the application, as a block.
+pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Added<'_>) -> Result<Bytes, Refusal> {
+    let mut block = Builder::with_capacity(1024);
+    block.push("host", host_header(app, canonical).as_bytes());
+    let named: Vec<&str> = names(headers, &header::CONNECTION).collect();
+    let guarded = app.guarded_headers();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if ends_here(name, &named, added.took_authorization) {
+            continue;
+        }
+        let spelled = name.replace('_', "-");
+        let is_guarded = guarded.contains(&spelled) || is_ours(&spelled);
+        if name.contains('_') {
+            match is_guarded {
+                // Some servers read `X_User` and `X-User` as one.
+                true => return Err(Refusal::BadRequest("a field that imitates one of ours")),
+                false => continue,
+            }
+        }
+        if !is_guarded {
+            block.push(name, value.as_bytes());
+        }
+    }
+    push_cookies(&mut block, headers);
+    if canonical.upgrade {
+        block.push("connection", b"upgrade");
+        for value in headers.get_all(header::UPGRADE) {
+            block.push("upgrade", value.as_bytes());
+        }
+    }
+    // gRPC servers refuse calls that do not accept trailers.
+    if names(headers, &header::TE).any(|it| it == "trailers") {
+        block.push("te", b"trailers");
+    }
+    push_forwarded(&mut block, headers, app, canonical, added.peer);
+    push_identity(&mut block, app, added);
+    block.push("x-request-id", added.request_id.as_bytes());
+    block.push("traceparent", added.traceparent.as_bytes());
+    Ok(block.finish())
+}
+
+fn ends_here(name: &str, named: &[&str], took_authorization: bool) -> bool {
+    ENDS_HERE.contains(&name)
+        || named.iter().any(|it| it.eq_ignore_ascii_case(name))
+        || (took_authorization && name == "authorization")
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || name.starts_with("postern-") || ENDS_HERE.contains(&name)
+}
+
+fn host_header(app: &App, canonical: &Canonical) -> String {
+    let origin = &app.origin;
+    match (app.host_header, origin.scheme) {
+        (HostHeader::External, _) | (HostHeader::Origin, Scheme::Unix) => canonical.authority.clone(),
+        (HostHeader::Origin, Scheme::Https) if origin.port == 443 => origin.host.to_string(),
+        (HostHeader::Origin, Scheme::Http | Scheme::H2c) if origin.port == 80 => origin.host.to_string(),
+        (HostHeader::Origin, Scheme::Http | Scheme::Https | Scheme::H2c) => format!("{}:{}", origin.host, origin.port),
+    }
+}
+
+/// Crumbs become one field again (RFC 9113, section 8.2.3); our own stay here.
+fn push_cookies(block: &mut Builder, headers: &HeaderMap) {
+    let mut cookies = Vec::new();
+    for value in headers.get_all(header::COOKIE) {
+        for pair in value.as_bytes().split(|byte| *byte == b';') {
+            let pair = pair.trim_ascii();
+            if !pair.is_empty() && !pair.starts_with(COOKIE_PREFIX.as_bytes()) {
+                if !cookies.is_empty() {
+                    cookies.extend_from_slice(b"; ");
+                }
+                cookies.extend_from_slice(pair);
+            }
+        }
+    }
+    if !cookies.is_empty() {
+        block.push("cookie", &cookies);
+    }
+}
+
+fn push_forwarded(block: &mut Builder, headers: &HeaderMap, app: &App, canonical: &Canonical, peer: IpAddr) {
+    let peer = peer.to_canonical();
+    let mut chain = String::new();
+    if app.trusted_addresses.iter().any(|it| it.contains(&peer)) {
+        for address in names(headers, &HeaderName::from_static("x-forwarded-for")) {
+            // Only addresses are believed, even from a trusted proxy.
+            if address.parse::<IpAddr>().is_ok() {
+                chain.push_str(address);
+                chain.push_str(", ");
+            }
+        }
+    }
+    // Writing into a String does not fail.
+    let _written = write!(chain, "{peer}");
+    block.push("x-forwarded-for", chain.as_bytes());
+    block.push("x-forwarded-host", canonical.authority.as_bytes());
+    block.push("x-forwarded-proto", b"https");
+    let node = match peer {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    block.push("forwarded", format!("for={node};host=\"{}\";proto=https", canonical.authority).as_bytes());
+}
+
+/// The address policy judges: the socket's, or the last one a trusted proxy
+/// of this application added.
+pub fn client_address(headers: &HeaderMap, app: &App, peer: IpAddr) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |address: &IpAddr| app.trusted_addresses.iter().any(|it| it.contains(address));
+    if !is_trusted(&peer) {
+        return peer;
+    }
+    let chain: Vec<&str> = names(headers, &HeaderName::from_static("x-forwarded-for")).collect();
+    for address in chain.iter().rev() {
+        match address.parse::<IpAddr>() {
+            Ok(address) if is_trusted(&address) => continue,
+            Ok(address) => return address.to_canonical(),
+            // What cannot be read cannot be believed.
+            Err(_) => return peer,
+        }
+    }
+    peer
+}
+
+fn push_identity(block: &mut Builder, app: &App, added: &Added<'_>) {
+    for identity in &app.identity_headers {
+        let value = added.user.map_or(String::new(), |user| match identity.claim {
+            Claim::Username => user.preferred_username.clone(),
+            Claim::Email => user.email.clone(),
+            Claim::DisplayName => user.name.clone(),
+            Claim::UserId => user.sub.to_string(),
+            Claim::Groups => user.group_names.join(","),
+        });
+        // Present even when empty, so that an application cannot mistake
+        // "nobody said" for "somebody else may say".
+        block.push(identity.name.as_str(), plain(&value).as_bytes());
+    }
+    if let Some(assertion) = added.assertion {
+        block.push("postern-assertion", assertion.as_bytes());
+    }
+}
+
+/// Names of people are UTF-8; control characters never leave.
+fn plain(value: &str) -> String {
+    value.chars().filter(|it| !it.is_control()).collect()
+}
+
+/// What comes back: nothing about connections, no cookie in our name, and no
+/// address of the inside where a redirect shows one.
+pub fn back(headers: &mut HeaderMap, app: &App, authority: &str) {
+    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "postern-refusal"] {
+        headers.remove(name);
+    }
+    if let header::Entry::Occupied(cookies) = headers.entry(header::SET_COOKIE)
+        && cookies.iter().any(is_our_cookie)
+    {
+        let (_, values) = cookies.remove_entry_mult();
+        let kept: Vec<HeaderValue> = values.filter(|it| !is_our_cookie(it)).collect();
+        for value in kept {
+            headers.append(header::SET_COOKIE, value);
+        }
+    }
+    if let Some(location) = headers.get(header::LOCATION).and_then(|it| it.to_str().ok())
+        && let Some(external) = external_location(location, app, authority)
+        && let Ok(external) = HeaderValue::from_str(&external)
+    {
+        headers.insert(header::LOCATION, external);
+    }
+}
+
+fn is_our_cookie(value: &HeaderValue) -> bool {
+    value.as_bytes().trim_ascii_start().starts_with(COOKIE_PREFIX.as_bytes())
+}
+
+fn external_location(location: &str, app: &App, authority: &str) -> Option<String> {
+    let (scheme, default_port) = match app.origin.scheme {
+        Scheme::Http | Scheme::H2c => ("http://", 80),
+        Scheme::Https => ("https://", 443),
+        Scheme::Unix => return None,
+    };
+    let rest = location.strip_prefix(scheme)?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    let with_port = format!("{}:{}", app.origin.host, app.origin.port);
+    let is_origin = host.eq_ignore_ascii_case(&with_port)
+        || (app.origin.port == default_port && host.eq_ignore_ascii_case(&app.origin.host));
+    is_origin.then(|| format!("https://{authority}{path}"))
+}

@@ -1,0 +1,114 @@
+//! Judging open exchanges again: a long download, an event stream or a
+//! WebSocket ends when its user may not have it any more.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use eventlog::View;
+use model::{
+    Facts, Timestamp,
+    app::PreAuthentication,
+    policy,
+    session::SessionFault,
+};
+use tracing::info;
+
+use crate::{Relay, renewal::Asking, session::Session, streams::Open};
+
+/// Sessions end by themselves too; this often somebody looks.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+enum Judgement {
+    Passes,
+    Ends,
+    /// The user changed: a fresh token must say who they are now.
+    AskIdentity(Arc<Session>),
+}
+
+impl Relay {
+    /// Judges all open exchanges whenever what is known changes.
+    pub(crate) async fn judge_open_exchanges(self: Arc<Self>) {
+        let mut views = self.projection.watch();
+        loop {
+            let view = views.borrow_and_update().clone();
+            for (thread, exchanges) in self.open.iter().enumerate() {
+                for open in exchanges.all() {
+                    self.judge(&view, open, thread);
+                }
+            }
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = self.ended.cancelled() => return,
+            }
+        }
+    }
+
+    fn judge(self: &Arc<Self>, view: &View, open: Arc<Open>, thread: usize) {
+        match self.judgement(view, &open) {
+            Judgement::Passes => {}
+            Judgement::Ends => self.end(&open),
+            Judgement::AskIdentity(session) => {
+                let relay = self.clone();
+                let admission = &open.admission;
+                let (tenant, app, address) = (admission.tenant.clone(), admission.app, admission.address);
+                let asking = Asking { tenant, app, address, thread };
+                self.tasks.spawn(async move {
+                    if let Ok(fresh) = relay.renew_now(asking, &session).await {
+                        *open.admission.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+                        if matches!(relay.judgement(&relay.view(), &open), Judgement::Passes) {
+                            return;
+                        }
+                    }
+                    relay.end(&open);
+                });
+            }
+        }
+    }
+
+    fn judgement(&self, view: &View, open: &Open) -> Judgement {
+        let admission = &open.admission;
+        let tenant = view.snapshot.tenant(&admission.tenant);
+        let Some(tenant) = tenant else { return Judgement::Ends };
+        let Some(app) = tenant.app(admission.app) else { return Judgement::Ends };
+        let session = admission.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if session.is_none() && app.pre_authentication == PreAuthentication::SignIn {
+            return Judgement::Ends;
+        }
+        if let Some(session) = &session {
+            let now = Timestamp(self.clock.now_ms());
+            let stale = tenant.revoked_users.get(&session.claims.sub);
+            match session.claims.check(tenant, now) {
+                Err(SessionFault::Over) => return Judgement::Ends,
+                Err(SessionFault::Renew) if stale.is_some_and(|it| session.claims.directory < it.directory) => {
+                    return Judgement::AskIdentity(session.clone());
+                }
+                // The token's own end matters to the next request, not to this.
+                Err(SessionFault::Renew) | Ok(()) => {}
+            }
+        }
+        let (no_groups, no_proof) = (BTreeSet::new(), BTreeSet::new());
+        let facts = Facts {
+            app: admission.app,
+            user: session.as_ref().map(|it| it.claims.sub),
+            groups: session.as_ref().map_or(&no_groups, |it| &it.groups),
+            address: admission.address,
+            satisfied: session.as_ref().map_or(&no_proof, |it| &it.satisfied),
+        };
+        match policy::authorize(tenant, &facts) {
+            Ok(_) => Judgement::Passes,
+            Err(_) => Judgement::Ends,
+        }
+    }
+
+    fn end(&self, open: &Open) {
+        if !open.is_cut() {
+            self.metrics.cuts.inc();
+            info!(app = %open.admission.app, "an open exchange is cut");
+            open.cut();
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Keys and certificates of the snapshot, ready to use. Derived again only when
+//! they change, never on the path of a request.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf,
+    hmac,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use model::{
+    Snapshot, Tenant, TenantId,
+    keys::{Certificate, KeyHolder, KeyPurpose},
+};
+use runtime::sealing::SealingKey;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use serde::Serialize;
+use tracing::warn;
+
+/// Everything derived from one snapshot.
+#[derive(Default)]
+pub struct Keys {
+    pub tenants: BTreeMap<TenantId, TenantKeys>,
+    pub certificates: Certificates,
+}
+
+/// Of one tenant.
+pub struct TenantKeys {
+    pub issuer: String,
+    pub login_host: String,
+    pub connect_host: String,
+    sessions: BTreeMap<String, DecodingKey>,
+    assertion: Option<(String, EncodingKey)>,
+    /// Public halves of assertion keys: (id, SubjectPublicKeyInfo).
+    pub assertion_keys: Vec<(String, Vec<u8>)>,
+    secret: Option<RelaySecret>,
+    /// DER of the certificates connectors chain to.
+    pub authorities: Vec<Vec<u8>>,
+    /// How the connector endpoint speaks TLS; none without a certificate for it.
+    pub endpoint_tls: Option<Arc<ServerConfig>>,
+}
+
+impl Keys {
+    pub fn derive(snapshot: &Snapshot, own: &SealingKey) -> Self {
+        let mut keys = Self::default();
+        for (id, tenant) in &snapshot.tenants {
+            keys.tenants.insert(id.clone(), TenantKeys::derive(tenant, own));
+            for certificate in tenant.certificates.values() {
+                keys.certificates.add(certificate, own);
+            }
+        }
+        for (id, tenant) in &mut keys.tenants {
+            if tenant.prepare_endpoint(&keys.certificates).is_none() {
+                warn!(tenant = %id, "no certificate for {}; connectors cannot come", tenant.connect_host);
+            }
+        }
+        keys
+    }
+
+    /// The tenant whose connector endpoint has this name.
+    pub fn endpoint(&self, host: &str) -> Option<(&TenantId, &TenantKeys)> {
+        self.tenants.iter().find(|(_, keys)| keys.connect_host == host)
+    }
+}
+
+impl TenantKeys {
+    fn derive(tenant: &Tenant, own: &SealingKey) -> Self {
+        let domain = &tenant.domain;
+        let sessions = tenant
+            .keys_for(KeyPurpose::Session)
+            .map(|key| (key.id.clone(), DecodingKey::from_ec_der(&key.public_key)))
+            .collect();
+        let assertion = tenant.keys_for(KeyPurpose::Assertion).next_back().and_then(|key| {
+            let secret = open(own, "assertion-key", key.sealed_for(KeyHolder::Relay)?)?;
+            Some((key.id.clone(), EncodingKey::from_ec_der(&secret)))
+        });
+        let secret = tenant.keys_for(KeyPurpose::RelaySecret).next_back().and_then(|key| {
+            Some(RelaySecret::new(&open(own, "relay-secret", key.sealed_for(KeyHolder::Relay)?)?))
+        });
+        Self {
+            issuer: format!("https://login.{domain}"),
+            login_host: format!("login.{domain}"),
+            connect_host: format!("connect.{domain}"),
+            sessions,
+            assertion,
+            assertion_keys: tenant
+                .keys_for(KeyPurpose::Assertion)
+                .map(|key| (key.id.clone(), key.public_key.clone()))
+                .collect(),
+            secret,
+            authorities: tenant.keys_for(KeyPurpose::Authority).map(|key| key.public_key.clone()).collect(),
+            endpoint_tls: None,
+        }
+    }
+
+    /// TLS 1.3; a certificate is asked for and, if it comes, must be ours.
+    fn prepare_endpoint(&mut self, certificates: &Certificates) -> Option<()> {
+        let certified = certificates.find(&self.connect_host)?;
+        let roots = runtime::tls::roots(self.authorities.iter().map(Vec::as_slice)).ok()?;
+        let verifier = WebPkiClientVerifier::builder(roots).allow_unauthenticated().build().ok()?;
+        let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::LINK_VERSIONS)
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        self.endpoint_tls = Some(Arc::new(config));
+        Some(())
+    }
+
+    pub fn session_key(&self, id: &str) -> Option<&DecodingKey> {
+        self.sessions.get(id)
+    }
+
+    pub fn secret(&self) -> Option<&RelaySecret> {
+        self.secret.as_ref()
+    }
+
+    /// Signs claims about a user for one application.
+    pub fn sign_assertion(&self, claims: &impl Serialize) -> Option<String> {
+        let (id, key) = self.assertion.as_ref()?;
+        let header = Header { kid: Some(id.clone()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, key).ok()
+    }
+}
+
+fn open(own: &SealingKey, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+    let opened = own.open(purpose, sealed);
+    if opened.is_err() {
+        warn!(purpose, "a key is sealed to another relay key than this relay has");
+    }
+    opened.ok()
+}
+
+/// What relays of a tenant share, and identity knows too. Uses are told apart
+/// by derivation, so that one cannot be passed off as another.
+pub struct RelaySecret {
+    seal: LessSafeKey,
+    verifiers: hmac::Key,
+    clients: hmac::Key,
+}
+
+impl fmt::Debug for RelaySecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RelaySecret(..)")
+    }
+}
+
+impl RelaySecret {
+    pub fn new(secret: &[u8]) -> Self {
+        let derive = |purpose: &'static [u8]| {
+            let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"postern-relay").extract(secret);
+            let mut key = [0; 32];
+            let info = [purpose];
+            // 32 bytes are within what HKDF-SHA256 gives.
+            let okm = prk.expand(&info, hkdf::HKDF_SHA256).expect("the length is allowed");
+            okm.fill(&mut key).expect("the length is allowed");
+            key
+        };
+        let seal = UnboundKey::new(&AES_256_GCM, &derive(b"state")).expect("the key has 32 bytes");
+        Self {
+            seal: LessSafeKey::new(seal),
+            verifiers: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"pkce")),
+            clients: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"client")),
+        }
+    }
+
+    /// Text that only a relay can read, and that nobody can change.
+    pub fn seal(&self, plaintext: &[u8]) -> Option<String> {
+        let nonce: [u8; NONCE_LEN] = runtime::clock::random_bytes();
+        let mut bytes = plaintext.to_vec();
+        let nonce_of = Nonce::assume_unique_for_key(nonce);
+        self.seal.seal_in_place_append_tag(nonce_of, Aad::from(b"postern-state-v1"), &mut bytes).ok()?;
+        Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &bytes].concat()))
+    }
+
+    pub fn open(&self, sealed: &str) -> Option<Vec<u8>> {
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (nonce, ciphertext) = bytes.split_at_checked(NONCE_LEN)?;
+        let mut ciphertext = ciphertext.to_vec();
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let plaintext = self.seal.open_in_place(nonce, Aad::from(b"postern-state-v1"), &mut ciphertext).ok()?;
+        Some(plaintext.to_vec())
+    }
+
+    /// A PKCE verifier that any relay can make again from what the browser holds.
+    pub fn verifier(&self, browser: &str, state_id: &str) -> String {
+        let tag = hmac::sign(&self.verifiers, format!("{browser}.{state_id}").as_bytes());
+        URL_SAFE_NO_PAD.encode(tag.as_ref())
+    }
+
+    /// The secret with which relays act for a client at identity.
+    pub fn client_secret(&self, client_id: &str) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.clients, client_id.as_bytes()).as_ref())
+    }
+}
+
+/// Server certificates by host name.
+#[derive(Default)]
+pub struct Certificates {
+    exact: BTreeMap<String, Arc<CertifiedKey>>,
+    /// Keyed by what stands behind `*.`.
+    wildcard: BTreeMap<String, Arc<CertifiedKey>>,
+}
+
+impl Certificates {
+    fn add(&mut self, certificate: &Certificate, own: &SealingKey) {
+        let Some(certified) = certified(certificate, own) else {
+            warn!(certificate = %certificate.id, "a certificate cannot be used");
+            return;
+        };
+        let certified = Arc::new(certified);
+        for host in &certificate.hosts {
+            match host.strip_prefix("*.") {
+                Some(parent) => self.wildcard.insert(parent.to_owned(), certified.clone()),
+                None => self.exact.insert(host.clone(), certified.clone()),
+            };
+        }
+    }
+
+    pub fn find(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        let of_parent = || host.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        self.exact.get(host).or_else(of_parent).cloned()
+    }
+}
+
+fn certified(certificate: &Certificate, own: &SealingKey) -> Option<CertifiedKey> {
+    let key = open(own, "certificate-key", &certificate.sealed_private_key)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()?;
+    let chain = certificate.chain.iter().map(|it| CertificateDer::from(it.clone())).collect();
+    Some(CertifiedKey::new(chain, key))
+}

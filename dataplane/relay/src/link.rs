@@ -1,0 +1,348 @@
+//! The connector endpoint: links with their control streams, and the way to a
+//! controller for connectors that enrol or renew.
+//!
+//! Who a connector is, its certificate says and nothing else. Revocation, the
+//! certificate's end and a silent peer each end the link.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use eventlog::{Activity, View};
+use h2::RecvStream;
+use http::Request;
+use model::{AppId, ConnectorGroupId, ConnectorId, TenantId};
+use proto::v1::{
+    ConnectorActivity, EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient,
+};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_rustls::server::TlsStream;
+use tonic::{
+    Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+use tracing::{debug, info, warn};
+use tunnel::{
+    TunnelError,
+    link::{self, ControlReceiver, ControlSender, FOLLOW, SERVE, ServerResponse},
+};
+
+use crate::{
+    Relay,
+    connectors::{Link, Parked},
+};
+
+const ENROL: &str = "/postern.v1.Enrolment/Enrol";
+const RENEW: &str = "/postern.v1.Enrolment/Renew";
+/// Applications in one control message.
+const APPS_PER_MESSAGE: usize = 64;
+const ENROLMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without a certificate is for one call.
+const STRANGER_LIFE: Duration = Duration::from_secs(30);
+
+/// What a connector certificate says: `postern://TENANT/GROUP/CONNECTOR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectorName {
+    pub tenant: TenantId,
+    pub group: ConnectorGroupId,
+    pub connector: ConnectorId,
+    pub expires_s: i64,
+}
+
+impl ConnectorName {
+    /// The chain was verified by TLS; this reads the leaf.
+    pub fn read(leaf: &CertificateDer<'_>) -> Option<Self> {
+        let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+        let names = leaf.subject_alternative_name().ok()??;
+        let mut uris = names.value.general_names.iter().filter_map(|name| {
+            let x509_parser::extensions::GeneralName::URI(uri) = name else { return None };
+            uri.strip_prefix("postern://")
+        });
+        let uri = uris.next()?;
+        if uris.next().is_some() {
+            return None;
+        }
+        let mut parts = uri.split('/');
+        let name = Self {
+            tenant: TenantId::parse(parts.next()?)?,
+            group: parts.next()?.parse().ok()?,
+            connector: parts.next()?.parse().ok()?,
+            expires_s: leaf.validity().not_after.timestamp(),
+        };
+        parts.next().is_none().then_some(name)
+    }
+
+    fn is_welcome(&self, view: &View) -> bool {
+        let known = view.snapshot.tenant(&self.tenant).and_then(|tenant| tenant.connectors.get(&self.connector));
+        known.is_some_and(|it| !it.revoked && it.group == self.group)
+    }
+}
+
+impl Relay {
+    /// Serves one connection to the connector endpoint until it ends.
+    pub(crate) async fn serve_link(self: Arc<Self>, stream: TlsStream<TcpStream>, tenant: TenantId, thread: usize) {
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let name = leaf.and_then(ConnectorName::read).filter(|name| name.tenant == tenant);
+        let connection = match link::serve(stream).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                debug!(%error, "no link");
+                return;
+            }
+        };
+        match name {
+            Some(name) if name.is_welcome(&self.view()) => self.keep(connection, name, thread).await,
+            Some(name) => debug!(connector = %name.connector, "an unknown or revoked connector is turned away"),
+            None => {
+                // Over when the life ends, whatever was asked.
+                let _ended = timeout(STRANGER_LIFE, self.serve_stranger(connection, &tenant)).await;
+            }
+        }
+    }
+
+    async fn keep(self: Arc<Self>, mut connection: link::ServerConnection<TlsStream<TcpStream>>, name: ConnectorName, thread: usize) {
+        let link = Arc::new(Link {
+            tenant: name.tenant.clone(),
+            group: name.group,
+            connector: name.connector,
+            thread,
+            draining: false.into(),
+        });
+        self.connectors.add(&link);
+        self.metrics.links.inc();
+        self.tell(&name, "linked", "");
+        info!(connector = %name.connector, "link up");
+        let why = self.drive(&mut connection, &link, &name).await;
+        self.connectors.remove(&link);
+        self.metrics.links.dec();
+        self.tell(&name, "unlinked", why);
+        info!(connector = %name.connector, why, "link down");
+    }
+
+    async fn drive(
+        self: &Arc<Self>,
+        connection: &mut link::ServerConnection<TlsStream<TcpStream>>,
+        link: &Arc<Link>,
+        name: &ConnectorName,
+    ) -> &'static str {
+        let Some(pings) = connection.ping_pong() else { return "no keep-alive" };
+        let window = watch::Sender::new(0u32);
+        let mut windows = window.subscribe();
+        let alive = link::keep_alive(pings, move |round_trip| {
+            window.send_if_modified(|it| std::mem::replace(it, link::stream_window(round_trip)) != *it);
+        });
+        let mut alive = std::pin::pin!(alive);
+        let life = name.expires_s.saturating_sub(self.clock.now_ms() / 1000).max(0) as u64;
+        let mut expired = std::pin::pin!(sleep(Duration::from_secs(life)));
+        let mut views = self.projection.watch();
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                accepted = connection.accept() => match accepted {
+                    Some(Ok((request, respond))) => self.call(request, respond, link),
+                    Some(Err(error)) => {
+                        debug!(%error, "link broke");
+                        return "broke";
+                    }
+                    None => return "closed",
+                },
+                error = &mut alive => {
+                    debug!(%error, "link lost");
+                    return "silent";
+                }
+                Ok(()) = windows.changed() => {
+                    let size = *windows.borrow_and_update();
+                    if connection.set_initial_window_size(size).is_err() {
+                        return "broke";
+                    }
+                }
+                Ok(()) = views.changed() => {
+                    if !name.is_welcome(&views.borrow_and_update()) {
+                        connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                        return "revoked";
+                    }
+                }
+                () = &mut expired => return "certificate expired",
+                () = self.stop.cancelled(), if !draining => {
+                    draining = true;
+                    // The control stream tells the connector; its parked
+                    // streams go back, busy ones end by themselves.
+                    self.connectors.drain(link);
+                    connection.graceful_shutdown();
+                }
+                () = self.ended.cancelled() => return "relay stopped",
+            }
+        }
+    }
+
+    fn call(self: &Arc<Self>, request: Request<RecvStream>, respond: ServerResponse, link: &Arc<Link>) {
+        match request.uri().path() {
+            SERVE => {
+                if let Ok(whole) = link::park(request, respond) {
+                    self.connectors.park(Parked { whole, link: link.clone() });
+                }
+            }
+            FOLLOW => {
+                let (relay, link) = (self.clone(), link.clone());
+                self.tasks.spawn(async move {
+                    if let Ok((sender, receiver)) = link::followed(request, respond)
+                        && let Err(error) = relay.control(sender, receiver, &link).await
+                    {
+                        debug!(%error, "control stream ended");
+                    }
+                });
+            }
+            _ => self.refuse(respond),
+        }
+    }
+
+    fn refuse(&self, mut respond: ServerResponse) {
+        let mut response = http::Response::new(());
+        *response.status_mut() = http::StatusCode::NOT_FOUND;
+        // The peer is gone when this fails.
+        let _gone = respond.send_response(response, true);
+    }
+
+    /// Tells the connector what it may reach, now and after each change.
+    async fn control(
+        &self,
+        mut sender: ControlSender,
+        mut receiver: ControlReceiver,
+        link: &Arc<Link>,
+    ) -> Result<(), TunnelError> {
+        let mut told = BTreeMap::new();
+        let mut views = self.projection.watch();
+        let threads = self.open.len() as u32;
+        let mut first = true;
+        loop {
+            let view = views.borrow_and_update().clone();
+            let news = news(&view, link, &mut told);
+            for apps in news.chunks(APPS_PER_MESSAGE) {
+                sender.send(&LinkSettings { apps: apps.to_vec(), relay_threads: threads, ..Default::default() })?;
+            }
+            if std::mem::take(&mut first) {
+                sender.send(&LinkSettings { relay_threads: threads, complete: true, ..Default::default() })?;
+            }
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return Ok(()) },
+                report = receiver.next::<LinkReport>() => match report? {
+                    Some(LinkReport { draining: true, .. }) => self.connectors.drain(link),
+                    Some(_) => {}
+                    None => return Ok(()),
+                },
+                () = self.stop.cancelled() => {
+                    return sender.send(&LinkSettings { drain: true, ..Default::default() });
+                }
+            }
+        }
+    }
+
+    fn tell(&self, name: &ConnectorName, what: &str, detail: &str) {
+        let activity = ConnectorActivity {
+            connector: name.connector.to_string(),
+            relay: self.id.clone(),
+            what: what.to_owned(),
+            detail: detail.to_owned(),
+        };
+        self.activity.record(&name.tenant, self.clock.now_ms(), Activity::Connector(activity));
+    }
+
+    /// A connection without a certificate may enrol or renew, and nothing else.
+    async fn serve_stranger(
+        self: &Arc<Self>,
+        mut connection: link::ServerConnection<TlsStream<TcpStream>>,
+        tenant: &TenantId,
+    ) {
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            let relay = self.clone();
+            match request.uri().path() {
+                ENROL | RENEW => {
+                    let tenant = tenant.clone();
+                    self.tasks.spawn(async move { relay.enrolment(request, respond, &tenant).await });
+                }
+                _ => self.refuse(respond),
+            }
+        }
+    }
+
+    /// Passes one call on to a controller; the controller believes none of it.
+    async fn enrolment(&self, request: Request<RecvStream>, respond: ServerResponse, tenant: &TenantId) {
+        let is_renewal = request.uri().path() == RENEW;
+        let Ok((sender, mut receiver)) = link::followed(request, respond) else { return };
+        let answer = async {
+            let mut client = self.controller(tenant).await?;
+            let unreadable = |_| Status::invalid_argument("an unreadable request");
+            match is_renewal {
+                true => {
+                    let question = receiver.next::<RenewRequest>().await.map_err(unreadable)?.unwrap_or_default();
+                    client.renew(question).await
+                }
+                false => {
+                    let question = receiver.next::<EnrolRequest>().await.map_err(unreadable)?.unwrap_or_default();
+                    client.enrol(question).await
+                }
+            }
+        };
+        let answered = timeout(ENROLMENT_TIMEOUT, answer).await;
+        let answer = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no controller answers")));
+        let _gone = match answer {
+            Ok(response) => sender.answer(response.get_ref()),
+            Err(status) => sender.status(status.code() as i32, status.message()),
+        };
+    }
+
+    async fn controller(&self, tenant: &TenantId) -> Result<EnrolmentClient<Channel>, Status> {
+        let away = || Status::unavailable("no controller can be reached; try again");
+        let keys = self.keys();
+        let authorities = keys.tenants.get(tenant).map(|it| it.authorities.clone()).unwrap_or_default();
+        let pem: String = authorities.iter().map(|der| pem(der)).collect();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(CONTROLLER_NAME);
+        for address in &self.settings.controllers {
+            let endpoint = Endpoint::from_shared(address.clone()).and_then(|it| it.tls_config(tls.clone()));
+            match endpoint.map(|it| it.connect_timeout(ENROLMENT_TIMEOUT)) {
+                Ok(endpoint) => match endpoint.connect().await {
+                    Ok(channel) => return Ok(EnrolmentClient::new(channel)),
+                    Err(error) => warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer"),
+                },
+                Err(error) => warn!(%address, %error, "a controller's address cannot be used"),
+            }
+        }
+        Err(away())
+    }
+}
+
+/// The name in a controller's certificate.
+pub const CONTROLLER_NAME: &str = "controller.postern.internal";
+
+fn pem(der: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let body = STANDARD.encode(der);
+    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+/// Applications of the link's group that it was not told of yet, and those it
+/// was told of that are gone.
+fn news(view: &View, link: &Link, told: &mut BTreeMap<AppId, Bytes>) -> Vec<Bytes> {
+    let Some(tenant) = view.snapshot.tenant(&link.tenant) else { return vec![] };
+    let mut news = Vec::new();
+    for (id, published) in &tenant.apps {
+        let concerns = published.app.group == link.group || told.contains_key(id);
+        if let Some(signed) = view.signed_apps.get(id).filter(|_| concerns)
+            && told.get(id).is_none_or(|before| before != signed)
+        {
+            told.insert(*id, signed.clone());
+            news.push(signed.clone());
+        }
+    }
+    let gone: Vec<AppId> = told.keys().filter(|id| !tenant.apps.contains_key(*id)).copied().collect();
+    for id in gone {
+        told.remove(&id);
+        news.extend(view.signed_apps.get(&id).cloned());
+    }
+    news
+}

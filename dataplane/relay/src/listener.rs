@@ -1,0 +1,290 @@
+//! Where users and connectors come in: one port, one listener per thread, TLS,
+//! and who is who by the name they asked for.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::TenantId;
+use rustls::{
+    ServerConfig,
+    server::{Acceptor, ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
+use tracing::{debug, warn};
+
+use crate::{
+    Relay,
+    request::{self, Visitor},
+    settings::*,
+    stall::Stall,
+};
+
+const BACKLOG: i32 = 1024;
+/// Links on their way to the thread they will live on.
+pub(crate) const WAITING_LINKS_MAX: usize = 64;
+
+/// A connection to the connector endpoint, before its handshake.
+pub(crate) struct ComingLink {
+    start: rustls::server::Accepted,
+    stream: std::net::TcpStream,
+    tenant: TenantId,
+    config: Arc<ServerConfig>,
+}
+
+/// One socket of several on the same port; the kernel deals connections out.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the relay stops.
+pub(crate) async fn accept(relay: Arc<Relay>, listener: TcpListener, mut links: mpsc::Receiver<ComingLink>, thread: usize) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(link) = links.recv() => {
+                relay.tasks.spawn(relay.clone().finish_link(link, thread));
+                continue;
+            }
+            () = relay.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => match Slot::take(&relay.slots, peer.ip()) {
+                Some(slot) => {
+                    relay.tasks.spawn(relay.clone().welcome(stream, peer, slot, thread));
+                }
+                None => {
+                    relay.metrics.connections_refused.inc();
+                }
+            },
+            Err(error) => {
+                // Out of descriptors, most likely: waiting is all that helps.
+                warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+impl Relay {
+    async fn welcome(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Slot, thread: usize) {
+        // A socket option the kernel may refuse; requests work without it.
+        let _slower = stream.set_nodelay(true);
+        let hello = timeout(TLS_HANDSHAKE_TIMEOUT, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+        let start = match hello {
+            Ok(Ok(start)) => start,
+            Ok(Err(error)) => return debug!(%error, "no TLS"),
+            Err(_) => return debug!("no TLS in time"),
+        };
+        let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let keys = self.keys();
+        let endpoint = sni.as_deref().and_then(|host| keys.endpoint(host));
+        if let Some((tenant, of_tenant)) = endpoint {
+            let Some(config) = of_tenant.endpoint_tls.clone() else { return };
+            return self.deal(start, tenant.clone(), config, slot);
+        }
+        let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.user_tls.clone())).await;
+        match handshake {
+            Ok(Ok(stream)) => {
+                let visitor = Arc::new(Visitor { peer: peer.ip(), sni, thread });
+                self.serve_user(stream, visitor, slot).await;
+            }
+            Ok(Err(error)) => debug!(%error, "no TLS"),
+            Err(_) => debug!("no TLS in time"),
+        }
+    }
+
+    /// Links go to the thread that has the fewest, so each has one.
+    fn deal(&self, start: StartHandshake<TcpStream>, tenant: TenantId, config: Arc<ServerConfig>, _slot: Slot) {
+        let threads = self.link_queues.len();
+        let coming = |thread: usize| self.connectors.links(thread, &tenant) + self.coming[thread].load(Ordering::SeqCst);
+        let Some(thread) = (0..threads).min_by_key(|thread| coming(*thread)) else { return };
+        let Ok(stream) = start.io.into_std() else { return };
+        self.coming[thread].fetch_add(1, Ordering::SeqCst);
+        let link = ComingLink { start: start.accepted, stream, tenant, config };
+        if self.link_queues[thread].try_send(link).is_err() {
+            self.coming[thread].fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    async fn finish_link(self: Arc<Self>, link: ComingLink, thread: usize) {
+        let handshake = async {
+            let stream = TcpStream::from_std(link.stream)?;
+            StartHandshake::from_parts(link.start, stream).into_stream(link.config).await
+        };
+        let finished = timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await;
+        self.coming[thread].fetch_sub(1, Ordering::SeqCst);
+        match finished {
+            Ok(Ok(stream)) => self.serve_link(stream, link.tenant, thread).await,
+            Ok(Err(error)) => debug!(%error, "a connector's TLS fails"),
+            Err(_) => debug!("a connector's TLS is late"),
+        }
+    }
+
+    async fn serve_user(self: Arc<Self>, stream: TlsStream<TcpStream>, visitor: Arc<Visitor>, _slot: Slot) {
+        self.metrics.connections.inc();
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let relay = self.clone();
+        let service = service_fn(move |request| {
+            let answer = request::handle(relay.clone(), visitor.clone(), request);
+            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        });
+        let served = match is_http2 {
+            true => self.serve_http2(stream, service).await,
+            false => {
+                let mut builder = hyper::server::conn::http1::Builder::new();
+                builder
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .max_buf_size(READ_BUFFER_BYTES)
+                    .max_headers(HEADER_FIELDS_MAX + 1);
+                let connection = builder.serve_connection(TokioIo::new(Stall::new(stream)), service).with_upgrades();
+                let mut connection = std::pin::pin!(connection);
+                tokio::select! {
+                    served = connection.as_mut() => served,
+                    () = self.stop.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        self.until_ended(connection).await
+                    }
+                }
+            }
+        };
+        if let Err(error) = served {
+            debug!(%error, "a user's connection ended early");
+        }
+        self.metrics.connections.dec();
+    }
+
+    async fn serve_http2<S>(&self, stream: TlsStream<TcpStream>, service: S) -> hyper::Result<()>
+    where
+        S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::body::Body>,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut stream = BufReader::new(Stall::new(stream));
+        // The first byte of the preface; after it hyper's own limits count.
+        match timeout(HEAD_TIMEOUT, stream.fill_buf()).await {
+            Ok(Ok(bytes)) if !bytes.is_empty() => {}
+            Ok(_) | Err(_) => return Ok(()),
+        }
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_BYTES_MAX as u32)
+            .keep_alive_interval(HTTP2_IDLE_PING)
+            .keep_alive_timeout(HTTP2_PING_TIMEOUT);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                self.until_ended(connection).await
+            }
+        }
+    }
+
+    /// Open exchanges may finish, within the grace period.
+    async fn until_ended(&self, connection: impl Future<Output = hyper::Result<()>>) -> hyper::Result<()> {
+        tokio::select! {
+            served = connection => served,
+            () = self.ended.cancelled() => Ok(()),
+        }
+    }
+}
+
+/// Chooses the user's certificate from what is configured now.
+pub(crate) struct FromSnapshot(pub Arc<arc_swap::ArcSwap<crate::keys::Keys>>);
+
+impl std::fmt::Debug for FromSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FromSnapshot")
+    }
+}
+
+impl ResolvesServerCert for FromSnapshot {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let host = hello.server_name()?.to_ascii_lowercase();
+        self.0.load().certificates.find(&host)
+    }
+}
+
+/// How many connections there are, in all and from each address.
+pub(crate) struct Slots {
+    max: usize,
+    per_source_max: usize,
+    all: AtomicUsize,
+    by_source: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Slots {
+    pub(crate) fn new(max: usize, per_source_max: usize) -> Arc<Self> {
+        let max = if max == 0 { descriptors() * 8 / 10 } else { max };
+        Arc::new(Self { max, per_source_max, all: AtomicUsize::new(0), by_source: Mutex::default() })
+    }
+}
+
+/// One connection's place.
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    source: IpAddr,
+}
+
+impl Slot {
+    fn take(slots: &Arc<Slots>, source: IpAddr) -> Option<Self> {
+        let mut by_source = slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_source.entry(source).or_default();
+        if *count >= slots.per_source_max || slots.all.load(Ordering::SeqCst) >= slots.max {
+            return None;
+        }
+        *count += 1;
+        slots.all.fetch_add(1, Ordering::SeqCst);
+        Some(Self { slots: slots.clone(), source })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut by_source = self.slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_source.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                by_source.remove(&self.source);
+            }
+        }
+        self.slots.all.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The soft limit of open files, as the kernel tells it.
+fn descriptors() -> usize {
+    const ASSUMED: usize = 1024;
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|it| it.split_whitespace().next()?.parse().ok()).unwrap_or(ASSUMED)
+}

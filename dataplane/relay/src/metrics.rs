@@ -1,0 +1,55 @@
+//! What a relay counts. Labels come from closed sets.
+
+use proto::v1::Access;
+use runtime::metrics::{Counter, EncodeLabelSet, Family, Gauge, Histogram, Metrics};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Outcome {
+    /// 1xx to 5xx.
+    pub status: &'static str,
+    /// A refusal's code, or `forwarded`.
+    pub refusal: String,
+}
+
+pub(crate) struct RelayMetrics {
+    pub requests: Family<Outcome, Counter>,
+    pub seconds: Histogram,
+    pub links: Gauge,
+    pub connections: Gauge,
+    pub connections_refused: Counter,
+    pub cuts: Counter,
+}
+
+impl RelayMetrics {
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        let ours = Self {
+            requests: Family::default(),
+            seconds: Histogram::new(buckets),
+            links: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            cuts: Counter::default(),
+        };
+        metrics.register("requests", "Requests by status class and refusal", ours.requests.clone());
+        metrics.register("request_seconds", "From the head of a request to the end of its response", ours.seconds.clone());
+        metrics.register("links", "Connections to connectors", ours.links.clone());
+        metrics.register("connections", "Connections of users", ours.connections.clone());
+        metrics.register("connections_refused", "Connections over a limit", ours.connections_refused.clone());
+        metrics.register("cuts", "Open exchanges that were cut", ours.cuts.clone());
+        ours
+    }
+
+    pub(crate) fn observe(&self, access: &Access) {
+        let status = match access.status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        let refusal = if access.refusal.is_empty() { "forwarded".into() } else { access.refusal.clone() };
+        self.requests.get_or_create(&Outcome { status, refusal }).inc();
+        self.seconds.observe(f64::from(access.total_us) / 1e6);
+    }
+}

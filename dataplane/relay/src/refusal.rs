@@ -1,0 +1,235 @@
+//! Requests that were not forwarded, and what their senders are told: a page or
+//! JSON with a stable code, a request id and what to do next. Nothing internal.
+
+use askama::Template;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use model::PolicyId;
+use proto::v1::ResetCode;
+use serde::Serialize;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request can be read in two ways, or in none.
+    BadRequest(&'static str),
+    HeadTooLarge,
+    UriTooLong,
+    Method,
+    /// The connection was opened for another host.
+    Misdirected,
+    UnknownHost,
+    NotPublished,
+    SignInRequired,
+    MoreProofRequired,
+    SignInFailed(&'static str),
+    SignInUnavailable,
+    NotAssigned,
+    Blocked(PolicyId),
+    /// What is known is too old to decide on.
+    Stale,
+    NotReady,
+    NoConnector,
+    Busy,
+    LinkLost,
+    OriginDns,
+    OriginConnect,
+    OriginTls,
+    OriginTimeout,
+    OriginBadResponse,
+    /// The connector would not go there.
+    OriginRefused,
+    SlowBody,
+}
+
+impl Refusal {
+    pub fn from_reset(code: ResetCode) -> Self {
+        match code {
+            ResetCode::Dns => Self::OriginDns,
+            ResetCode::Connect => Self::OriginConnect,
+            ResetCode::Tls => Self::OriginTls,
+            ResetCode::Timeout => Self::OriginTimeout,
+            ResetCode::BadResponse => Self::OriginBadResponse,
+            ResetCode::OriginRefused => Self::OriginRefused,
+            ResetCode::Cancelled | ResetCode::Draining | ResetCode::Unspecified => Self::LinkLost,
+        }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::SignInFailed(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::UnknownHost | Self::NotPublished => StatusCode::NOT_FOUND,
+            Self::SignInRequired | Self::MoreProofRequired => StatusCode::UNAUTHORIZED,
+            Self::NotAssigned | Self::Blocked(_) => StatusCode::FORBIDDEN,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::Stale | Self::NotReady | Self::NoConnector | Self::Busy | Self::SignInUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::LinkLost
+            | Self::OriginDns
+            | Self::OriginConnect
+            | Self::OriginTls
+            | Self::OriginBadResponse
+            | Self::OriginRefused => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// Stable: documented, searched for, alerted on.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::UriTooLong => "uri_too_long",
+            Self::Method => "method_not_allowed",
+            Self::Misdirected => "misdirected",
+            Self::UnknownHost => "unknown_host",
+            Self::NotPublished => "not_published",
+            Self::SignInRequired => "sign_in_required",
+            Self::MoreProofRequired => "more_proof_required",
+            Self::SignInFailed(_) => "sign_in_failed",
+            Self::SignInUnavailable => "sign_in_unavailable",
+            Self::NotAssigned => "not_assigned",
+            Self::Blocked(_) => "blocked_by_policy",
+            Self::Stale => "configuration_stale",
+            Self::NotReady => "not_ready",
+            Self::NoConnector => "no_connector",
+            Self::Busy => "busy",
+            Self::LinkLost => "link_lost",
+            Self::OriginDns => "origin_dns",
+            Self::OriginConnect => "origin_connect",
+            Self::OriginTls => "origin_tls",
+            Self::OriginTimeout => "origin_timeout",
+            Self::OriginBadResponse => "origin_bad_response",
+            Self::OriginRefused => "origin_refused",
+            Self::SlowBody => "slow_body",
+        }
+    }
+
+    /// Title and advice, for people who cannot see behind the door.
+    fn words(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::BadRequest(_) | Self::Method => {
+                ("This request cannot be read", "Go back and try again. If a link brought you here, it is broken.")
+            }
+            Self::HeadTooLarge => {
+                ("This request is too large", "Clear the cookies of this site and try again.")
+            }
+            Self::UriTooLong => ("This address is too long", "Shorten the search or filter and try again."),
+            Self::Misdirected => ("Wrong connection", "Reload the page."),
+            Self::UnknownHost | Self::NotPublished => {
+                ("There is nothing here", "Check the address. If it is right, ask your administrator.")
+            }
+            Self::SignInRequired => ("Please sign in", "Open this address in a browser, or send a token."),
+            Self::MoreProofRequired => {
+                ("One more step", "This needs a stronger sign-in. Open it in a browser to continue.")
+            }
+            Self::SignInFailed(_) => ("Sign-in did not complete", "Open the application again to start over."),
+            Self::SignInUnavailable => {
+                ("Sign-in is unavailable", "Nothing is wrong on your side. Try again in a minute.")
+            }
+            Self::NotAssigned => {
+                ("You have no access to this application", "Ask your administrator to assign it to you.")
+            }
+            Self::Blocked(_) => (
+                "Your organisation's policy does not allow this",
+                "Try from another network or device, or ask your administrator.",
+            ),
+            Self::Stale | Self::NotReady | Self::Busy => {
+                ("Unavailable for a moment", "Nothing is wrong on your side. Try again in a minute.")
+            }
+            Self::NoConnector => (
+                "The way to this application is closed",
+                "Its connector is not online. Try again in a minute, then tell your administrator.",
+            ),
+            Self::LinkLost => ("The connection was interrupted", "Try again."),
+            Self::OriginDns | Self::OriginConnect | Self::OriginTls | Self::OriginBadResponse | Self::OriginRefused => {
+                ("The application does not answer", "Try again in a minute, then tell your administrator.")
+            }
+            Self::OriginTimeout => {
+                ("The application takes too long", "Try again in a minute, then tell your administrator.")
+            }
+            Self::SlowBody => ("The upload stopped", "Check your connection and try again."),
+        }
+    }
+
+    /// The same refusal as a page for people and as JSON for programs.
+    pub fn response(&self, wants: Wants, request_id: &str) -> Response<Bytes> {
+        let (title, advice) = self.words();
+        let status = self.status();
+        let (kind, body) = match wants {
+            Wants::Page => {
+                let page = Page { status: status.as_u16(), code: self.code(), title, advice, request_id };
+                // The template is checked when it is compiled.
+                ("text/html; charset=utf-8", page.render().unwrap_or_default())
+            }
+            Wants::Json => {
+                let json = Json { code: self.code(), message: title, advice, request_id };
+                ("application/json", serde_json::to_string(&json).unwrap_or_default())
+            }
+        };
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert("content-security-policy", HeaderValue::from_static(PAGE_POLICY));
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        headers.insert("postern-refusal", HeaderValue::from_static(self.code()));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}
+
+/// Nothing but the page itself and its own style.
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+#[derive(Template)]
+#[template(path = "refusal.html")]
+struct Page<'a> {
+    status: u16,
+    code: &'a str,
+    title: &'a str,
+    advice: &'a str,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    code: &'a str,
+    message: &'a str,
+    advice: &'a str,
+    request_id: &'a str,
+}
+
+/// Who is asking: a person in front of a browser, or a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    Page,
+    Json,
+}
+
+impl Wants {
+    /// Browsers say what they want (Fetch Metadata); older ones ask for HTML.
+    /// A script inside a page is a program: it cannot follow a sign-in.
+    pub fn of(method: &http::Method, headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let navigates = match text("sec-fetch-mode") {
+            Some(mode) => mode == "navigate",
+            None => {
+                text("accept").is_some_and(|accept| accept.contains("text/html"))
+                    && text("x-requested-with").is_none_or(|by| !by.eq_ignore_ascii_case("xmlhttprequest"))
+            }
+        };
+        match navigates && (*method == http::Method::GET || *method == http::Method::HEAD || *method == http::Method::POST) {
+            true => Self::Page,
+            false => Self::Json,
+        }
+    }
+}

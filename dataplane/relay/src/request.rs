@@ -1,0 +1,420 @@
+//! The life of a request, on one page:
+//!
+//! canonical → route → fresh enough? → session → policy → stream → application.
+//!
+//! Nothing here waits for controller, identity, log or analytics while a
+//! signed-in user waits. What refuses is a `Refusal`; what forwards takes an
+//! `Authorized`, which only policy makes.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use eventlog::View;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body as _;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use model::{
+    App, Decision, Facts, Tenant, TenantId, Timestamp,
+    app::PreAuthentication,
+    policy::{self, Authorized, Denied},
+    session::SessionFault,
+    snapshot::Published,
+};
+use proto::v1::Access;
+use runtime::clock::fresh_id;
+use tracing::debug;
+
+use crate::{
+    Relay,
+    assertion,
+    body::{Body, Record},
+    canonical::{self, Canonical},
+    forward::Forward,
+    headers,
+    keys::{Keys, TenantKeys},
+    refusal::{Refusal, Wants},
+    renewal::Asking,
+    session::{Presented, Session, presented},
+    signin,
+    streams::Admission,
+};
+
+/// One connection of a user.
+pub(crate) struct Visitor {
+    pub peer: IpAddr,
+    pub sni: Option<String>,
+    pub thread: usize,
+}
+
+/// A request that belongs to a published application.
+pub(crate) struct Routed<'a> {
+    pub relay: &'a Arc<Relay>,
+    pub visitor: &'a Visitor,
+    pub parts: &'a Parts,
+    pub canonical: &'a Canonical,
+    pub view: &'a View,
+    pub keys: &'a TenantKeys,
+    pub tenant_id: &'a TenantId,
+    pub tenant: &'a Tenant,
+    pub published: &'a Published,
+    pub now: Timestamp,
+}
+
+/// Who was let in, and what their answer must carry.
+#[derive(Default)]
+struct Entry {
+    session: Option<Arc<Session>>,
+    took_authorization: bool,
+    /// A fresh token for the user's cookie.
+    renewed: Option<Arc<Session>>,
+}
+
+/// Every request ends here, as a response.
+pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request: Request<Incoming>) -> Response<Body> {
+    let request_id = fresh_id().simple().to_string();
+    let wants = Wants::of(request.method(), request.headers());
+    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let mut record = relay.record(&visitor, &parts, &request_id);
+    let view = relay.view();
+    let keys = relay.keys();
+    let answered = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record).await;
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(Ended::Refused(refusal)) => {
+            debug!(code = refusal.code(), ?refusal, "refused");
+            if let Some(record) = &mut record {
+                record.access.status = refusal.status().as_u16().into();
+                record.access.refusal = refusal.code().to_owned();
+            }
+            let mut response = refusal.response(wants, &request_id).map(Body::whole);
+            if refusal.status() == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(&refusal));
+            }
+            if matches!(refusal, Refusal::BadRequest(_)) {
+                // What follows on this connection cannot be trusted either.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
+        Err(Ended::Answered(response)) => {
+            if let Some(record) = &mut record {
+                record.access.status = response.status().as_u16().into();
+            }
+            response.map(Body::whole)
+        }
+    };
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    if parts.version == http::Version::HTTP_2 {
+        response.headers_mut().remove(header::CONNECTION);
+    }
+    response
+}
+
+/// A request that ends before an application sees it.
+enum Ended {
+    Refused(Refusal),
+    /// Ours to answer: a redirect, a sign-in step.
+    Answered(Box<Response<Bytes>>),
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Response<Bytes>> for Ended {
+    fn from(response: Response<Bytes>) -> Self {
+        Self::Answered(Box::new(response))
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a request, borrowed apart")]
+async fn answer(
+    relay: &Arc<Relay>,
+    visitor: &Visitor,
+    parts: &Parts,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+    view: &View,
+    keys: &Keys,
+    record: &mut Option<Record>,
+) -> Result<Response<Body>, Ended> {
+    let canonical = canonical::parse(parts, visitor.sni.as_deref())?;
+    if let Some(record) = record {
+        record.access.host = canonical.host.clone();
+        record.access.path_class = path_class(canonical.path());
+    }
+    let routed = route(relay, visitor, parts, &canonical, view, keys)?;
+    if let Some(record) = record {
+        record.tenant = routed.tenant_id.clone();
+        record.access.app = routed.app().id.to_string();
+        record.access.snapshot = view.snapshot.config;
+    }
+    if canonical.path().starts_with(signin::OUR_PATHS) {
+        return Err(routed.our_own_path(record).await);
+    }
+    let entry = routed.enter().await?;
+    let authorized = routed.authorize(&entry, record)?;
+    routed.forward(entry, authorized, body, upgrade, record).await
+}
+
+/// Which application, and may it be served from what is known?
+fn route<'a>(
+    relay: &'a Arc<Relay>,
+    visitor: &'a Visitor,
+    parts: &'a Parts,
+    canonical: &'a Canonical,
+    view: &'a View,
+    keys: &'a Keys,
+) -> Result<Routed<'a>, Refusal> {
+    let snapshot = &view.snapshot;
+    if snapshot.config == 0 {
+        return Err(Refusal::NotReady);
+    }
+    let routes = snapshot.routes.on_host(&canonical.host);
+    if routes.is_empty() {
+        return Err(Refusal::UnknownHost);
+    }
+    if canonical.double_slash && routes.len() > 1 {
+        return Err(Refusal::BadRequest("a double slash where paths tell applications apart"));
+    }
+    let route = snapshot.routes.find(&canonical.host, canonical.path());
+    // Paths of ours work on the whole host, whatever is published below it.
+    let ours = routes.last().filter(|_| canonical.path().starts_with(signin::OUR_PATHS));
+    let route = route.or(ours).ok_or(Refusal::NotPublished)?;
+    let tenant = snapshot.tenant(&route.tenant).ok_or(Refusal::NotPublished)?;
+    let published = tenant.apps.get(&route.app).ok_or(Refusal::NotPublished)?;
+    let app = &published.app;
+    if view.age() > app.staleness_max && !app.serve_when_stale {
+        return Err(Refusal::Stale);
+    }
+    if canonical.encoded_slash && !app.encoded_slashes {
+        return Err(Refusal::BadRequest("an encoded slash"));
+    }
+    let keys = keys.tenants.get(&route.tenant).ok_or(Refusal::NotReady)?;
+    let now = Timestamp(relay.clock.now_ms());
+    Ok(Routed { relay, visitor, parts, canonical, view, keys, tenant_id: &route.tenant, tenant, published, now })
+}
+
+impl Routed<'_> {
+    pub(crate) fn app(&self) -> &App {
+        &self.published.app
+    }
+
+    /// The address policy judges.
+    pub(crate) fn address(&self) -> IpAddr {
+        headers::client_address(&self.parts.headers, self.app(), self.visitor.peer)
+    }
+
+    /// The session, renewed if it must be; a redirect or challenge if there is none.
+    async fn enter(&self) -> Result<Entry, Ended> {
+        if self.app().pre_authentication == PreAuthentication::Passthrough {
+            return Ok(Entry::default());
+        }
+        let (token, is_bearer) = match presented(&self.parts.headers, self.app().id) {
+            Presented::Cookie(token) => (token, false),
+            Presented::Bearer(token) => (token, true),
+            Presented::Nothing => return Err(self.ask_to_sign_in(false)),
+        };
+        let verified = self.relay.sessions.verify(&token, self.app().id, self.tenant_id, self.keys);
+        let Some(session) = verified else { return Err(self.ask_to_sign_in(false)) };
+        match session.claims.check(self.tenant, self.now) {
+            Ok(()) => {
+                let renewed = match session.claims.wants_renewal(self.now) && !is_bearer {
+                    true => self.relay.renew_soon(Asking::of(self), &session),
+                    false => None,
+                };
+                Ok(Entry { session: Some(session), took_authorization: is_bearer, renewed })
+            }
+            Err(SessionFault::Renew) if !is_bearer => match self.relay.renew_now(Asking::of(self), &session).await {
+                Ok(fresh) => Ok(Entry { session: Some(fresh.clone()), renewed: Some(fresh), ..Entry::default() }),
+                Err(away @ (Refusal::SignInUnavailable | Refusal::NotReady)) => Err(away.into()),
+                Err(_) => Err(self.ask_to_sign_in(false)),
+            },
+            Err(SessionFault::Renew | SessionFault::Over) => Err(self.ask_to_sign_in(false)),
+        }
+    }
+
+    fn authorize(&self, entry: &Entry, record: &mut Option<Record>) -> Result<Authorized, Ended> {
+        let (no_groups, no_proof) = (BTreeSet::new(), BTreeSet::new());
+        let session = entry.session.as_deref();
+        let facts = Facts {
+            app: self.app().id,
+            user: session.map(|it| it.claims.sub),
+            groups: session.map_or(&no_groups, |it| &it.groups),
+            address: self.address(),
+            satisfied: session.map_or(&no_proof, |it| &it.satisfied),
+        };
+        if let (Some(record), Some(session)) = (record.as_mut(), session) {
+            record.access.user = session.claims.sub.to_string();
+            record.access.session = session.claims.sid.to_string();
+        }
+        let verdict = match policy::authorize(self.tenant, &facts) {
+            Ok(authorized) => return Ok(authorized),
+            Err(Denied::NotAssigned) => return Err(Refusal::NotAssigned.into()),
+            Err(Denied::Policy(verdict)) => verdict,
+        };
+        if let Some(record) = record {
+            record.access.policies = ids(&verdict.applied);
+            record.access.report_only = ids(&verdict.would_refuse);
+        }
+        Err(match verdict.decision {
+            Decision::Deny(policy) => Refusal::Blocked(policy).into(),
+            Decision::Challenge(_) if session.is_some() => self.ask_to_sign_in(true),
+            // Nobody is there who could prove anything.
+            Decision::Challenge(_) | Decision::Grant => Refusal::MoreProofRequired.into(),
+        })
+    }
+
+    /// People are sent to sign in; programs are told to.
+    fn ask_to_sign_in(&self, stronger: bool) -> Ended {
+        match Wants::of(&self.parts.method, &self.parts.headers) {
+            Wants::Page => {
+                let headers = &self.parts.headers;
+                match signin::begin(self.keys, self.app(), self.canonical, headers, self.now.seconds(), stronger) {
+                    Ok(response) => response.into(),
+                    Err(refusal) => refusal.into(),
+                }
+            }
+            Wants::Json if stronger => Refusal::MoreProofRequired.into(),
+            Wants::Json => Refusal::SignInRequired.into(),
+        }
+    }
+
+    async fn our_own_path(&self, record: &mut Option<Record>) -> Ended {
+        match self.canonical.path() {
+            signin::CALLBACK if self.parts.method == Method::GET => self.callback(record).await,
+            signin::SIGN_OUT => match signin::sign_out(self.keys, self.app().id, self.canonical) {
+                Ok(response) => response.into(),
+                Err(refusal) => refusal.into(),
+            },
+            signin::ASSERTION_KEYS => assertion::key_set(self.keys).into(),
+            _ => Refusal::NotPublished.into(),
+        }
+    }
+
+    async fn callback(&self, record: &mut Option<Record>) -> Ended {
+        let callback = signin::callback(self.keys, self.canonical, &self.parts.headers, self.now.seconds());
+        let (app, exchange) = match callback {
+            Ok(callback) => callback,
+            Err(refusal) => return refusal.into(),
+        };
+        // The state names the application; it must be one on this host.
+        let on_host = self.view.snapshot.routes.on_host(&self.canonical.host);
+        if !on_host.iter().any(|route| route.app == app && route.tenant == *self.tenant_id) {
+            return Refusal::SignInFailed("another application began").into();
+        }
+        let token = match self.relay.ask_identity(&Asking::of(self), "/token", exchange.form).await {
+            Ok(token) => token,
+            Err(refusal) => return refusal.into(),
+        };
+        let Some(session) = self.relay.sessions.verify(&token, app, self.tenant_id, self.keys) else {
+            return Refusal::SignInFailed("a token that does not verify").into();
+        };
+        if session.claims.nonce.as_deref() != Some(exchange.nonce.as_str()) {
+            return Refusal::SignInFailed("a token of another sign-in").into();
+        }
+        if let Some(record) = record {
+            record.access.user = session.claims.sub.to_string();
+            record.access.session = session.claims.sid.to_string();
+        }
+        match signin::finish(app, &token, &exchange.back) {
+            Ok(response) => response.into(),
+            Err(refusal) => refusal.into(),
+        }
+    }
+
+    async fn forward(
+        &self,
+        entry: Entry,
+        authorized: Authorized,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+        record: &mut Option<Record>,
+    ) -> Result<Response<Body>, Ended> {
+        let request_id = record.as_ref().map_or(String::new(), |it| it.access.request_id.clone());
+        let traceparent = crate::trace::traceparent(&self.parts.headers, &request_id);
+        let claims = entry.session.as_ref().map(|it| &it.claims);
+        let assertion = match (self.app().assertion, claims) {
+            (true, Some(claims)) => {
+                let audience = self.app().external.to_string();
+                Some(assertion::sign(self.keys, claims, &audience, self.now).ok_or(Refusal::NotReady)?)
+            }
+            (true, None) | (false, _) => None,
+        };
+        let added = headers::Added {
+            peer: self.visitor.peer,
+            request_id: &request_id,
+            traceparent: &traceparent,
+            user: claims,
+            assertion: assertion.as_deref(),
+            took_authorization: entry.took_authorization,
+        };
+        let fields = headers::forward(&self.parts.headers, self.app(), self.canonical, &added)?;
+        let admission = Admission {
+            tenant: self.tenant_id.clone(),
+            app: self.app().id,
+            session: std::sync::Mutex::new(entry.session.clone()),
+            address: self.address(),
+        };
+        let forward = Forward { routed: self, authorized, fields, request_id, traceparent };
+        let has_body = !body.is_end_stream();
+        let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
+        headers::back(response.headers_mut(), self.app(), &self.canonical.authority);
+        if let Some(fresh) = entry.renewed
+            && let Some(cookie) = signin::renewed_cookie(self.app().id, &fresh.token)
+        {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+}
+
+impl Relay {
+    fn record(&self, visitor: &Visitor, parts: &Parts, request_id: &str) -> Option<Record> {
+        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let access = Access {
+            request_id: request_id.to_owned(),
+            address: visitor.peer.to_canonical().to_string(),
+            method: parts.method.as_str().to_owned(),
+            user_agent: user_agent.chars().take(256).collect(),
+            ..Default::default()
+        };
+        Some(Record {
+            access,
+            tenant: TenantId::default_tenant(),
+            started: self.clock.instant(),
+            clock: self.clock,
+            log: self.activity.clone(),
+            count: self.metrics.clone(),
+        })
+    }
+}
+
+/// What a program is told to bring (RFC 6750, section 3).
+fn challenge(refusal: &Refusal) -> HeaderValue {
+    HeaderValue::from_static(match *refusal == Refusal::MoreProofRequired {
+        true => "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\"",
+        false => "Bearer error=\"invalid_token\"",
+    })
+}
+
+/// The first segment, for the log: enough to see what was used, nothing private.
+fn path_class(path: &str) -> String {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
+    format!("/{}", first.chars().take(64).collect::<String>())
+}
+
+pub(crate) fn ids(policies: &[model::PolicyId]) -> Vec<String> {
+    policies.iter().map(ToString::to_string).collect()
+}
+
+/// Header fields of a response, for the one place that makes them.
+pub(crate) fn response_head(status: u32, fields: &Bytes) -> Option<(StatusCode, HeaderMap)> {
+    let status = StatusCode::from_u16(u16::try_from(status).ok()?).ok()?;
+    Some((status, tunnel::fields::decode(fields).ok()?))
+}

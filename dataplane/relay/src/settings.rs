@@ -1,0 +1,77 @@
+//! Settings of a relay, in TOML, environment (`POSTERN_RELAY_…`) or flags.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where users and connectors come in.
+    pub listen: SocketAddr,
+    /// Worker threads; 0 means one per core.
+    pub threads: usize,
+    /// `https://HOST:PORT` of controllers, for connectors that enrol.
+    pub controllers: Vec<String>,
+    /// How long open exchanges may go on after SIGTERM.
+    pub drain_grace_s: u64,
+    /// User connections at once; 0 means 80 % of the file descriptor limit.
+    pub connections_max: usize,
+    /// User connections at once from one address.
+    pub connections_per_source_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            threads: 0,
+            controllers: vec![],
+            drain_grace_s: 30,
+            connections_max: 0,
+            connections_per_source_max: 256,
+        }
+    }
+}
+
+impl Settings {
+    pub fn drain_grace(&self) -> Duration {
+        Duration::from_secs(self.drain_grace_s)
+    }
+}
+
+/// TLS handshake, from the first byte to the last.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first byte of a request head to its end; and between requests.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+pub const HTTP2_IDLE_PING: Duration = Duration::from_secs(60);
+pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A user's body must make progress.
+pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A user must take what is sent to them.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Streams of one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 100;
+pub const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+pub const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Read ahead on an HTTP/1 connection; also bounds a request head.
+pub const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+pub const HEADER_BYTES_MAX: usize = 48 * 1024;
+pub const HEADER_FIELDS_MAX: usize = 100;
+pub const HEADER_FIELD_BYTES_MAX: usize = 16 * 1024;
+pub const URI_BYTES_MAX: usize = 8 * 1024;
+
+/// How long a request waits for a stream to a connector.
+pub const STREAM_WAIT: Duration = Duration::from_secs(2);
+/// Requests waiting for a stream. Past this the relay answers 503: a longer
+/// queue would only turn overload into latency.
+pub const WAITING_REQUESTS_MAX: usize = 1024;
+/// Parked streams kept on one link after a rush.
+pub const PARKED_MAX: usize = 256;
+/// Access events waiting to be written.
+pub const WAITING_ACCESSES_MAX: usize = 16 * 1024;
+/// Verified tokens remembered.
+pub const SESSION_CACHE_ENTRIES: usize = 8192;
+/// A sign-in must be finished within this time.
+pub const SIGN_IN_LIFE_S: i64 = 900;

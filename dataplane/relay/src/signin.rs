@@ -1,0 +1,202 @@
+//! Signing a user in: to identity and back, as an OpenID client (authorization
+//! code, PKCE S256, sealed state), and silent renewal.
+//!
+//! `state` seals the application and the way back, so a return address cannot
+//! be chosen by anybody but us. It is bound to the browser by a cookie, from
+//! which any relay can make the PKCE verifier again: relays keep nothing.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use model::{App, AppId};
+use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
+
+use crate::{
+    canonical::Canonical,
+    keys::{RelaySecret, TenantKeys},
+    refusal::Refusal,
+    session::{COOKIE_PREFIX, cookie, cookie_name},
+    settings::SIGN_IN_LIFE_S,
+};
+
+/// Paths of ours on every published host.
+pub const OUR_PATHS: &str = "/.postern/";
+pub const CALLBACK: &str = "/.postern/callback";
+pub const SIGN_OUT: &str = "/.postern/signout";
+pub const ASSERTION_KEYS: &str = "/.postern/keys";
+
+/// Holds what binds a sign-in to this browser.
+const BROWSER_COOKIE: &str = "__Host-postern-browser";
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    id: String,
+    app: AppId,
+    /// SHA-256 of the browser's cookie.
+    browser: String,
+    /// Path and query on the application's own host.
+    back: String,
+    exp: i64,
+}
+
+/// Sends the user to identity. `stronger` when the session is not enough.
+pub fn begin(
+    keys: &TenantKeys,
+    app: &App,
+    canonical: &Canonical,
+    headers: &HeaderMap,
+    now_s: i64,
+    stronger: bool,
+) -> Result<Response<Bytes>, Refusal> {
+    let secret = keys.secret().ok_or(Refusal::NotReady)?;
+    let held = cookie(headers, BROWSER_COOKIE).filter(|it| it.len() == 43);
+    let browser = held.map_or_else(random_token, str::to_owned);
+    let state = State {
+        id: random_token(),
+        app: app.id,
+        browser: hash(&browser),
+        back: canonical.target.clone(),
+        exp: now_s + SIGN_IN_LIFE_S,
+    };
+    let challenge = hash(&secret.verifier(&browser, &state.id));
+    let json = serde_json::to_vec(&state).map_err(|_| Refusal::NotReady)?;
+    let sealed = secret.seal(&json).ok_or(Refusal::NotReady)?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query
+        .append_pair("response_type", "code")
+        .append_pair("client_id", &app.id.to_string())
+        .append_pair("redirect_uri", &callback_url(canonical))
+        .append_pair("scope", "openid")
+        .append_pair("state", &sealed)
+        .append_pair("code_challenge", &challenge)
+        .append_pair("code_challenge_method", "S256")
+        .append_pair("nonce", &state.id);
+    if stronger {
+        query.append_pair("acr_values", "mfa");
+    }
+    // The port users came through is the port identity is reached on.
+    let port = canonical.authority.strip_prefix(&canonical.host).filter(|_| canonical.authority.len() > canonical.host.len());
+    let location = format!("{}{}/authorize?{}", keys.issuer, port.unwrap_or(""), query.finish());
+    let mut response = redirect(&location)?;
+    set_cookie(&mut response, BROWSER_COOKIE, &browser, Some(SIGN_IN_LIFE_S))?;
+    Ok(response)
+}
+
+/// What the token endpoint is asked.
+#[derive(Debug)]
+pub struct CodeExchange {
+    pub form: String,
+    pub back: String,
+    pub nonce: String,
+}
+
+/// Reads what identity sent the browser back with.
+pub fn callback(
+    keys: &TenantKeys,
+    canonical: &Canonical,
+    headers: &HeaderMap,
+    now_s: i64,
+) -> Result<(AppId, CodeExchange), Refusal> {
+    const FAILED: fn(&'static str) -> Refusal = Refusal::SignInFailed;
+    let secret = keys.secret().ok_or(Refusal::NotReady)?;
+    let query = canonical.target.split_once('?').map_or("", |(_, query)| query);
+    let value = |name: &str| {
+        let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(it, _)| it == name);
+        let first = found.next()?.1.into_owned();
+        found.next().is_none().then_some(first)
+    };
+    let sealed = value("state").ok_or(FAILED("no state"))?;
+    let state = secret.open(&sealed).ok_or(FAILED("a state that is not ours"))?;
+    let state: State = serde_json::from_slice(&state).map_err(|_| FAILED("a state that is not ours"))?;
+    let browser = cookie(headers, BROWSER_COOKIE).ok_or(FAILED("another browser began"))?;
+    if hash(browser) != state.browser {
+        return Err(FAILED("another browser began"));
+    }
+    if now_s > state.exp {
+        return Err(FAILED("it took too long"));
+    }
+    if value("iss").is_some_and(|iss| iss != keys.issuer) {
+        return Err(FAILED("another issuer answered"));
+    }
+    let code = value("code").ok_or(FAILED("identity refused"))?;
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "authorization_code")
+        .append_pair("code", &code)
+        .append_pair("redirect_uri", &callback_url(canonical))
+        .append_pair("code_verifier", &secret.verifier(browser, &state.id))
+        .append_pair("client_id", &state.app.to_string())
+        .append_pair("client_secret", &secret.client_secret(&state.app.to_string()))
+        .finish();
+    Ok((state.app, CodeExchange { form, back: state.back, nonce: state.id }))
+}
+
+/// The end of a sign-in: the token in a cookie, the user where they wanted to go.
+pub fn finish(app: AppId, token: &str, back: &str) -> Result<Response<Bytes>, Refusal> {
+    // Sealed by us, and still only ever a path.
+    let back = if back.starts_with('/') && !back.starts_with("//") { back } else { "/" };
+    let mut response = redirect(back)?;
+    set_cookie(&mut response, &cookie_name(app), token, None)?;
+    Ok(response)
+}
+
+/// Out of this application and on to identity, which ends the session everywhere.
+pub fn sign_out(keys: &TenantKeys, app: AppId, canonical: &Canonical) -> Result<Response<Bytes>, Refusal> {
+    let port = canonical.authority.strip_prefix(&canonical.host).unwrap_or("");
+    let mut response = redirect(&format!("{}{port}/signout", keys.issuer))?;
+    set_cookie(&mut response, &cookie_name(app), "", Some(0))?;
+    Ok(response)
+}
+
+/// The form that asks identity for a fresh token (RFC 8693).
+pub fn renewal_form(secret: &RelaySecret, app: AppId, token: &str) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+        .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:id_token")
+        .append_pair("subject_token", token)
+        .append_pair("client_id", &app.to_string())
+        .append_pair("client_secret", &secret.client_secret(&app.to_string()))
+        .finish()
+}
+
+/// The cookie of a renewed session, for a response that is on its way.
+pub fn renewed_cookie(app: AppId, token: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&cookie_text(&cookie_name(app), token, None)).ok()
+}
+
+fn callback_url(canonical: &Canonical) -> String {
+    format!("https://{}{CALLBACK}", canonical.authority)
+}
+
+fn redirect(location: &str) -> Result<Response<Bytes>, Refusal> {
+    let mut response = Response::new(Bytes::new());
+    // 303: a POST that had to sign in first is not repeated elsewhere.
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    let location = HeaderValue::from_str(location).map_err(|_| Refusal::BadRequest("a target that is no location"))?;
+    headers.insert(header::LOCATION, location);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(response)
+}
+
+fn set_cookie(response: &mut Response<Bytes>, name: &str, value: &str, life_s: Option<i64>) -> Result<(), Refusal> {
+    debug_assert!(name.starts_with(COOKIE_PREFIX));
+    let value = HeaderValue::from_str(&cookie_text(name, value, life_s)).map_err(|_| Refusal::NotReady)?;
+    response.headers_mut().append(header::SET_COOKIE, value);
+    Ok(())
+}
+
+fn cookie_text(name: &str, value: &str, life_s: Option<i64>) -> String {
+    let life = life_s.map_or(String::new(), |it| format!("; Max-Age={it}"));
+    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax{life}")
+}
+
+fn random_token() -> String {
+    URL_SAFE_NO_PAD.encode(runtime::clock::random_bytes::<32>())
+}
+
+fn hash(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
+}
