@@ -95,11 +95,7 @@ impl Identity {
         if !path.exists() {
             return Err(ConnectorError::NotJoined);
         }
-        let failed = |source| ConnectorError::File {
-            attempted: "reading",
-            path: folder.display().to_string(),
-            source,
-        };
+        let failed = |source| ConnectorError::File { attempted: "reading", path: folder.display().to_string(), source };
         let state = files::read_private(&path).map_err(failed)?;
         let state = serde_json::from_slice(&state).map_err(|source| failed(source.into()))?;
         let pem = files::read_private(&folder.join(KEY_FILE)).map_err(failed)?;
@@ -115,6 +111,15 @@ impl Identity {
             path: path.display().to_string(),
             source,
         })
+    }
+
+    /// Relays are somewhere else now.
+    pub fn move_to(&mut self, relays: Vec<String>) -> Result<(), ConnectorError> {
+        if self.state.relays != relays {
+            self.state.relays = relays;
+            self.save()?;
+        }
+        Ok(())
     }
 
     /// TLS to a relay as this connector.
@@ -228,9 +233,8 @@ impl ServerCertVerifier for Pinned {
             .find(|it| hex(digest(&SHA256, it).as_ref()) == self.fingerprint)
             .ok_or_else(|| rustls::Error::General("the relay does not belong to the token's installation".into()))?;
         let roots = runtime::tls::roots([authority.as_ref()])?;
-        let verifier = WebPkiServerVerifier::builder(roots)
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verifier =
+            WebPkiServerVerifier::builder(roots).build().map_err(|error| rustls::Error::General(error.to_string()))?;
         verifier.verify_server_cert(leaf, intermediates, name, ocsp, now)
     }
 
@@ -266,4 +270,3 @@ fn unhex(text: &str) -> Vec<u8> {
     let digit = |at: usize| text.get(at..at + 2).and_then(|it| u8::from_str_radix(it, 16).ok());
     (0..text.len()).step_by(2).map_while(digit).collect()
 }
-

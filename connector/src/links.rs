@@ -273,9 +273,11 @@ impl LinkState {
                 self.draining.store(true, Ordering::Relaxed);
                 break;
             }
-            wanted.send_if_modified(|it| *it < next.relay_threads as usize && {
-                *it = next.relay_threads as usize;
-                true
+            wanted.send_if_modified(|it| {
+                *it < next.relay_threads as usize && {
+                    *it = next.relay_threads as usize;
+                    true
+                }
             });
             if next.complete && counted.is_none() {
                 up.fetch_add(1, Ordering::Relaxed);

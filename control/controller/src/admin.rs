@@ -73,7 +73,11 @@ impl Admin {
         self.writer.execute(&wish, commands).await.map_err(unwritten)
     }
 
-    pub(crate) async fn change(&self, call: &Call, command: Command) -> Result<tonic::Response<v1::ChangeResponse>, Status> {
+    pub(crate) async fn change(
+        &self,
+        call: &Call,
+        command: Command,
+    ) -> Result<tonic::Response<v1::ChangeResponse>, Status> {
         let position = self.execute(call, vec![command]).await?;
         Ok(tonic::Response::new(v1::ChangeResponse { position }))
     }
@@ -123,7 +127,8 @@ pub(crate) fn page<T>(
         size if size <= PAGE_SIZE_MAX => size,
         _ => return Err(field(Code::InvalidArgument, "page.size", "is 1,000 at most")),
     };
-    let mut items: Vec<T> = all.skip_while(|it| !page.token.is_empty() && id(it) <= page.token).take(size + 1).collect();
+    let mut items: Vec<T> =
+        all.skip_while(|it| !page.token.is_empty() && id(it) <= page.token).take(size + 1).collect();
     let more = items.len() > size;
     items.truncate(size);
     let next = items.last().filter(|_| more).map_or(String::new(), id);

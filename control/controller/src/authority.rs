@@ -47,8 +47,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let permitted = [domain, INTERNAL_DOMAIN].map(|it| GeneralSubtree::DnsName(it.to_owned())).to_vec();
-        params.name_constraints =
-            Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: vec![] });
+        params.name_constraints = Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: vec![] });
         set_life(&mut params, now, AUTHORITY_LIFE);
         let certificate = params.self_signed(&key)?;
         Ok((certificate.der().to_vec(), key.serialize_der()))

@@ -271,6 +271,9 @@ pub async fn ensure_owner(
 /// The first active owner, for the credential file of the same machine.
 pub fn first_owner(writer: &Writer, tenant_id: &TenantId) -> Option<UserId> {
     let tenant = tenant_of(writer, tenant_id);
-    tenant.roles.iter().find(|(id, role)| **role == Role::Owner && tenant.active_user(**id).is_some()).map(|(id, _)| *id)
+    tenant
+        .roles
+        .iter()
+        .find(|(id, role)| **role == Role::Owner && tenant.active_user(**id).is_some())
+        .map(|(id, _)| *id)
 }
-

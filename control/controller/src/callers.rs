@@ -30,7 +30,10 @@ pub struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
     Nobody,
-    Person { user: UserId, role: Role },
+    Person {
+        user: UserId,
+        role: Role,
+    },
     /// A process of ours.
     Identity,
 }
@@ -154,8 +157,9 @@ fn of_token(snapshot: &Snapshot, token: &str, now: Timestamp) -> Option<Caller> 
     validation.set_audience(&[ADMIN_AUDIENCE]);
     validation.set_issuer(&[format!("https://login.{}", tenant.domain)]);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-    let claims =
-        jsonwebtoken::decode::<SessionClaims>(token, &DecodingKey::from_ec_der(&key.public_key), &validation).ok()?.claims;
+    let claims = jsonwebtoken::decode::<SessionClaims>(token, &DecodingKey::from_ec_der(&key.public_key), &validation)
+        .ok()?
+        .claims;
     claims.check(tenant, now).ok()?;
     (claims.tenant == *tenant_id).then_some(())?;
     person(snapshot, tenant_id.clone(), claims.sub)
@@ -177,6 +181,7 @@ fn of_identity(token: &str, key: &[u8]) -> Option<Caller> {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_audience(&[INTERNAL_AUDIENCE]);
     validation.set_required_spec_claims(&["exp", "aud"]);
-    let claims = jsonwebtoken::decode::<InternalClaims>(token, &DecodingKey::from_ed_der(key), &validation).ok()?.claims;
+    let claims =
+        jsonwebtoken::decode::<InternalClaims>(token, &DecodingKey::from_ed_der(key), &validation).ok()?.claims;
     Some(Caller { tenant: claims.tenant, who: Who::Identity })
 }

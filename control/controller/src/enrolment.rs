@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use aws_lc_rs::{constant_time, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use model::{
-    Command, Connector, ConnectorId, JoinTokenId, Rejection, TenantId, Timestamp,
-    app::Name,
-};
+use model::{Command, Connector, ConnectorId, JoinTokenId, Rejection, TenantId, Timestamp, app::Name};
 use proto::v1::{self, enrolment_server::Enrolment};
 use rcgen::{CertificateSigningRequestParams, PublicKeyData};
 use serde::{Deserialize, Serialize};
@@ -93,7 +90,8 @@ impl Enrolment for Enroller {
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
         let it = request.into_inner();
-        let unknown = || Status::permission_denied("certificate: is not one of this installation; join again with a new token");
+        let unknown =
+            || Status::permission_denied("certificate: is not one of this installation; join again with a new token");
         let (tenant_id, id, expired) = read_certificate(&it.certificate).ok_or_else(unknown)?;
         let snapshot = self.writer.snapshot();
         let tenant = snapshot.tenant(&tenant_id).ok_or_else(unknown)?;

@@ -119,7 +119,10 @@ async fn routes(
     };
     let mut routes = Routes::builder();
     routes
-        .add_service(v1::applications_server::ApplicationsServer::new(admin.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            v1::applications_server::ApplicationsServer::new(admin.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(v1::connector_groups_server::ConnectorGroupsServer::new(admin.clone()))
         .add_service(v1::connectors_server::ConnectorsServer::new(admin.clone()))
         .add_service(v1::users_server::UsersServer::new(admin.clone()))

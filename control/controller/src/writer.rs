@@ -9,8 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use eventlog::{AppendError, Draft, Fact, Journal, Projection};
 use model::{
-    Command, Event, Position, Principal, Rejection, Snapshot, TenantId, Timestamp, UserId, decide,
-    event::Stream,
+    Command, Event, Position, Principal, Rejection, Snapshot, TenantId, Timestamp, UserId, decide, event::Stream,
     risk::UserRevocation,
 };
 use runtime::{Clock, clock::fresh_id};

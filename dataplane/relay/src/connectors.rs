@@ -124,7 +124,12 @@ impl Connectors {
     }
 
     /// A stream of the group; waits a moment when all are busy.
-    pub(crate) async fn pick(&self, tenant: &TenantId, group: ConnectorGroupId, thread: usize) -> Result<Parked, NoStream> {
+    pub(crate) async fn pick(
+        &self,
+        tenant: &TenantId,
+        group: ConnectorGroupId,
+        thread: usize,
+    ) -> Result<Parked, NoStream> {
         if let Some(parked) = self.take(tenant, group, thread) {
             return Ok(parked);
         }

@@ -8,12 +8,7 @@ use std::{
 };
 
 use eventlog::View;
-use model::{
-    Facts, Timestamp,
-    app::PreAuthentication,
-    policy,
-    session::SessionFault,
-};
+use model::{Facts, Timestamp, app::PreAuthentication, policy, session::SessionFault};
 use tracing::info;
 
 use crate::{Relay, renewal::Asking, session::Session, streams::Open};

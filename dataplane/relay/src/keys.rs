@@ -1,20 +1,14 @@
 //! Keys and certificates of the snapshot, ready to use. Derived again only when
 //! they change, never on the path of a request.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    hkdf,
-    hmac,
-};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use model::{
     Snapshot, Tenant, TenantId,
     keys::{Certificate, KeyHolder, KeyPurpose},
 };
-use runtime::sealing::SealingKey;
+use runtime::{sealing::SealingKey, secret::SharedSecret};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -40,7 +34,7 @@ pub struct TenantKeys {
     assertion: Option<(String, EncodingKey)>,
     /// Public halves of assertion keys: (id, SubjectPublicKeyInfo).
     pub assertion_keys: Vec<(String, Vec<u8>)>,
-    secret: Option<RelaySecret>,
+    secret: Option<SharedSecret>,
     /// DER of the certificates connectors chain to.
     pub authorities: Vec<Vec<u8>>,
     /// How the connector endpoint speaks TLS; none without a certificate for it.
@@ -81,9 +75,10 @@ impl TenantKeys {
             let secret = open(own, "assertion-key", key.sealed_for(KeyHolder::Relay)?)?;
             Some((key.id.clone(), EncodingKey::from_ec_der(&secret)))
         });
-        let secret = tenant.keys_for(KeyPurpose::RelaySecret).next_back().and_then(|key| {
-            Some(RelaySecret::new(&open(own, "relay-secret", key.sealed_for(KeyHolder::Relay)?)?))
-        });
+        let secret = tenant
+            .keys_for(KeyPurpose::RelaySecret)
+            .next_back()
+            .and_then(|key| Some(SharedSecret::new(&open(own, "relay-secret", key.sealed_for(KeyHolder::Relay)?)?)));
         Self {
             issuer: format!("https://login.{domain}"),
             login_host: format!("login.{domain}"),
@@ -117,7 +112,7 @@ impl TenantKeys {
         self.sessions.get(id)
     }
 
-    pub fn secret(&self) -> Option<&RelaySecret> {
+    pub fn secret(&self) -> Option<&SharedSecret> {
         self.secret.as_ref()
     }
 
@@ -135,69 +130,6 @@ fn open(own: &SealingKey, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         warn!(purpose, "a key is sealed to another relay key than this relay has");
     }
     opened.ok()
-}
-
-/// What relays of a tenant share, and identity knows too. Uses are told apart
-/// by derivation, so that one cannot be passed off as another.
-pub struct RelaySecret {
-    seal: LessSafeKey,
-    verifiers: hmac::Key,
-    clients: hmac::Key,
-}
-
-impl fmt::Debug for RelaySecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RelaySecret(..)")
-    }
-}
-
-impl RelaySecret {
-    pub fn new(secret: &[u8]) -> Self {
-        let derive = |purpose: &'static [u8]| {
-            let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"postern-relay").extract(secret);
-            let mut key = [0; 32];
-            let info = [purpose];
-            // 32 bytes are within what HKDF-SHA256 gives.
-            let okm = prk.expand(&info, hkdf::HKDF_SHA256).expect("the length is allowed");
-            okm.fill(&mut key).expect("the length is allowed");
-            key
-        };
-        let seal = UnboundKey::new(&AES_256_GCM, &derive(b"state")).expect("the key has 32 bytes");
-        Self {
-            seal: LessSafeKey::new(seal),
-            verifiers: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"pkce")),
-            clients: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"client")),
-        }
-    }
-
-    /// Text that only a relay can read, and that nobody can change.
-    pub fn seal(&self, plaintext: &[u8]) -> Option<String> {
-        let nonce: [u8; NONCE_LEN] = runtime::clock::random_bytes();
-        let mut bytes = plaintext.to_vec();
-        let nonce_of = Nonce::assume_unique_for_key(nonce);
-        self.seal.seal_in_place_append_tag(nonce_of, Aad::from(b"postern-state-v1"), &mut bytes).ok()?;
-        Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &bytes].concat()))
-    }
-
-    pub fn open(&self, sealed: &str) -> Option<Vec<u8>> {
-        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
-        let (nonce, ciphertext) = bytes.split_at_checked(NONCE_LEN)?;
-        let mut ciphertext = ciphertext.to_vec();
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let plaintext = self.seal.open_in_place(nonce, Aad::from(b"postern-state-v1"), &mut ciphertext).ok()?;
-        Some(plaintext.to_vec())
-    }
-
-    /// A PKCE verifier that any relay can make again from what the browser holds.
-    pub fn verifier(&self, browser: &str, state_id: &str) -> String {
-        let tag = hmac::sign(&self.verifiers, format!("{browser}.{state_id}").as_bytes());
-        URL_SAFE_NO_PAD.encode(tag.as_ref())
-    }
-
-    /// The secret with which relays act for a client at identity.
-    pub fn client_secret(&self, client_id: &str) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.clients, client_id.as_bytes()).as_ref())
-    }
 }
 
 /// Server certificates by host name.

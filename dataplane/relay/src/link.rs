@@ -104,7 +104,12 @@ impl Relay {
         }
     }
 
-    async fn keep(self: Arc<Self>, mut connection: link::ServerConnection<TlsStream<TcpStream>>, name: ConnectorName, thread: usize) {
+    async fn keep(
+        self: Arc<Self>,
+        mut connection: link::ServerConnection<TlsStream<TcpStream>>,
+        name: ConnectorName,
+        thread: usize,
+    ) {
         let link = Arc::new(Link {
             tenant: name.tenant.clone(),
             group: name.group,
@@ -306,7 +311,9 @@ impl Relay {
             match endpoint.map(|it| it.connect_timeout(ENROLMENT_TIMEOUT)) {
                 Ok(endpoint) => match endpoint.connect().await {
                     Ok(channel) => return Ok(EnrolmentClient::new(channel)),
-                    Err(error) => warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer"),
+                    Err(error) => {
+                        warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer")
+                    }
                 },
                 Err(error) => warn!(%address, %error, "a controller's address cannot be used"),
             }

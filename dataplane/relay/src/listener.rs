@@ -60,7 +60,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Accepts until the relay stops.
-pub(crate) async fn accept(relay: Arc<Relay>, listener: TcpListener, mut links: mpsc::Receiver<ComingLink>, thread: usize) {
+pub(crate) async fn accept(
+    relay: Arc<Relay>,
+    listener: TcpListener,
+    mut links: mpsc::Receiver<ComingLink>,
+    thread: usize,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -119,7 +124,8 @@ impl Relay {
     /// Links go to the thread that has the fewest, so each has one.
     fn deal(&self, start: StartHandshake<TcpStream>, tenant: TenantId, config: Arc<ServerConfig>, _slot: Slot) {
         let threads = self.link_queues.len();
-        let coming = |thread: usize| self.connectors.links(thread, &tenant) + self.coming[thread].load(Ordering::SeqCst);
+        let coming =
+            |thread: usize| self.connectors.links(thread, &tenant) + self.coming[thread].load(Ordering::SeqCst);
         let Some(thread) = (0..threads).min_by_key(|thread| coming(*thread)) else { return };
         let Ok(stream) = start.io.into_std() else { return };
         self.coming[thread].fetch_add(1, Ordering::SeqCst);

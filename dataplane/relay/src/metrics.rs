@@ -32,7 +32,11 @@ impl RelayMetrics {
             cuts: Counter::default(),
         };
         metrics.register("requests", "Requests by status class and refusal", ours.requests.clone());
-        metrics.register("request_seconds", "From the head of a request to the end of its response", ours.seconds.clone());
+        metrics.register(
+            "request_seconds",
+            "From the head of a request to the end of its response",
+            ours.seconds.clone(),
+        );
         metrics.register("links", "Connections to connectors", ours.links.clone());
         metrics.register("connections", "Connections of users", ours.connections.clone());
         metrics.register("connections_refused", "Connections over a limit", ours.connections_refused.clone());

@@ -115,9 +115,7 @@ impl Refusal {
             Self::BadRequest(_) | Self::Method => {
                 ("This request cannot be read", "Go back and try again. If a link brought you here, it is broken.")
             }
-            Self::HeadTooLarge => {
-                ("This request is too large", "Clear the cookies of this site and try again.")
-            }
+            Self::HeadTooLarge => ("This request is too large", "Clear the cookies of this site and try again."),
             Self::UriTooLong => ("This address is too long", "Shorten the search or filter and try again."),
             Self::Misdirected => ("Wrong connection", "Reload the page."),
             Self::UnknownHost | Self::NotPublished => {
@@ -227,7 +225,9 @@ impl Wants {
                     && text("x-requested-with").is_none_or(|by| !by.eq_ignore_ascii_case("xmlhttprequest"))
             }
         };
-        match navigates && (*method == http::Method::GET || *method == http::Method::HEAD || *method == http::Method::POST) {
+        match navigates
+            && (*method == http::Method::GET || *method == http::Method::HEAD || *method == http::Method::POST)
+        {
             true => Self::Page,
             false => Self::Json,
         }

@@ -25,8 +25,7 @@ use runtime::clock::fresh_id;
 use tracing::debug;
 
 use crate::{
-    Relay,
-    assertion,
+    Relay, assertion,
     body::{Body, Record},
     canonical::{self, Canonical},
     forward::Forward,

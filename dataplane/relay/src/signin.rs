@@ -10,12 +10,13 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use model::{App, AppId};
+use runtime::secret::SharedSecret;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
 use crate::{
     canonical::Canonical,
-    keys::{RelaySecret, TenantKeys},
+    keys::TenantKeys,
     refusal::Refusal,
     session::{COOKIE_PREFIX, cookie, cookie_name},
     settings::SIGN_IN_LIFE_S,
@@ -29,6 +30,9 @@ pub const ASSERTION_KEYS: &str = "/.postern/keys";
 
 /// Holds what binds a sign-in to this browser.
 const BROWSER_COOKIE: &str = "__Host-postern-browser";
+
+/// What `state` is sealed for.
+const STATE: &str = "sign-in state";
 
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -60,9 +64,8 @@ pub fn begin(
         back: canonical.target.clone(),
         exp: now_s + SIGN_IN_LIFE_S,
     };
-    let challenge = hash(&secret.verifier(&browser, &state.id));
-    let json = serde_json::to_vec(&state).map_err(|_| Refusal::NotReady)?;
-    let sealed = secret.seal(&json).ok_or(Refusal::NotReady)?;
+    let challenge = hash(&verifier(secret, &browser, &state.id));
+    let sealed = secret.seal(STATE, &state).ok_or(Refusal::NotReady)?;
     let mut query = form_urlencoded::Serializer::new(String::new());
     query
         .append_pair("response_type", "code")
@@ -77,7 +80,8 @@ pub fn begin(
         query.append_pair("acr_values", "mfa");
     }
     // The port users came through is the port identity is reached on.
-    let port = canonical.authority.strip_prefix(&canonical.host).filter(|_| canonical.authority.len() > canonical.host.len());
+    let port =
+        canonical.authority.strip_prefix(&canonical.host).filter(|_| canonical.authority.len() > canonical.host.len());
     let location = format!("{}{}/authorize?{}", keys.issuer, port.unwrap_or(""), query.finish());
     let mut response = redirect(&location)?;
     set_cookie(&mut response, BROWSER_COOKIE, &browser, Some(SIGN_IN_LIFE_S))?;
@@ -108,8 +112,7 @@ pub fn callback(
         found.next().is_none().then_some(first)
     };
     let sealed = value("state").ok_or(FAILED("no state"))?;
-    let state = secret.open(&sealed).ok_or(FAILED("a state that is not ours"))?;
-    let state: State = serde_json::from_slice(&state).map_err(|_| FAILED("a state that is not ours"))?;
+    let state: State = secret.open(STATE, &sealed).ok_or(FAILED("a state that is not ours"))?;
     let browser = cookie(headers, BROWSER_COOKIE).ok_or(FAILED("another browser began"))?;
     if hash(browser) != state.browser {
         return Err(FAILED("another browser began"));
@@ -125,7 +128,7 @@ pub fn callback(
         .append_pair("grant_type", "authorization_code")
         .append_pair("code", &code)
         .append_pair("redirect_uri", &callback_url(canonical))
-        .append_pair("code_verifier", &secret.verifier(browser, &state.id))
+        .append_pair("code_verifier", &verifier(secret, browser, &state.id))
         .append_pair("client_id", &state.app.to_string())
         .append_pair("client_secret", &secret.client_secret(&state.app.to_string()))
         .finish();
@@ -150,7 +153,7 @@ pub fn sign_out(keys: &TenantKeys, app: AppId, canonical: &Canonical) -> Result<
 }
 
 /// The form that asks identity for a fresh token (RFC 8693).
-pub fn renewal_form(secret: &RelaySecret, app: AppId, token: &str) -> String {
+pub fn renewal_form(secret: &SharedSecret, app: AppId, token: &str) -> String {
     form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
         .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:id_token")
@@ -163,6 +166,11 @@ pub fn renewal_form(secret: &RelaySecret, app: AppId, token: &str) -> String {
 /// The cookie of a renewed session, for a response that is on its way.
 pub fn renewed_cookie(app: AppId, token: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(&cookie_text(&cookie_name(app), token, None)).ok()
+}
+
+/// A PKCE verifier that any relay can make again from what the browser holds.
+fn verifier(secret: &SharedSecret, browser: &str, state_id: &str) -> String {
+    secret.tag("pkce", &format!("{browser}.{state_id}"))
 }
 
 fn callback_url(canonical: &Canonical) -> String {

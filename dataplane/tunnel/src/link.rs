@@ -107,22 +107,14 @@ pub async fn keep_alive(mut pings: PingPong, mut measured: impl FnMut(Duration))
 /// Answers a `Serve` call: the stream is parked.
 pub fn park(request: Request<RecvStream>, mut respond: ServerResponse) -> Result<Whole, TunnelError> {
     let sender = respond.send_response(grpc_response(), false)?;
-    Ok(Whole {
-        sender: FrameSender::new(sender),
-        receiver: FrameReceiver::new(request.into_body()),
-        last_exchange: 0,
-    })
+    Ok(Whole { sender: FrameSender::new(sender), receiver: FrameReceiver::new(request.into_body()), last_exchange: 0 })
 }
 
 /// Opens a stream and parks it at the relay.
 pub async fn open(requests: &client::SendRequest<Chunk>) -> Result<Whole, TunnelError> {
     let (response, sender) = call(requests, SERVE).await?;
     let response = response.await?;
-    Ok(Whole {
-        sender: FrameSender::new(sender),
-        receiver: FrameReceiver::new(response.into_body()),
-        last_exchange: 0,
-    })
+    Ok(Whole { sender: FrameSender::new(sender), receiver: FrameReceiver::new(response.into_body()), last_exchange: 0 })
 }
 
 /// Opens the control stream.

@@ -199,8 +199,11 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
         bytes.clone().prop_map(|fields| Kind::Trailers(Trailers { fields })),
         bytes.prop_map(Kind::Data),
     ];
-    let frame = (1u64..u64::MAX, any::<bool>(), kind)
-        .prop_map(|(exchange_id, fin, kind)| Frame { exchange_id, fin, kind: Some(kind) });
+    let frame = (1u64..u64::MAX, any::<bool>(), kind).prop_map(|(exchange_id, fin, kind)| Frame {
+        exchange_id,
+        fin,
+        kind: Some(kind),
+    });
     prop::collection::vec(frame, 0..12)
 }
 

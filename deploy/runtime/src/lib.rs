@@ -6,6 +6,7 @@ pub mod files;
 pub mod metrics;
 pub mod probes;
 pub mod sealing;
+pub mod secret;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;

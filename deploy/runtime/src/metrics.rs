@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::{encoding::text::encode, registry::Registry};
 pub use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
-use prometheus_client::{encoding::text::encode, registry::Registry};
 
 /// All metrics of the process.
 #[derive(Clone)]

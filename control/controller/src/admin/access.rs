@@ -37,10 +37,8 @@ impl Assignments for Admin {
     async fn list(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::ListAssignmentsResponse>, Status> {
         let tenant = self.tenant(&caller(&request)?);
         let app = resolve::app(&tenant, "id", &request.get_ref().id).map_err(invalid)?;
-        let of_app = |principal: &model::Principal| v1::Assignment {
-            app: app.to_string(),
-            principal: principal.to_string(),
-        };
+        let of_app =
+            |principal: &model::Principal| v1::Assignment { app: app.to_string(), principal: principal.to_string() };
         let assignments = tenant.assigned(app).into_iter().flatten().map(of_app).collect();
         Ok(Response::new(v1::ListAssignmentsResponse { assignments }))
     }

@@ -102,7 +102,10 @@ impl Connectors for Admin {
         Ok(Response::new(v1::IssueTokenResponse { token: text.encode(), expires_ms: expires.0, position }))
     }
 
-    async fn revoke(&self, request: Request<v1::RevokeConnectorRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+    async fn revoke(
+        &self,
+        request: Request<v1::RevokeConnectorRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
         let caller = caller(&request)?;
         let it = request.into_inner();
         let call = self.call(caller, it.change);

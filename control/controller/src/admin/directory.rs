@@ -112,9 +112,11 @@ impl Admin {
         let group = resolve::group(&call.tenant, "membership.group", &wire.group).map_err(invalid)?;
         let member = resolve::principal(&call.tenant, "membership.member", &wire.member).map_err(invalid)?;
         match member {
-            Principal::Everyone => {
-                Err(field(Code::InvalidArgument, "membership.member", "is user:NAME or group:NAME; assign to everyone instead"))
-            }
+            Principal::Everyone => Err(field(
+                Code::InvalidArgument,
+                "membership.member",
+                "is user:NAME or group:NAME; assign to everyone instead",
+            )),
             Principal::User(_) | Principal::Group(_) => Ok((group, member)),
         }
     }
@@ -159,7 +161,10 @@ impl Groups for Admin {
         Ok(Response::new(v1::ListGroupsResponse { groups, next_page_token }))
     }
 
-    async fn add_member(&self, request: Request<v1::MembershipRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+    async fn add_member(
+        &self,
+        request: Request<v1::MembershipRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
         let caller = caller(&request)?;
         let it = request.into_inner();
         let call = self.call(caller, it.change);
@@ -178,7 +183,10 @@ impl Groups for Admin {
         self.change(&call, Command::RemoveMember { group, member }).await
     }
 
-    async fn list_members(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::ListMembersResponse>, Status> {
+    async fn list_members(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
         let tenant = self.tenant(&caller(&request)?);
         let group = resolve::group(&tenant, "id", &request.get_ref().id).map_err(invalid)?;
         let members = tenant.members.get(&group).into_iter().flat_map(|it| it.iter()).map(ToString::to_string);

@@ -19,13 +19,16 @@ const STEP: u64 = 512;
 
 #[tonic::async_trait]
 impl History for Admin {
-    async fn list(&self, request: Request<v1::ListHistoryRequest>) -> Result<Response<v1::ListHistoryResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<v1::ListHistoryRequest>,
+    ) -> Result<Response<v1::ListHistoryResponse>, Status> {
         let caller = caller(&request)?;
         let it = request.into_inner();
         let name = if it.stream.is_empty() { "config" } else { &it.stream };
         let stream = Stream::parse(name);
-        let stream = stream
-            .ok_or_else(|| field(Code::InvalidArgument, "stream", "is config, directory, risk or activity"))?;
+        let stream =
+            stream.ok_or_else(|| field(Code::InvalidArgument, "stream", "is config, directory, risk or activity"))?;
         let size = if it.size == 0 { SIZE } else { (it.size as usize).min(SIZE_MAX) };
         let log = self.writer.journal().log();
         let away = |_| Status::unavailable("the event log does not answer");

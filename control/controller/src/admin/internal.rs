@@ -24,7 +24,10 @@ impl Internal for Admin {
         self.change(&call, Command::SetCredentials(credentials)).await
     }
 
-    async fn end_session(&self, request: Request<v1::EndSessionRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+    async fn end_session(
+        &self,
+        request: Request<v1::EndSessionRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
         let caller = caller(&request)?;
         let it = request.into_inner();
         let call = self.call(caller, None);

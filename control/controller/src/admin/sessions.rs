@@ -26,7 +26,8 @@ impl Sessions for Admin {
         let it = request.into_inner();
         let call = self.call(caller, it.change);
         let session = it.session.parse();
-        let session = session.map_err(|_| field(Code::InvalidArgument, "session", "is the id of a session; list them"))?;
+        let session =
+            session.map_err(|_| field(Code::InvalidArgument, "session", "is the id of a session; list them"))?;
         self.change(&call, Command::RevokeSession(SessionRevocation { session, at: self.writer.now() })).await
     }
 
@@ -41,7 +42,10 @@ impl Sessions for Admin {
         self.change(&call, self.end_sessions(user)).await
     }
 
-    async fn list(&self, request: Request<v1::ListSessionsRequest>) -> Result<Response<v1::ListSessionsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
         let caller = caller(&request)?;
         let tenant = self.tenant(&caller);
         let of_user = match request.get_ref().user.as_str() {
@@ -77,22 +81,26 @@ async fn sign_ins(log: &EventLog, tenant: &TenantId) -> Result<BTreeMap<String, 
         let Some(last) = entries.last() else { break };
         position = last.position;
         for entry in &entries {
-            let body = SignedEvent::decode(entry.bytes.clone()).ok().and_then(|it| EventBody::decode(it.body.as_slice()).ok());
+            let body =
+                SignedEvent::decode(entry.bytes.clone()).ok().and_then(|it| EventBody::decode(it.body.as_slice()).ok());
             let Some(body) = body.filter(|it| it.tenant == tenant.as_str()) else { continue };
             if let Ok(Fact::Activity(Activity::SignIn(it))) = Fact::decode(&body.kind, &body.payload)
                 && it.outcome == "success"
             {
                 let started_ms = body.time_ms;
-                found.insert(it.session.clone(), v1::Session {
-                    id: it.session,
-                    user: it.user,
-                    username: it.username,
-                    started_ms,
-                    address: it.address,
-                    user_agent: it.user_agent,
-                    methods: it.methods,
-                    revoked: false,
-                });
+                found.insert(
+                    it.session.clone(),
+                    v1::Session {
+                        id: it.session,
+                        user: it.user,
+                        username: it.username,
+                        started_ms,
+                        address: it.address,
+                        user_agent: it.user_agent,
+                        methods: it.methods,
+                        revoked: false,
+                    },
+                );
             }
         }
     }

@@ -1,0 +1,72 @@
+//! Calls to a controller, signed with identity's own key.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use model::{SessionId, UserId, keys::KeyPurpose};
+use proto::v1::{EndSessionRequest, SetTotpRequest, internal_client::InternalClient};
+use serde_json::json;
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+use tracing::warn;
+
+use crate::Identity;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const TOKEN_LIFE_S: i64 = 60;
+const CONTROLLER_NAME: &str = "controller.postern.internal";
+
+impl Identity {
+    pub(crate) async fn set_totp(&self, user: UserId, sealed_secret: Vec<u8>) -> Result<(), Status> {
+        let request = self.signed(SetTotpRequest { user: user.to_string(), sealed_secret })?;
+        self.controller().await?.set_totp(request).await.map(|_| ())
+    }
+
+    pub(crate) async fn end_session(&self, session: SessionId, user: UserId) -> Result<(), Status> {
+        let request = self.signed(EndSessionRequest { session: session.to_string(), user: user.to_string() })?;
+        self.controller().await?.end_session(request).await.map(|_| ())
+    }
+
+    fn signed<T>(&self, message: T) -> Result<Request<T>, Status> {
+        let unsigned = || Status::internal("the call cannot be signed");
+        let header = Header { kid: Some(self.signing_id.clone()), ..Header::new(Algorithm::EdDSA) };
+        let claims = json!({
+            "aud": "postern-internal",
+            "tenant": self.tenant_id,
+            "exp": self.now().seconds() + TOKEN_LIFE_S,
+        });
+        let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&self.signing));
+        let value = MetadataValue::try_from(format!("Bearer {}", token.map_err(|_| unsigned())?));
+        let mut request = Request::new(message);
+        request.set_timeout(CALL_TIMEOUT);
+        request.metadata_mut().insert("authorization", value.map_err(|_| unsigned())?);
+        Ok(request)
+    }
+
+    async fn controller(&self) -> Result<InternalClient<Channel>, Status> {
+        let tenant = self.tenant();
+        let pem: String = tenant.keys_for(KeyPurpose::Authority).map(|key| pem(&key.public_key)).collect();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(CONTROLLER_NAME);
+        for address in &self.settings.controllers {
+            let endpoint = Endpoint::from_shared(address.clone()).and_then(|it| it.tls_config(tls.clone()));
+            let Ok(endpoint) = endpoint else { continue };
+            match endpoint.connect_timeout(CALL_TIMEOUT).connect().await {
+                Ok(channel) => return Ok(InternalClient::new(channel)),
+                Err(error) => {
+                    warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer")
+                }
+            }
+        }
+        Err(Status::unavailable("no controller can be reached"))
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}

@@ -1,0 +1,252 @@
+//! Which address does what. Two hosts come in: `login.` and `apps.`.
+
+use std::sync::Arc;
+
+use axum::{
+    Form, Json, Router,
+    extract::{DefaultBodyLimit, Query, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    Identity,
+    authorize::{AuthorizeRequest, Visitor},
+    flow::{Asked, SSO_COOKIE, set_cookie},
+    keys,
+    pages::{Answer, Page},
+    tokens::{TokenError, TokenRequest},
+};
+
+/// A form of ours: a sealed flow and a few fields.
+const FORM_BYTES_MAX: usize = 64 * 1024;
+
+pub(crate) fn routes(identity: Arc<Identity>) -> Router {
+    Router::new()
+        .route("/", get(home))
+        .route("/.well-known/openid-configuration", get(configuration))
+        .route("/jwks", get(key_set))
+        .route("/authorize", get(authorize))
+        .route("/signin", post(sign_in))
+        .route("/code", post(code))
+        .route("/token", post(token))
+        .route("/device_authorization", post(device_authorization))
+        .route("/device", get(device).post(device_entered))
+        .route("/signout", get(sign_out).post(signed_out))
+        .route("/assets/style.css", get(style))
+        .route("/assets/fragment.js", get(script))
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .with_state(identity)
+}
+
+fn visitor(headers: HeaderMap) -> Visitor {
+    let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
+    // Only relays reach us, and the last address is the one they saw.
+    let address = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim().to_owned();
+    let port = text("host").rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let user_agent = text("user-agent").chars().take(256).collect();
+    Visitor { address, user_agent, port, headers }
+}
+
+async fn home(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answer {
+    let visitor = visitor(headers);
+    let host = visitor.headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let tenant = identity.tenant();
+    match host.split(':').next() == Some(&format!("apps.{}", tenant.domain)) {
+        true => identity.portal(&visitor.headers, visitor.port),
+        false => {
+            let port = visitor.port.filter(|it| *it != 443).map_or(String::new(), |it| format!(":{it}"));
+            Answer::redirect(&format!("https://apps.{}{port}/", tenant.domain))
+        }
+    }
+}
+
+/// OpenID Connect Discovery 1.0.
+async fn configuration(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Json<serde_json::Value> {
+    let issuer = identity.issuer(&identity.tenant());
+    let port = visitor(headers).port.filter(|it| *it != 443).map_or(String::new(), |it| format!(":{it}"));
+    let at = |path: &str| format!("{issuer}{port}{path}");
+    Json(json!({
+        "issuer": issuer,
+        "authorization_endpoint": at("/authorize"),
+        "token_endpoint": at("/token"),
+        "jwks_uri": at("/jwks"),
+        "device_authorization_endpoint": at("/device_authorization"),
+        "end_session_endpoint": at("/signout"),
+        "response_types_supported": ["code"],
+        "grant_types_supported": [
+            "authorization_code",
+            "refresh_token",
+            "urn:ietf:params:oauth:grant-type:device_code",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "code_challenge_methods_supported": ["S256"],
+        "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
+        "scopes_supported": ["openid"],
+        "acr_values_supported": ["mfa"],
+        "prompt_values_supported": ["none", "login"],
+        "authorization_response_iss_parameter_supported": true,
+    }))
+}
+
+async fn key_set(State(identity): State<Arc<Identity>>) -> Json<serde_json::Value> {
+    Json(keys::key_set(&identity.tenant()))
+}
+
+async fn authorize(
+    State(identity): State<Arc<Identity>>,
+    headers: HeaderMap,
+    Query(request): Query<AuthorizeRequest>,
+) -> Answer {
+    identity.authorize(&visitor(headers), request)
+}
+
+#[derive(Deserialize)]
+struct SignInForm {
+    flow: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+}
+
+async fn sign_in(State(identity): State<Arc<Identity>>, headers: HeaderMap, Form(form): Form<SignInForm>) -> Answer {
+    identity.sign_in(&visitor(headers), &form.flow, &form.username, form.password).await
+}
+
+#[derive(Deserialize)]
+struct CodeForm {
+    flow: String,
+    #[serde(default)]
+    code: String,
+}
+
+async fn code(State(identity): State<Arc<Identity>>, headers: HeaderMap, Form(form): Form<CodeForm>) -> Answer {
+    identity.code_entered(&visitor(headers), &form.flow, &form.code).await
+}
+
+async fn token(State(identity): State<Arc<Identity>>, Form(request): Form<TokenRequest>) -> Response {
+    uncached(identity.token(request).await)
+}
+
+#[derive(Deserialize)]
+struct DeviceForm {
+    client_id: String,
+}
+
+async fn device_authorization(
+    State(identity): State<Arc<Identity>>,
+    headers: HeaderMap,
+    Form(form): Form<DeviceForm>,
+) -> Response {
+    let answer = identity.begin_device(&form.client_id).map(|mut answer| {
+        let port = visitor(headers).port.filter(|it| *it != 443);
+        if let Some(port) = port {
+            for field in ["verification_uri", "verification_uri_complete"] {
+                let text = answer[field].as_str().unwrap_or_default().replace("/device", &format!(":{port}/device"));
+                answer[field] = text.into();
+            }
+        }
+        answer
+    });
+    uncached(answer)
+}
+
+fn uncached(answer: Result<serde_json::Value, TokenError>) -> Response {
+    let (status, body) = match answer {
+        Ok(body) => (StatusCode::OK, body),
+        Err(TokenError(error, description)) => {
+            let status = match error {
+                "server_error" | "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+                "invalid_client" => StatusCode::UNAUTHORIZED,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (status, json!({ "error": error, "error_description": description }))
+        }
+    };
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+#[derive(Deserialize)]
+struct UserCode {
+    #[serde(default)]
+    user_code: String,
+}
+
+async fn device(Query(code): Query<UserCode>) -> Answer {
+    Answer::page(Page::device(code.user_code.chars().take(16).collect(), None))
+}
+
+async fn device_entered(
+    State(identity): State<Arc<Identity>>,
+    headers: HeaderMap,
+    Form(form): Form<UserCode>,
+) -> Answer {
+    let visitor = visitor(headers);
+    // Guessing codes costs like guessing passwords.
+    let wait = identity.locked_throttle().wait_s("device", &visitor.address, identity.now());
+    if let Some(wait_s) = wait {
+        return Answer::page(Page::device(String::new(), Some("Too many attempts.".into()))).too_many(wait_s);
+    }
+    let Some(client) = identity.device_client(&form.user_code) else {
+        identity.locked_throttle().failed(&format!("device {}", visitor.address), &visitor.address, identity.now());
+        let message = Some("There is no such code, or it has ended.".to_owned());
+        return Answer::page(Page::device(String::new(), message)).with_status(StatusCode::BAD_REQUEST);
+    };
+    let asked = Asked {
+        client,
+        redirect_uri: String::new(),
+        state: String::new(),
+        nonce: String::new(),
+        challenge: String::new(),
+        mfa: false,
+        device: Some(form.user_code),
+    };
+    // A device is somebody else's until the user proves it here and now.
+    identity.begin(&visitor, asked, None)
+}
+
+async fn sign_out(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answer {
+    let visitor = visitor(headers);
+    let tenant = identity.tenant();
+    match identity.session(&visitor, &tenant) {
+        Some(session) => {
+            let name = tenant.users.get(&session.user).map_or(String::new(), |it| it.username.as_str().to_owned());
+            Answer::page(Page::sign_out(name))
+        }
+        None => Answer::page(Page::message("You are signed out", "You can close this page.")),
+    }
+}
+
+/// Ends the session everywhere: tokens, and what is open with them.
+async fn signed_out(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answer {
+    let visitor = visitor(headers);
+    if let Some(session) = identity.session(&visitor, &identity.tenant())
+        && let Err(status) = identity.end_session(session.session, session.user).await
+    {
+        tracing::warn!(%status, "a session is not ended");
+        return Answer::error("Signing out did not work", "Try again in a minute, or close the browser.");
+    }
+    let page = Page::message("You are signed out", "All applications of this session are closed.");
+    Answer::page(page).with_cookie(set_cookie(SSO_COOKIE, "", Some(0)))
+}
+
+async fn style() -> impl IntoResponse {
+    let kind = [(header::CONTENT_TYPE, "text/css"), (header::CACHE_CONTROL, "max-age=3600")];
+    (kind, include_str!("../assets/style.css"))
+}
+
+async fn script() -> impl IntoResponse {
+    let kind = [(header::CONTENT_TYPE, "text/javascript"), (header::CACHE_CONTROL, "max-age=3600")];
+    (kind, include_str!("../assets/fragment.js"))
+}
+
+async fn not_found() -> Answer {
+    Answer::error("There is nothing here", "Check the address.").with_status(StatusCode::NOT_FOUND)
+}

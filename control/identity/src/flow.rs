@@ -1,0 +1,82 @@
+//! What lies between two steps of a sign-in, sealed into the page: nothing is
+//! kept here, and nothing in it can be changed or used in another browser.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, header};
+use model::{SessionId, UserId};
+use serde::{Deserialize, Serialize};
+
+/// A page may lie open for this long.
+pub(crate) const FLOW_LIFE_S: i64 = 900;
+
+/// What was asked for, checked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub client: String,
+    pub redirect_uri: String,
+    pub state: String,
+    pub nonce: String,
+    pub challenge: String,
+    pub mfa: bool,
+    /// A device waits for this sign-in, by its user code.
+    pub device: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Flow {
+    pub asked: Asked,
+    /// SHA-256 of the browser's cookie.
+    pub browser: String,
+    pub exp: i64,
+    /// Who has shown the right password.
+    pub user: Option<UserId>,
+    /// A session that is made stronger, not begun.
+    pub session: Option<SsoSession>,
+    /// A TOTP secret that is being set up, base64url.
+    pub new_totp: Option<String>,
+}
+
+/// A signed-in browser.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct SsoSession {
+    pub user: UserId,
+    pub session: SessionId,
+    pub started_ms: i64,
+    pub amr: Vec<String>,
+}
+
+impl SsoSession {
+    pub(crate) fn has_mfa(&self) -> bool {
+        self.amr.iter().any(|it| it == "otp")
+    }
+}
+
+pub(crate) const SSO_COOKIE: &str = "__Host-postern-sso";
+pub(crate) const BROWSER_COOKIE: &str = "__Host-postern-login";
+
+/// One cookie by name; two of the same name are none.
+pub(crate) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut found = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(it, _)| *it == name);
+    let first = found.next()?.1.to_owned();
+    found.next().is_none().then_some(first)
+}
+
+pub(crate) fn hash(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
+}
+
+pub(crate) fn random_token() -> String {
+    URL_SAFE_NO_PAD.encode(runtime::clock::random_bytes::<32>())
+}
+
+pub(crate) fn set_cookie(name: &str, value: &str, life_s: Option<i64>) -> String {
+    let life = life_s.map_or(String::new(), |it| format!("; Max-Age={it}"));
+    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax{life}")
+}

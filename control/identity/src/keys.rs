@@ -1,0 +1,66 @@
+//! Keys identity signs and checks tokens with, from the snapshot.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use model::{
+    Tenant,
+    keys::{KeyHolder, KeyPurpose},
+    session::SessionClaims,
+};
+use runtime::{sealing::SealingKey, secret::SharedSecret};
+use serde_json::{Value, json};
+
+/// Signs with the newest key; older ones go on verifying until they are retired.
+pub(crate) fn sign(tenant: &Tenant, sealing: &SealingKey, claims: &SessionClaims) -> Option<String> {
+    let key = tenant.keys_for(KeyPurpose::Session).next_back()?;
+    let secret = sealing.open("session-key", key.sealed_for(KeyHolder::Identity)?).ok()?;
+    let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::ES256) };
+    jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&secret)).ok()
+}
+
+/// A token of ours for one audience. Whether it still holds is asked elsewhere.
+pub(crate) fn verify(tenant: &Tenant, issuer: &str, audience: &str, token: &str) -> Option<SessionClaims> {
+    let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
+    let key = tenant.keys.get(&kid).filter(|key| key.purpose == KeyPurpose::Session)?;
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.set_audience(&[audience]);
+    validation.set_issuer(&[issuer]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    validation.validate_exp = false;
+    Some(jsonwebtoken::decode(token, &DecodingKey::from_ec_der(&key.public_key), &validation).ok()?.claims)
+}
+
+/// Who a relay says the portal's user is. Its audience is the portal's URL.
+pub(crate) fn verify_assertion(tenant: &Tenant, audience: &str, assertion: &str) -> Option<model::UserId> {
+    #[derive(serde::Deserialize)]
+    struct Assertion {
+        sub: model::UserId,
+    }
+    let kid = jsonwebtoken::decode_header(assertion).ok()?.kid?;
+    let key = tenant.keys.get(&kid).filter(|key| key.purpose == KeyPurpose::Assertion)?;
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.set_audience(&[audience]);
+    validation.set_required_spec_claims(&["exp", "aud", "sub"]);
+    let decoded = jsonwebtoken::decode::<Assertion>(assertion, &DecodingKey::from_ec_der(&key.public_key), &validation);
+    Some(decoded.ok()?.claims.sub)
+}
+
+/// What relays and identity share.
+pub(crate) fn relay_secret(tenant: &Tenant, sealing: &SealingKey) -> Option<SharedSecret> {
+    let key = tenant.keys_for(KeyPurpose::RelaySecret).next_back()?;
+    let secret = sealing.open("relay-secret", key.sealed_for(KeyHolder::Identity)?).ok()?;
+    Some(SharedSecret::new(&secret))
+}
+
+/// RFC 7517.
+pub(crate) fn key_set(tenant: &Tenant) -> Value {
+    let jwk = |id: &str, point: &[u8]| {
+        let coordinates = point.strip_prefix(&[4]).filter(|it| it.len() == 64)?;
+        let (x, y) = coordinates.split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        Some(json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": id, "x": x, "y": y }))
+    };
+    let keys: Vec<Value> =
+        tenant.keys_for(KeyPurpose::Session).filter_map(|key| jwk(&key.id, &key.public_key)).collect();
+    json!({ "keys": keys })
+}

@@ -1,0 +1,46 @@
+//! The portal: what a user may open. Its user is whoever the relay asserts.
+
+use http::HeaderMap;
+use model::{Tenant, policy::is_assigned};
+
+use crate::{
+    Identity,
+    keys::verify_assertion,
+    pages::{Answer, Page, Tile},
+};
+
+impl Identity {
+    pub(crate) fn portal(&self, headers: &HeaderMap, port: Option<u16>) -> Answer {
+        let tenant = self.tenant();
+        let audience = format!("https://apps.{}/", tenant.domain);
+        let assertion = headers.get("postern-assertion").and_then(|it| it.to_str().ok());
+        let user = assertion.and_then(|it| verify_assertion(&tenant, &audience, it));
+        let Some(user) = user.and_then(|id| tenant.active_user(id)) else {
+            return Answer::error("Please sign in", "Open this page again to sign in.").unauthorized();
+        };
+        let name = match user.display_name.is_empty() {
+            true => user.username.as_str().to_owned(),
+            false => user.display_name.to_string(),
+        };
+        let tiles = tiles(&tenant, user.id, port);
+        Answer::page(Page::portal(name, tiles, "/.postern/signout".to_owned()))
+    }
+}
+
+fn tiles(tenant: &Tenant, user: model::UserId, port: Option<u16>) -> Vec<Tile> {
+    let groups = tenant.groups_of(user);
+    let port = port.filter(|it| *it != 443).map_or(String::new(), |it| format!(":{it}"));
+    let mut tiles: Vec<Tile> = tenant
+        .apps
+        .values()
+        .map(|it| &it.app)
+        .filter(|app| !app.hidden && is_assigned(tenant, app.id, user, &groups))
+        .map(|app| Tile {
+            name: app.name.to_string(),
+            url: format!("https://{}{port}{}", app.external.host, app.external.path),
+            initial: app.name.as_str().chars().take(1).flat_map(char::to_uppercase).collect(),
+        })
+        .collect();
+    tiles.sort_by_key(|tile| tile.name.to_lowercase());
+    tiles
+}

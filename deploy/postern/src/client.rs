@@ -1,0 +1,146 @@
+//! Calling the admin API: with the owner's credential file, or a sign-in.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use proto::v1;
+use serde::{Deserialize, Serialize};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to reach a controller and who calls. Mode 0600.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credential {
+    pub controller: String,
+    /// PEM of the root that the controller's certificate chains to.
+    pub authority: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Tokens>,
+}
+
+/// From `postern login`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tokens {
+    pub access: String,
+    pub refresh: String,
+    pub expires_s: i64,
+    pub token_url: String,
+}
+
+impl Credential {
+    /// The file that was named, the sign-in, or the owner's file beside us.
+    pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<(PathBuf, Self)> {
+        let candidates = match named {
+            Some(path) => vec![path.to_owned()],
+            None => [login_file(), Some(PathBuf::from("./postern-data/owner.json"))].into_iter().flatten().collect(),
+        };
+        for path in &candidates {
+            if path.exists() {
+                let bytes =
+                    runtime::files::read_private(path).with_context(|| format!("reading {}", path.display()))?;
+                let credential = serde_json::from_slice(&bytes);
+                return Ok((path.clone(), credential.with_context(|| format!("reading {}", path.display()))?));
+            }
+        }
+        bail!(
+            "no credential: run this beside ./postern-data, name a file with --credential, or sign in with `postern login`"
+        )
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        runtime::files::write_private(path, &serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// Where `postern login` keeps its tokens.
+#[expect(clippy::disallowed_methods, reason = "the command line is an edge")]
+pub(crate) fn login_file() -> Option<PathBuf> {
+    let home = std::env::var("XDG_CONFIG_HOME").ok().map(PathBuf::from);
+    let home = home.or_else(|| std::env::var("HOME").ok().map(|it| PathBuf::from(it).join(".config")));
+    home.map(|it| it.join("postern/login.json"))
+}
+
+/// Adds the bearer token, if there is one.
+#[derive(Clone)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Service = InterceptedService<Channel, Bearer>;
+
+/// A connection to the admin API.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    channel: Channel,
+    bearer: Bearer,
+}
+
+macro_rules! services {
+    ($($name:ident => $module:ident :: $client:ident),* $(,)?) => {$(
+        pub(crate) fn $name(&self) -> v1::$module::$client<Service> {
+            v1::$module::$client::with_interceptor(self.channel.clone(), self.bearer.clone())
+        }
+    )*};
+}
+
+impl Admin {
+    pub(crate) async fn connect(credential: &Credential) -> anyhow::Result<Self> {
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&credential.authority))
+            .domain_name(controller::authority::CONTROLLER_NAME);
+        if let (Some(certificate), Some(key)) = (&credential.certificate, &credential.key) {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        let endpoint = Endpoint::from_shared(credential.controller.clone())?.tls_config(tls)?;
+        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+        let channel = channel.with_context(|| format!("reaching the controller at {}", credential.controller))?;
+        let bearer = credential.token.as_ref().map(|it| format!("Bearer {}", it.access).parse()).transpose()?;
+        Ok(Self { channel, bearer: Bearer(bearer) })
+    }
+
+    services! {
+        applications => applications_client::ApplicationsClient,
+        connector_groups => connector_groups_client::ConnectorGroupsClient,
+        connectors => connectors_client::ConnectorsClient,
+        users => users_client::UsersClient,
+        groups => groups_client::GroupsClient,
+        assignments => assignments_client::AssignmentsClient,
+        policies => policies_client::PoliciesClient,
+        sessions => sessions_client::SessionsClient,
+        history => history_client::HistoryClient,
+        tenants => tenants_client::TenantsClient,
+    }
+}
+
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}

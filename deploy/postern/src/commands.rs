@@ -1,0 +1,412 @@
+//! Admin commands: arguments become one call, the answer is printed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use proto::{names, v1};
+use serde_json::{Map, Value};
+
+use crate::{
+    apply,
+    cli::{
+        AdminCommand, AppCommand, ConnectorCommand, Global, GroupCommand, PolicyCommand, RoleName, SessionCommand,
+        StateName, UserCommand,
+    },
+    client::{Admin, Credential},
+    login,
+    output::{self, Format, say},
+};
+
+/// What a command needs.
+pub(crate) struct Context {
+    pub admin: Admin,
+    pub format: Format,
+    global: Global,
+}
+
+impl Context {
+    pub(crate) async fn new(global: &Global) -> anyhow::Result<Self> {
+        let (path, credential) = Credential::find(global.credential_file.as_deref())?;
+        let credential = login::refreshed(&path, credential).await?;
+        let admin = Admin::connect(&credential).await?;
+        Ok(Self { admin, format: global.output, global: global.clone() })
+    }
+
+    pub(crate) fn change(&self) -> Option<v1::Change> {
+        Some(v1::Change {
+            request_id: self.global.request_id.clone(),
+            expected_position: self.global.expected_position,
+            wait_applied: self.global.wait,
+        })
+    }
+
+    /// A change that has happened.
+    fn done(&self, what: &str, position: u64) -> anyhow::Result<()> {
+        match self.format {
+            Format::Json => output::show(self.format, &serde_json::json!({ "done": what, "position": position })),
+            Format::Table => {
+                say(what);
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(crate) async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
+    let outcome = match command {
+        AdminCommand::Publish { origin, name, url, group, passthrough, assign, headers, assertion } => {
+            let app = v1::App {
+                name,
+                external_url: url,
+                origin,
+                connector_group: group,
+                pre_authentication: i32::from(passthrough),
+                identity_headers: headers.iter().map(|it| identity_header(it)).collect::<anyhow::Result<_>>()?,
+                assertion,
+                ..Default::default()
+            };
+            publish(&it, app, assign).await
+        }
+        AdminCommand::App(command) => app(&it, command).await,
+        AdminCommand::Group(command) => group(&it, command).await,
+        AdminCommand::Connector(command) => connector(&it, command).await,
+        AdminCommand::User(command) => user(&it, command).await,
+        AdminCommand::Policy(command) => policy(&it, command).await,
+        AdminCommand::Session(command) => session(&it, command).await,
+        AdminCommand::History { stream, subject, size, before } => history(&it, stream, subject, size, before).await,
+        AdminCommand::Apply { file, dry_run } => apply::apply(&it, &file, dry_run).await,
+        AdminCommand::Export => apply::export(&it).await,
+    };
+    outcome.map_err(readable)
+}
+
+/// A status says enough by its message; the rest is for machines.
+fn readable(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<tonic::Status>() {
+        Ok(status) if status.message().is_empty() => anyhow::anyhow!("the controller answered {}", status.code()),
+        Ok(status) => anyhow::anyhow!("{}", status.message()),
+        Err(other) => other,
+    }
+}
+
+fn identity_header(text: &str) -> anyhow::Result<v1::IdentityHeader> {
+    let (name, claim) = text.split_once('=').with_context(|| format!("--header {text}: write NAME=CLAIM"))?;
+    let claim = names::claim::parse(claim)
+        .with_context(|| format!("--header {text}: a claim is username, email, display_name, user_id or groups"))?;
+    Ok(v1::IdentityHeader { name: name.to_owned(), claim })
+}
+
+async fn publish(it: &Context, app: v1::App, assign: Option<String>) -> anyhow::Result<()> {
+    let request = v1::PublishAppRequest { change: it.change(), app: Some(app), assign_caller: assign.is_none() };
+    let answer = it.admin.applications().publish(request).await?.into_inner();
+    let app = answer.app.unwrap_or_default();
+    if let Some(principal) = assign {
+        let assignment = v1::Assignment { app: app.id.clone(), principal };
+        it.admin
+            .assignments()
+            .assign(v1::AssignmentRequest { change: it.change(), assignment: Some(assignment) })
+            .await?;
+    }
+    match it.format {
+        Format::Json => output::show(it.format, &app),
+        Format::Table => it.done(&app.external_url, answer.position),
+    }
+}
+
+async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {
+    match command {
+        AppCommand::List => {
+            output::list(it.format, &apply::all_apps(&it.admin).await?, &["name", "external_url", "origin", "id"])
+        }
+        AppCommand::Show { app } => {
+            let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
+            output::show(it.format, &app)
+        }
+        AppCommand::Set { app, fields } => {
+            let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
+            let app: v1::App = with_fields(&app, &fields)?;
+            let answer =
+                it.admin.applications().update(v1::UpdateAppRequest { change: it.change(), app: Some(app) }).await?;
+            it.done("changed", answer.get_ref().position)
+        }
+        AppCommand::Retire { app } => {
+            let answer = it.admin.applications().retire(v1::RetireAppRequest { change: it.change(), id: app }).await?;
+            it.done("retired", answer.get_ref().position)
+        }
+        AppCommand::Assign { app, principal } => {
+            let assignment = Some(v1::Assignment { app, principal });
+            let answer =
+                it.admin.assignments().assign(v1::AssignmentRequest { change: it.change(), assignment }).await?;
+            it.done("assigned", answer.get_ref().position)
+        }
+        AppCommand::Unassign { app, principal } => {
+            let assignment = Some(v1::Assignment { app, principal });
+            let answer =
+                it.admin.assignments().unassign(v1::AssignmentRequest { change: it.change(), assignment }).await?;
+            it.done("unassigned", answer.get_ref().position)
+        }
+        AppCommand::Assignments { app } => {
+            let answer = it.admin.assignments().list(v1::GetRequest { id: app }).await?.into_inner();
+            output::list(it.format, &answer.assignments, &["principal", "app"])
+        }
+    }
+}
+
+/// Fields as JSON names them; a value is JSON or else text.
+fn with_fields<T: serde::Serialize + serde::de::DeserializeOwned>(item: &T, fields: &[String]) -> anyhow::Result<T> {
+    let mut value = serde_json::to_value(item)?;
+    let map: &mut Map<String, Value> = value.as_object_mut().context("not a thing with fields")?;
+    for field in fields {
+        let (name, text) = field.split_once('=').with_context(|| format!("{field}: write NAME=VALUE"))?;
+        let parsed = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+        map.insert(name.to_owned(), parsed);
+    }
+    serde_json::from_value(value).context("a field is unknown or of another type")
+}
+
+async fn group(it: &Context, command: GroupCommand) -> anyhow::Result<()> {
+    let mut groups = it.admin.groups();
+    let membership = |group, member| v1::MembershipRequest {
+        change: it.change(),
+        membership: Some(v1::Membership { group, member }),
+    };
+    match command {
+        GroupCommand::List => output::list(it.format, &apply::all_groups(&it.admin).await?, &["name", "id"]),
+        GroupCommand::Create { name } => {
+            let group = Some(v1::Group { id: String::new(), name });
+            let answer = groups.create(v1::PutGroupRequest { change: it.change(), group }).await?.into_inner();
+            output::show(it.format, &answer.group.unwrap_or_default())
+        }
+        GroupCommand::Rename { group, name } => {
+            let group = Some(v1::Group { id: group, name });
+            let answer = groups.update(v1::PutGroupRequest { change: it.change(), group }).await?;
+            it.done("renamed", answer.get_ref().position)
+        }
+        GroupCommand::Remove { group } => {
+            let answer = groups.remove(v1::RemoveGroupRequest { change: it.change(), id: group }).await?;
+            it.done("removed", answer.get_ref().position)
+        }
+        GroupCommand::Add { group, member } => {
+            let answer = groups.add_member(membership(group, member)).await?;
+            it.done("added", answer.get_ref().position)
+        }
+        GroupCommand::Drop { group, member } => {
+            let answer = groups.remove_member(membership(group, member)).await?;
+            it.done("removed", answer.get_ref().position)
+        }
+        GroupCommand::Members { group } => {
+            let members = groups.list_members(v1::GetRequest { id: group }).await?.into_inner().members;
+            let rows: Vec<Value> = members.into_iter().map(|it| serde_json::json!({ "member": it })).collect();
+            output::list(it.format, &rows, &["member"])
+        }
+    }
+}
+
+async fn connector(it: &Context, command: ConnectorCommand) -> anyhow::Result<()> {
+    match command {
+        ConnectorCommand::List => {
+            let answer = it.admin.connectors().list(v1::ListRequest::default()).await?.into_inner();
+            output::list(it.format, &answer.connectors, &["name", "group", "revoked", "id"])
+        }
+        ConnectorCommand::Revoke { connector } => {
+            let request = v1::RevokeConnectorRequest { change: it.change(), id: connector };
+            let answer = it.admin.connectors().revoke(request).await?;
+            it.done("revoked", answer.get_ref().position)
+        }
+        ConnectorCommand::Token { group, life } => {
+            let request = v1::IssueTokenRequest { change: it.change(), group, life_s: life };
+            let answer = it.admin.connectors().issue_token(request).await?.into_inner();
+            match it.format {
+                Format::Json => output::show(it.format, &answer),
+                Format::Table => {
+                    say(&answer.token);
+                    Ok(())
+                }
+            }
+        }
+        ConnectorCommand::Groups => {
+            output::list(it.format, &apply::all_connector_groups(&it.admin).await?, &["name", "id"])
+        }
+        ConnectorCommand::CreateGroup { name } => {
+            let group = Some(v1::ConnectorGroup { id: String::new(), name });
+            let request = v1::PutConnectorGroupRequest { change: it.change(), group };
+            let answer = it.admin.connector_groups().create(request).await?.into_inner();
+            output::show(it.format, &answer.group.unwrap_or_default())
+        }
+        ConnectorCommand::RetireGroup { group } => {
+            let request = v1::RetireConnectorGroupRequest { change: it.change(), id: group };
+            let answer = it.admin.connector_groups().retire(request).await?;
+            it.done("retired", answer.get_ref().position)
+        }
+    }
+}
+
+async fn user(it: &Context, command: UserCommand) -> anyhow::Result<()> {
+    let mut users = it.admin.users();
+    match command {
+        UserCommand::List => {
+            let columns = ["username", "display_name", "email", "disabled", "id"];
+            output::list(it.format, &apply::all_users(&it.admin).await?, &columns)
+        }
+        UserCommand::Create { username, display_name, email, password_file } => {
+            let (password, made) = password(password_file)?;
+            let user = Some(v1::User { username, display_name, email, ..Default::default() });
+            let request = v1::CreateUserRequest { change: it.change(), user, password: password.clone() };
+            let user = users.create(request).await?.into_inner().user.unwrap_or_default();
+            let shown = made.then_some(password);
+            let mut answer = serde_json::to_value(&user)?;
+            if let (Some(password), Some(map)) = (shown, answer.as_object_mut()) {
+                map.insert("password".into(), password.into());
+            }
+            output::show(it.format, &answer)
+        }
+        UserCommand::Disable { user } => set_disabled(it, user, true).await,
+        UserCommand::Enable { user } => set_disabled(it, user, false).await,
+        UserCommand::Remove { user } => {
+            let answer = users.remove(v1::RemoveUserRequest { change: it.change(), id: user }).await?;
+            it.done("removed", answer.get_ref().position)
+        }
+        UserCommand::Password { user, password_file } => {
+            let (password, made) = password(password_file)?;
+            let request = v1::SetPasswordRequest { change: it.change(), id: user, password: password.clone() };
+            let answer = users.set_password(request).await?;
+            match made {
+                true => output::show(it.format, &serde_json::json!({ "password": password })),
+                false => it.done("changed", answer.get_ref().position),
+            }
+        }
+        UserCommand::ResetMfa { user } => {
+            let answer = users.reset_mfa(v1::ResetMfaRequest { change: it.change(), id: user }).await?;
+            it.done("reset", answer.get_ref().position)
+        }
+        UserCommand::Role { user, role } => {
+            let role = match role {
+                RoleName::None => v1::Role::Unspecified,
+                RoleName::Auditor => v1::Role::Auditor,
+                RoleName::Admin => v1::Role::Admin,
+                RoleName::Owner => v1::Role::Owner,
+            };
+            let request = v1::SetRoleRequest { change: it.change(), id: user, role: role.into() };
+            let answer = users.set_role(request).await?;
+            it.done("set", answer.get_ref().position)
+        }
+    }
+}
+
+async fn set_disabled(it: &Context, user: String, disabled: bool) -> anyhow::Result<()> {
+    let user = it.admin.users().get(v1::GetRequest { id: user }).await?.into_inner();
+    let user = Some(v1::User { disabled, ..user });
+    let answer = it.admin.users().update(v1::UpdateUserRequest { change: it.change(), user }).await?;
+    it.done(if disabled { "disabled" } else { "enabled" }, answer.get_ref().position)
+}
+
+/// From a file, or a new one; whether it must be shown.
+fn password(file: Option<PathBuf>) -> anyhow::Result<(String, bool)> {
+    match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            Ok((text.trim_end_matches(['\r', '\n']).to_owned(), false))
+        }
+        None => Ok((controller::passwords::generate(), true)),
+    }
+}
+
+async fn policy(it: &Context, command: PolicyCommand) -> anyhow::Result<()> {
+    let mut policies = it.admin.policies();
+    match command {
+        PolicyCommand::List => {
+            let columns = ["name", "state", "block", "require", "include", "networks", "id"];
+            output::list(it.format, &apply::all_policies(&it.admin).await?, &columns)
+        }
+        PolicyCommand::Create { name, block, require, include, exclude, app, network, exclude_network, state } => {
+            let control =
+                |name: &String| names::control::parse(name).with_context(|| format!("--require {name}: known is mfa"));
+            let policy = v1::Policy {
+                name,
+                state: state_of(state).into(),
+                include,
+                exclude,
+                apps: app,
+                networks: network,
+                exclude_networks: exclude_network,
+                block,
+                require: require.iter().map(control).collect::<anyhow::Result<_>>()?,
+                ..Default::default()
+            };
+            let request = v1::PutPolicyRequest { change: it.change(), policy: Some(policy) };
+            let answer = policies.create(request).await?.into_inner();
+            output::show(it.format, &answer.policy.unwrap_or_default())
+        }
+        PolicyCommand::State { policy, state } => {
+            let all = apply::all_policies(&it.admin).await?;
+            let found = all.into_iter().find(|it| it.id == policy || it.name == policy);
+            let Some(found) = found else { bail!("there is no policy {policy:?}") };
+            let policy = Some(v1::Policy { state: state_of(state).into(), ..found });
+            let answer = policies.update(v1::PutPolicyRequest { change: it.change(), policy }).await?;
+            it.done("changed", answer.get_ref().position)
+        }
+        PolicyCommand::Remove { policy } => {
+            let answer = policies.remove(v1::RemovePolicyRequest { change: it.change(), id: policy }).await?;
+            it.done("removed", answer.get_ref().position)
+        }
+        PolicyCommand::WhatIf { user, app, address, mfa } => {
+            let answer = policies.what_if(v1::WhatIfRequest { user, app, address, mfa }).await?.into_inner();
+            if it.format == Format::Json {
+                return output::show(it.format, &answer);
+            }
+            say(&format!("{}: {}", answer.decision, answer.reason));
+            output::list(it.format, &answer.policies, &["name", "state", "applies", "why"])
+        }
+    }
+}
+
+fn state_of(state: StateName) -> v1::PolicyState {
+    match state {
+        StateName::On => v1::PolicyState::On,
+        StateName::Off => v1::PolicyState::Off,
+        StateName::ReportOnly => v1::PolicyState::ReportOnly,
+    }
+}
+
+async fn session(it: &Context, command: SessionCommand) -> anyhow::Result<()> {
+    match command {
+        SessionCommand::List { user } => {
+            let answer = it.admin.sessions().list(v1::ListSessionsRequest { user }).await?.into_inner();
+            let columns = ["username", "started", "address", "methods", "revoked", "id"];
+            let rows: Vec<Value> = answer
+                .sessions
+                .iter()
+                .map(|session| {
+                    let mut row = serde_json::to_value(session).unwrap_or_default();
+                    row["started"] = output::time(session.started_ms).into();
+                    row
+                })
+                .collect();
+            output::list(it.format, &rows, &columns)
+        }
+        SessionCommand::Revoke { session } => {
+            let request = v1::RevokeSessionRequest { change: it.change(), session };
+            let answer = it.admin.sessions().revoke(request).await?;
+            it.done("revoked", answer.get_ref().position)
+        }
+        SessionCommand::RevokeUser { user } => {
+            let request = v1::RevokeUserSessionsRequest { change: it.change(), user };
+            let answer = it.admin.sessions().revoke_user(request).await?;
+            it.done("revoked", answer.get_ref().position)
+        }
+    }
+}
+
+async fn history(it: &Context, stream: String, subject: String, size: u32, before: u64) -> anyhow::Result<()> {
+    let request = v1::ListHistoryRequest { stream, subject_contains: subject, before_position: before, size };
+    let entries = it.admin.history().list(request).await?.into_inner().entries;
+    let rows: Vec<Value> = entries
+        .iter()
+        .map(|entry| {
+            let mut row = serde_json::to_value(entry).unwrap_or_default();
+            row["time"] = output::time(entry.time_ms).into();
+            row
+        })
+        .collect();
+    output::list(it.format, &rows, &["position", "time", "kind", "actor", "subject"])
+}

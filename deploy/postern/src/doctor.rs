@@ -1,0 +1,192 @@
+//! `postern doctor`: the way from here to an application, step by step, in
+//! plain words.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::bail;
+use proto::v1;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use url::Url;
+
+use crate::{
+    apply,
+    client::{Admin, Credential},
+    login,
+    output::say,
+    web::Web,
+};
+
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOCK_TOLERANCE_S: i64 = 60;
+const CERTIFICATE_WARNING_S: i64 = 14 * 24 * 3600;
+
+struct Report {
+    faults: usize,
+}
+
+impl Report {
+    fn good(&self, what: &str) {
+        say(&format!("ok    {what}"));
+    }
+
+    fn bad(&mut self, what: &str, remedy: &str) {
+        self.faults += 1;
+        say(&format!("FAULT {what}\n      {remedy}"));
+    }
+}
+
+pub(crate) async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Result<()> {
+    let mut report = Report { faults: 0 };
+    let (path, credential) = Credential::find(credential)?;
+    let credential = login::refreshed(&path, credential).await?;
+    report.good(&format!("credential {}", path.display()));
+    let admin = match Admin::connect(&credential).await {
+        Ok(admin) => admin,
+        Err(error) => {
+            report.bad(&format!("{error:#}"), "start the controller, or check the address in the credential file");
+            bail!("1 fault; the rest needs the controller");
+        }
+    };
+    let tenant = match admin.tenants().get(v1::GetTenantRequest {}).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            report.bad(status.message(), "use a credential of somebody with a role, or ask an owner");
+            bail!("1 fault; the rest needs the admin API");
+        }
+    };
+    report.good(&format!("controller {} knows you as {}", credential.controller, tenant.caller));
+    connectors(&admin, &mut report).await?;
+    let apps = apply::all_apps(&admin).await?;
+    let login = apps.iter().find(|app| app.external_url == format!("https://login.{}/", tenant.domain));
+    if login.is_none() {
+        report.bad("the sign-in page is not published", "start the controller once more; it publishes it");
+    }
+    let checked =
+        url.unwrap_or_else(|| format!("https://login.{}:8443/.well-known/openid-configuration", tenant.domain));
+    address(&checked, &credential.authority, &mut report).await;
+    match report.faults {
+        0 => Ok(()),
+        1 => bail!("1 fault"),
+        count => bail!("{count} faults"),
+    }
+}
+
+/// A connector whose last word was that it lost its links is away.
+async fn connectors(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
+    let connectors = admin.connectors().list(v1::ListRequest::default()).await?.into_inner().connectors;
+    let request = v1::ListHistoryRequest {
+        stream: "activity".into(),
+        subject_contains: ".connector".into(),
+        size: 500,
+        ..Default::default()
+    };
+    let history = admin.history().list(request).await?.into_inner().entries;
+    for group in apply::all_connector_groups(admin).await? {
+        let members: Vec<_> = connectors.iter().filter(|it| it.group == group.id && !it.revoked).collect();
+        if members.is_empty() {
+            report.bad(
+                &format!("connector group {} has no connector", group.name),
+                &format!(
+                    "postern connector token --group {:?}, then postern-connector join on its machine",
+                    group.name
+                ),
+            );
+        }
+        for connector in members {
+            let links = history.iter().rev().filter(|it| it.summary.contains(&connector.id)).fold(0i64, |links, it| {
+                match (it.summary.contains("\"unlinked\""), it.summary.contains("\"linked\"")) {
+                    (true, _) => links - 1,
+                    (false, true) => links + 1,
+                    (false, false) => links,
+                }
+            });
+            match links > 0 {
+                true => report.good(&format!("connector {} of {} has links", connector.name, group.name)),
+                false => report.bad(
+                    &format!("connector {} of {} has no link", connector.name, group.name),
+                    "is postern-connector running there, and may it reach the relay's port?",
+                ),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// DNS, port, certificate, clock, answer.
+async fn address(url: &str, authority: &str, report: &mut Report) {
+    let Ok(parsed) = Url::parse(url) else {
+        return report.bad(&format!("{url} is not an address"), "write https://HOST/");
+    };
+    let host = parsed.host_str().unwrap_or_default().to_owned();
+    let port = parsed.port_or_known_default().unwrap_or(443);
+    let dial = if host.ends_with(".localhost") { "127.0.0.1".to_owned() } else { host.clone() };
+    match lookup_host((dial.as_str(), port)).await.map(|mut it| it.next()) {
+        Ok(Some(found)) => report.good(&format!("{host} is {}", found.ip())),
+        Ok(None) | Err(_) => {
+            return report.bad(&format!("{host} does not resolve"), "add a DNS record that points to your relays");
+        }
+    }
+    match timeout(STEP_TIMEOUT, TcpStream::connect((dial.as_str(), port))).await {
+        Ok(Ok(_)) => report.good(&format!("port {port} is open")),
+        Ok(Err(_)) | Err(_) => {
+            return report.bad(
+                &format!("port {port} of {dial} is closed"),
+                "is the relay running, and does a firewall let you through?",
+            );
+        }
+    }
+    let web = match Web::trusting(authority) {
+        Ok(web) => web,
+        Err(error) => return report.bad(&format!("{error:#}"), "restore the authority in the credential file"),
+    };
+    let response = match web.get(url).await {
+        Ok(response) => response,
+        Err(error) => {
+            return report.bad(
+                &format!("{error:#}"),
+                "if something inspects TLS on the way, exempt it; else look at the relay's log",
+            );
+        }
+    };
+    report.good("the certificate is this installation's, and valid");
+    certificate_life(authority, report);
+    clock(&response, report);
+    let refusal = response.headers().get("postern-refusal").and_then(|it| it.to_str().ok());
+    match (response.status().as_u16(), refusal) {
+        (200..=399, _) | (401, _) => report.good(&format!("{url} answers {}", response.status())),
+        (status, Some(code)) => report.bad(
+            &format!("{url} is refused with {status} {code}"),
+            "see the refusal codes in the relay's operator page",
+        ),
+        (status, None) => report.bad(&format!("{url} answers {status}"), "the application itself says so; look there"),
+    }
+}
+
+fn certificate_life(authority: &str, report: &mut Report) {
+    let now_s = runtime::Clock::default().now_ms() / 1000;
+    let ders = runtime::tls::pem_certificates(authority.as_bytes()).unwrap_or_default();
+    for der in &ders {
+        if let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) {
+            let left = certificate.validity().not_after.timestamp() - now_s;
+            if left < CERTIFICATE_WARNING_S {
+                report.bad(&format!("the root certificate ends in {} days", left / 86400), "make a new one");
+            }
+        }
+    }
+}
+
+fn clock(response: &http::Response<bytes::Bytes>, report: &mut Report) {
+    let date = response.headers().get(http::header::DATE).and_then(|it| it.to_str().ok());
+    let theirs = date.and_then(|it| jiff::fmt::rfc2822::parse(it).ok()).map(|it| it.timestamp().as_second());
+    let ours = runtime::Clock::default().now_ms() / 1000;
+    match theirs.map(|theirs| theirs - ours) {
+        Some(skew) if skew.abs() > CLOCK_TOLERANCE_S => {
+            report.bad(&format!("clocks differ by {skew} s"), "synchronise both machines (NTP); tokens depend on it")
+        }
+        Some(_) => report.good("clocks agree"),
+        None => {}
+    }
+}

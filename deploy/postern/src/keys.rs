@@ -1,0 +1,128 @@
+//! The keys of an installation's roles, in folders: one a role, secrets 0600,
+//! and what everybody may know in `trust.json`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use proto::signed::{Signer, Verifier, key_id};
+use runtime::{
+    files::{private_folder, read_private, write_private, write_public},
+    sealing::{SealTo, SealingKey},
+};
+use serde::{Deserialize, Serialize};
+
+pub(crate) const ROLES: [&str; 4] = ["controller", "relay", "identity", "analytics"];
+
+/// What everybody may know, by role. Hexadecimal.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Trust {
+    /// Ed25519 keys that sign events and calls.
+    signing: BTreeMap<String, String>,
+    /// HPKE keys that secrets are sealed to.
+    sealing: BTreeMap<String, String>,
+}
+
+/// The keys of one role.
+pub(crate) struct RoleKeys {
+    pub signing: Vec<u8>,
+    pub sealing: Arc<SealingKey>,
+    pub trust: Trust,
+}
+
+/// Makes the keys of all roles, unless they are there. Returns the folder.
+pub(crate) fn ensure(folder: &Path) -> anyhow::Result<()> {
+    private_folder(folder)?;
+    if folder.join("controller/trust.json").exists() {
+        return Ok(());
+    }
+    let mut trust = Trust::default();
+    for role in ROLES {
+        let own = folder.join(role);
+        private_folder(&own)?;
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).context("making a signing key")?;
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).context("reading a signing key")?;
+        let sealing = SealingKey::generate();
+        trust.signing.insert(role.into(), hex(pair.public_key().as_ref()));
+        trust.sealing.insert(role.into(), hex(&sealing.public().0));
+        write_private(&own.join("sign.key"), pkcs8.as_ref())?;
+        write_private(&own.join("seal.key"), &sealing.to_bytes())?;
+        let user = nkeys::KeyPair::new_user();
+        write_private(&own.join("nats.nk"), user.seed().context("making a NATS key")?.as_bytes())?;
+        write_public(&own.join("nats.pub"), user.public_key().as_bytes())?;
+    }
+    for role in ROLES {
+        write_public(&folder.join(role).join("trust.json"), &serde_json::to_vec_pretty(&trust)?)?;
+    }
+    Ok(())
+}
+
+impl RoleKeys {
+    pub(crate) fn load(folder: &Path) -> anyhow::Result<Self> {
+        let read = |name: &str| {
+            let path: PathBuf = folder.join(name);
+            read_private(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        let path = folder.join("trust.json");
+        let trust = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let trust = serde_json::from_slice(&trust).with_context(|| format!("reading {}", path.display()))?;
+        let Some(sealing) = SealingKey::from_bytes(&read("seal.key")?) else {
+            bail!("{} is not a sealing key; restore it from a backup", folder.join("seal.key").display());
+        };
+        Ok(Self { signing: read("sign.key")?, sealing: Arc::new(sealing), trust })
+    }
+
+    pub(crate) fn signer(&self) -> anyhow::Result<Arc<Signer>> {
+        let pair = Ed25519KeyPair::from_pkcs8(&self.signing).ok().context("reading the signing key")?;
+        Ok(Arc::new(Signer::new(pair)))
+    }
+}
+
+impl Trust {
+    /// Only the controller writes what is true.
+    pub(crate) fn of_state(&self) -> anyhow::Result<Verifier> {
+        Ok(Verifier::trusting([self.signing_key("controller")?]))
+    }
+
+    /// Several roles write what happened.
+    pub(crate) fn of_activity(&self) -> anyhow::Result<Verifier> {
+        let keys = ["controller", "relay", "identity"].map(|role| self.signing_key(role));
+        Ok(Verifier::trusting(keys.into_iter().collect::<anyhow::Result<Vec<_>>>()?))
+    }
+
+    pub(crate) fn peers(&self) -> anyhow::Result<controller::Peers> {
+        let writer = self.signing_key("controller")?;
+        Ok(controller::Peers {
+            seal_to_relays: self.seal_to("relay")?,
+            seal_to_identity: self.seal_to("identity")?,
+            identity_key: self.signing_key("identity")?,
+            writers: BTreeMap::from([(key_id(&writer), writer)]),
+        })
+    }
+
+    fn signing_key(&self, role: &str) -> anyhow::Result<Vec<u8>> {
+        unhex(self.signing.get(role)).with_context(|| format!("trust.json has no signing key of {role}"))
+    }
+
+    fn seal_to(&self, role: &str) -> anyhow::Result<SealTo> {
+        let key = unhex(self.sealing.get(role)).with_context(|| format!("trust.json has no sealing key of {role}"))?;
+        Ok(SealTo(key))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: Option<&String>) -> Option<Vec<u8>> {
+    let text = text?;
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}

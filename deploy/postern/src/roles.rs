@@ -1,0 +1,317 @@
+//! Each role as a process of its own, over NATS (or one file, for a test).
+//! Settings come from a file, then the environment, then flags; secrets from files.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use eventlog::{EventLog, Journal, Projection, jetstream};
+use model::{TenantId, event::Stream};
+use runtime::{
+    Clock,
+    metrics::Metrics,
+    probes::{Probes, Readiness},
+    telemetry::{self, Telemetry},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+use crate::{client::pem, keys::RoleKeys};
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RoleArguments {
+    /// Settings file (TOML).
+    #[arg(long)]
+    pub settings: PathBuf,
+    /// One setting, as in the file: --set relay.listen=0.0.0.0:443
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// What every role has, and its own part under its name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    log: LogSettings,
+    /// Folder of this role's keys, from `postern keys`.
+    keys: PathBuf,
+    /// `/livez`, `/readyz`, `/metrics`.
+    admin_listen: Option<SocketAddr>,
+    #[serde(default)]
+    telemetry: telemetry::Settings,
+    controller: Option<controller::Settings>,
+    relay: Option<RelaySettings>,
+    identity: Option<IdentitySettings>,
+    analytics: Option<analytics::Settings>,
+}
+
+/// Where events are.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogSettings {
+    /// `nats://` or `tls://HOST:PORT`, several separated by commas.
+    url: String,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    certificate_key: Option<PathBuf>,
+    /// A file with one nkey seed; by default `nats.nk` of the keys folder if it is there.
+    nkey: Option<PathBuf>,
+    replicas: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RelaySettings {
+    listen: SocketAddr,
+    threads: usize,
+    controllers: Vec<String>,
+    drain_grace_s: u64,
+    connections_max: usize,
+    connections_per_source_max: usize,
+    /// Signed events of the last snapshot, for a start without the log.
+    mirror: Option<PathBuf>,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        let it = relay::Settings::default();
+        Self {
+            listen: it.listen,
+            threads: it.threads,
+            controllers: it.controllers,
+            drain_grace_s: it.drain_grace_s,
+            connections_max: it.connections_max,
+            connections_per_source_max: it.connections_per_source_max,
+            mirror: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct IdentitySettings {
+    socket: PathBuf,
+    controllers: Vec<String>,
+    /// Where the connector beside it keeps its certificate.
+    connector_state: PathBuf,
+    /// A token for the group `Postern`, for the first start.
+    join_token_file: Option<PathBuf>,
+}
+
+/// A process that has begun.
+struct Process {
+    settings: Settings,
+    keys: RoleKeys,
+    log: EventLog,
+    clock: Clock,
+    metrics: Metrics,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    checks: Vec<runtime::probes::Check>,
+    _telemetry: Telemetry,
+}
+
+impl Process {
+    async fn begin(role: &'static str, arguments: &RoleArguments) -> anyhow::Result<Self> {
+        let settings: Settings = load(arguments)?;
+        let telemetry = telemetry::start(role, &settings.telemetry)?;
+        let keys = RoleKeys::load(&settings.keys)?;
+        let log = connect(&settings, role == "controller").await?;
+        Ok(Self {
+            settings,
+            keys,
+            log,
+            clock: Clock::default(),
+            metrics: Metrics::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            checks: vec![],
+            _telemetry: telemetry,
+        })
+    }
+
+    async fn projection(&mut self, streams: &[Stream], mirror: Option<&Path>) -> anyhow::Result<Projection> {
+        let trust = self.keys.trust.of_state()?;
+        let projection =
+            Projection::start(self.log.clone(), streams, trust, mirror).await.context("reading the event log")?;
+        let watched = projection.clone();
+        self.checks.push(Arc::new(move || snapshot_readiness(&watched)));
+        Ok(projection)
+    }
+
+    fn journal(&self) -> anyhow::Result<Journal> {
+        Ok(Journal::new(self.log.clone(), self.keys.signer()?))
+    }
+
+    /// Opens the admin listener and waits for signals.
+    async fn attend(&mut self) -> anyhow::Result<()> {
+        if let Some(address) = self.settings.admin_listen {
+            let listener = Probes::bind(address).await.with_context(|| format!("listening on {address}"))?;
+            let probes = Probes { checks: std::mem::take(&mut self.checks), metrics: self.metrics.clone() };
+            self.tasks.spawn(probes.serve(listener, self.stop.clone()));
+        }
+        let signals = TaskTracker::new();
+        signals.spawn(runtime::shutdown::on_signal(self.stop.clone()));
+        Ok(())
+    }
+}
+
+fn load<T: DeserializeOwned>(arguments: &RoleArguments) -> anyhow::Result<T> {
+    let flag = |text: &String| {
+        let (name, value) = text.split_once('=').with_context(|| format!("--set {text}: write NAME=VALUE"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    let flags = arguments.set.iter().map(flag).collect::<anyhow::Result<Vec<_>>>()?;
+    let path = arguments.settings.display();
+    runtime::settings::load(Some(&arguments.settings), "POSTERN", std::env::vars(), flags)
+        .with_context(|| format!("reading settings from {path}"))
+}
+
+async fn connect(settings: &Settings, create: bool) -> anyhow::Result<EventLog> {
+    let log = &settings.log;
+    let own = settings.keys.join("nats.nk");
+    let nkey = log.nkey.clone().or_else(|| own.exists().then_some(own));
+    let options = jetstream::Settings {
+        url: log.url.clone(),
+        ca: log.ca.clone(),
+        certificate: log.certificate.clone().zip(log.certificate_key.clone()),
+        nkey,
+        replicas: log.replicas,
+        create,
+    };
+    EventLog::connect(&options).await.with_context(|| format!("connecting to {}", log.url))
+}
+
+fn snapshot_readiness(projection: &Projection) -> Readiness {
+    let view = projection.view();
+    let detail = match &view.quarantine {
+        Some(why) => format!("at {}, {} s old, stopped at {why}", view.snapshot.config, view.age().as_secs()),
+        None => format!("at {}, {} s old", view.snapshot.config, view.age().as_secs()),
+    };
+    Readiness { part: "snapshot", ready: view.snapshot.config > 0 && view.quarantine.is_none(), detail }
+}
+
+pub(crate) async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
+    let mut process = Process::begin("controller", &arguments).await?;
+    let projection = process.projection(&Stream::STATE, None).await?;
+    let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
+    let surroundings = controller::Surroundings {
+        projection,
+        journal: process.journal()?,
+        sealing: process.keys.sealing.clone(),
+        peers: process.keys.trust.peers()?,
+        clock: process.clock,
+    };
+    let origin = process.settings.identity.as_ref().map(|it| format!("unix:{}", it.socket.display()));
+    let origin =
+        origin.context("the settings have no [identity] socket: where identity listens, for the login page")?;
+    let controller = controller::server::start(settings, surroundings.clone(), &origin).await?;
+    let tenant = TenantId::default_tenant();
+    let owner = controller::bootstrap::ensure_owner(&controller.writer, &surroundings, &tenant).await?;
+    if let Some(owner) = owner {
+        let path = process.settings.keys.join("first-owner.txt");
+        let text = format!("username {}\npassword {}\n", owner.username, owner.password);
+        runtime::files::write_private(&path, text.as_bytes())?;
+        info!(file = %path.display(), "the first owner's password is in this file; read it and delete it");
+    }
+    write_owner_credential(&process, &controller)?;
+    process.attend().await?;
+    controller.run(process.stop.clone()).await;
+    end(process).await
+}
+
+/// For the command line on the same machine.
+fn write_owner_credential(process: &Process, controller: &controller::server::Controller) -> anyhow::Result<()> {
+    let tenant = TenantId::default_tenant();
+    let Some(owner) = controller::bootstrap::first_owner(&controller.writer, &tenant) else { return Ok(()) };
+    let issued = controller.authority.owner(&tenant, owner, controller.writer.now())?;
+    let credential = crate::client::Credential {
+        controller: format!("https://{}", controller.address),
+        authority: pem("CERTIFICATE", controller.authority.certificate()),
+        certificate: Some(issued.chain.iter().map(|der| pem("CERTIFICATE", der)).collect()),
+        key: Some(pem("PRIVATE KEY", &issued.key)),
+        token: None,
+    };
+    credential.save(&process.settings.keys.join("owner.json"))
+}
+
+pub(crate) async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
+    let mut process = Process::begin("relay", &arguments).await?;
+    let it = process.settings.relay.clone().context("the settings have no [relay]")?;
+    let projection = process.projection(&[Stream::Config, Stream::Risk], it.mirror.as_deref()).await?;
+    let settings = relay::Settings {
+        listen: it.listen,
+        threads: it.threads,
+        controllers: it.controllers,
+        drain_grace_s: it.drain_grace_s,
+        connections_max: it.connections_max,
+        connections_per_source_max: it.connections_per_source_max,
+    };
+    let running = relay::start(
+        settings,
+        relay::Surroundings {
+            projection,
+            journal: process.journal()?,
+            sealing: process.keys.sealing.clone(),
+            clock: process.clock,
+            metrics: process.metrics.clone(),
+            stop: process.stop.clone(),
+        },
+    )?;
+    let watched = running.relay.clone();
+    process.checks.push(Arc::new(move || watched.readiness()));
+    process.attend().await?;
+    running.run().await;
+    end(process).await
+}
+
+pub(crate) async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
+    let mut process = Process::begin("identity", &arguments).await?;
+    let it = process.settings.identity.clone().context("the settings have no [identity]")?;
+    let projection = process.projection(&Stream::STATE, None).await?;
+    let settings = identity::Settings { socket: it.socket, controllers: it.controllers };
+    let listener = identity::listen(&settings)?;
+    let surroundings = identity::Surroundings {
+        projection,
+        journal: process.journal()?,
+        sealing: process.keys.sealing.clone(),
+        signing: process.keys.signing.clone(),
+        clock: process.clock,
+    };
+    let connector_settings = connector::Settings { state: it.connector_state.clone(), ..Default::default() };
+    if connector::enrol::Identity::load(&it.connector_state).is_err() {
+        let Some(path) = it.join_token_file else {
+            bail!("identity has not joined yet: give identity.join_token_file, with a token for the group Postern");
+        };
+        let token = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        connector::enrol::join(&token, "identity", &it.connector_state, &Default::default())
+            .await
+            .context("joining")?;
+    }
+    let connector = connector::Connector::prepare(&connector_settings)?;
+    process.checks.push(Arc::new(connector.readiness()));
+    process.attend().await?;
+    let serving = identity::serve(settings, surroundings, listener, process.stop.clone());
+    tokio::join!(serving, connector.run(process.stop.clone()));
+    end(process).await
+}
+
+pub(crate) async fn analytics(arguments: RoleArguments) -> anyhow::Result<()> {
+    let mut process = Process::begin("analytics", &arguments).await?;
+    let settings = process.settings.analytics.clone().context("the settings have no [analytics]")?;
+    let trust = process.keys.trust.of_activity()?;
+    process.attend().await?;
+    analytics::run(settings, process.log.clone(), trust, process.stop.clone()).await?;
+    end(process).await
+}
+
+async fn end(process: Process) -> anyhow::Result<()> {
+    process.stop.cancel();
+    process.tasks.close();
+    process.tasks.wait().await;
+    Ok(())
+}

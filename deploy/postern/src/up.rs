@@ -1,0 +1,310 @@
+//! `postern up`: every role in one process over the embedded log, with a demo
+//! application behind a real connector. Nothing is a shortcut: the connectors
+//! join with tokens and dial the relay as any other would.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use controller::{
+    authority::Authority,
+    bootstrap::{self, DEFAULT_GROUP, FirstOwner, SYSTEM_GROUP},
+    server::Controller,
+    writer::{Wish, Writer},
+};
+use eventlog::{EventLog, Journal, Projection};
+use model::{
+    App, AppId, Command, ExternalUrl, Origin, Principal, TenantId,
+    app::{Claim, HeaderName, IdentityHeader, Name},
+    event::Stream,
+};
+use runtime::{
+    Clock,
+    clock::fresh_id,
+    files::{private_folder, write_private, write_public},
+    metrics::Metrics,
+    probes::Probes,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+use crate::{
+    client::{Credential, pem},
+    demo, join,
+    keys::{self, RoleKeys},
+    output::say,
+};
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct UpArguments {
+    /// Folder for everything that is kept (mode 0700).
+    #[arg(long, default_value = "./postern-data")]
+    pub data: PathBuf,
+    /// Where users and connectors come in.
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    pub listen: SocketAddr,
+    /// Hosts are published under this domain.
+    #[arg(long, default_value = "postern.localhost")]
+    pub domain: String,
+    /// The admin API.
+    #[arg(long, default_value = "127.0.0.1:8444")]
+    pub admin_api: SocketAddr,
+    /// Liveness, readiness and metrics.
+    #[arg(long, default_value = "127.0.0.1:8445")]
+    pub admin_listen: SocketAddr,
+    /// No demo application.
+    #[arg(long)]
+    pub no_demo: bool,
+}
+
+/// Everything that runs, for whoever starts it: the binary, or a test.
+pub(crate) struct Up {
+    pub relay: SocketAddr,
+    pub admin: SocketAddr,
+    pub first_owner: Option<FirstOwner>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// The relay's part of a stop is the longest; everybody else waits for it.
+struct Stops {
+    /// The relay drains.
+    first: CancellationToken,
+    /// Nothing is open any more.
+    last: CancellationToken,
+}
+
+pub(crate) async fn run(arguments: UpArguments) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let up = start(&arguments, stop.clone()).await?;
+    greet(&arguments, &up);
+    // Not among what is waited for: it stays for a second signal.
+    let signals = TaskTracker::new();
+    signals.spawn(async move {
+        if let Err(error) = runtime::shutdown::on_signal(stop).await {
+            tracing::error!(%error, "signals cannot be received");
+        }
+    });
+    up.wait().await;
+    Ok(())
+}
+
+impl Up {
+    pub(crate) async fn wait(self) {
+        self.stop.cancelled().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+pub(crate) async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::Result<Up> {
+    let data = prepare_folder(&arguments.data)?;
+    keys::ensure(&data.join("keys"))?;
+    let role = |name: &str| RoleKeys::load(&data.join("keys").join(name));
+    let (controller_keys, relay_keys, identity_keys) = (role("controller")?, role("relay")?, role("identity")?);
+    let log = EventLog::open(&data.join("log.db")).context("opening the event log")?;
+    let trust = controller_keys.trust.of_state()?;
+    let projection =
+        Projection::start(log.clone(), &Stream::STATE, trust, None).await.context("reading the event log")?;
+    let clock = Clock::default();
+    let tasks = TaskTracker::new();
+    let stops = Stops { first: stop.clone(), last: CancellationToken::new() };
+
+    let settings = controller::Settings {
+        listen: arguments.admin_api,
+        domain: arguments.domain.clone(),
+        relay_addresses: vec![arguments.listen.to_string()],
+        public_port: arguments.listen.port(),
+    };
+    let surroundings = controller::Surroundings {
+        projection: projection.clone(),
+        journal: Journal::new(log.clone(), controller_keys.signer()?),
+        sealing: controller_keys.sealing.clone(),
+        peers: controller_keys.trust.peers()?,
+        clock,
+    };
+    let identity_socket = data.join("identity.sock");
+    let origin = format!("unix:{}", identity_socket.display());
+    let mut relay_settings = relay::Settings { listen: arguments.listen, ..Default::default() };
+    // The relay's port may be chosen by the system, and tokens must name it.
+    let reserved = reserve(arguments.listen)?;
+    relay_settings.listen = reserved;
+    let settings =
+        controller::Settings { relay_addresses: vec![reserved.to_string()], public_port: reserved.port(), ..settings };
+    let controller = controller::server::start(settings, surroundings.clone(), &origin).await?;
+    let (writer, authority, admin_api) = (controller.writer.clone(), controller.authority.clone(), controller.address);
+    let tenant = TenantId::default_tenant();
+    let first_owner = bootstrap::ensure_owner(&writer, &surroundings, &tenant).await?;
+    relay_settings.controllers = vec![format!("https://{admin_api}")];
+    run_controller(controller, &tasks, &stops);
+
+    let metrics = Metrics::default();
+    let relay = relay::start(
+        relay_settings,
+        relay::Surroundings {
+            projection: projection.clone(),
+            journal: Journal::new(log.clone(), relay_keys.signer()?),
+            sealing: relay_keys.sealing.clone(),
+            clock,
+            metrics: metrics.clone(),
+            stop: stops.first.clone(),
+        },
+    )?;
+    let relay_address = relay.address;
+    let relay_handle = relay.relay.clone();
+    let last = stops.last.clone();
+    tasks.spawn(async move {
+        relay.run().await;
+        last.cancel();
+    });
+
+    let identity_settings =
+        identity::Settings { socket: identity_socket, controllers: vec![format!("https://{admin_api}")] };
+    let listener = identity::listen(&identity_settings)?;
+    let identity_surroundings = identity::Surroundings {
+        projection: projection.clone(),
+        journal: Journal::new(log.clone(), identity_keys.signer()?),
+        sealing: identity_keys.sealing.clone(),
+        signing: identity_keys.signing.clone(),
+        clock,
+    };
+    tasks.spawn(identity::serve(identity_settings, identity_surroundings, listener, stops.last.clone()));
+    let analytics_settings =
+        analytics::Settings { file: data.join("activity.ocsf.jsonl"), cursor: data.join("activity.cursor") };
+    let activity_trust = controller_keys.trust.of_activity()?;
+    let (follow_log, last) = (log.clone(), stops.last.clone());
+    tasks.spawn(async move {
+        if let Err(error) = analytics::run(analytics_settings, follow_log, activity_trust, last).await {
+            tracing::error!(error = %runtime::telemetry::chain(&error), "analytics ended");
+        }
+    });
+
+    let mut probes = Probes { metrics, ..Default::default() };
+    probes.checks.push(Arc::new(move || relay_handle.readiness()));
+    let credential = owner_credential(&writer, &authority, admin_api)?;
+    write_private(&data.join("owner.json"), &serde_json::to_vec_pretty(&credential)?)?;
+    write_public(&data.join("authority.pem"), pem("CERTIFICATE", authority.certificate()).as_bytes())?;
+    for (group, name) in [(SYSTEM_GROUP, "identity"), (DEFAULT_GROUP, "local")] {
+        let connector =
+            join::ensure(&credential, group, name, &data.join("connectors").join(name), relay_address).await?;
+        probes.checks.push(Arc::new(connector.readiness()));
+        tasks.spawn(connector.run(stops.last.clone()));
+    }
+    if !arguments.no_demo {
+        let socket = data.join("demo.sock");
+        tasks.spawn(demo::serve(demo::listen(&socket)?, stops.last.clone()));
+        publish_demo(&writer, &tenant, &socket).await?;
+    }
+    let listener = Probes::bind(arguments.admin_listen).await;
+    let listener = listener.with_context(|| format!("listening on {}", arguments.admin_listen))?;
+    let admin = listener.local_addr()?;
+    wait_until_ready(&probes).await?;
+    tasks.spawn(probes.serve(listener, stops.last.clone()));
+    Ok(Up { relay: relay_address, admin, first_owner, stop: stops.last, tasks })
+}
+
+fn run_controller(controller: Controller, tasks: &TaskTracker, stops: &Stops) {
+    tasks.spawn(controller.run(stops.last.clone()));
+}
+
+/// The address with a port the system chose, if it was to choose one.
+fn reserve(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("listening on {address}; is another Postern running? choose another with --listen"))?;
+    Ok(listener.local_addr()?)
+}
+
+fn prepare_folder(path: &Path) -> anyhow::Result<PathBuf> {
+    private_folder(path).context("preparing the data folder")?;
+    let path = path.canonicalize()?;
+    private_folder(&path.join("connectors"))?;
+    const SOCKET_PATH_BYTES_MAX: usize = 100;
+    if path.join("identity.sock").as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        bail!("{} is too long a path for sockets in it; choose a shorter one with --data", path.display());
+    }
+    Ok(path)
+}
+
+fn owner_credential(writer: &Writer, authority: &Authority, admin_api: SocketAddr) -> anyhow::Result<Credential> {
+    let tenant = TenantId::default_tenant();
+    let owner = bootstrap::first_owner(writer, &tenant).context("there is no active owner")?;
+    let issued = authority.owner(&tenant, owner, writer.now())?;
+    Ok(Credential {
+        controller: format!("https://{admin_api}"),
+        authority: pem("CERTIFICATE", authority.certificate()),
+        certificate: Some(issued.chain.iter().map(|der| pem("CERTIFICATE", der)).collect()),
+        key: Some(pem("PRIVATE KEY", &issued.key)),
+        token: None,
+    })
+}
+
+async fn publish_demo(writer: &Writer, tenant_id: &TenantId, socket: &Path) -> anyhow::Result<()> {
+    let snapshot = writer.snapshot();
+    let tenant = snapshot.tenant(tenant_id).context("the tenant is missing")?;
+    let url = ExternalUrl::parse(&format!("https://demo.{}/", tenant.domain))?;
+    let origin = Origin::parse(&format!("unix:{}", socket.display()))?;
+    let known = tenant.apps.values().find(|it| it.app.external == url);
+    let group = tenant.groups.values().find(|it| it.name.as_str() == DEFAULT_GROUP).context("no connector group")?;
+    let header = IdentityHeader { name: HeaderName::parse("X-Remote-User")?, claim: Claim::Username };
+    let app = App {
+        id: known.map_or_else(|| AppId(fresh_id()), |it| it.app.id),
+        name: Name::parse("Demo")?,
+        external: url,
+        identity_headers: vec![header],
+        assertion: true,
+        ..bootstrap::plain_app(origin.clone(), group.id)
+    };
+    let wish = Wish::of_system(tenant_id, "demo");
+    match known {
+        None => {
+            let assign = Command::Assign { app: app.id, principal: Principal::Everyone };
+            writer.execute(&wish, vec![Command::PublishApp(Box::new(app)), assign]).await?;
+        }
+        Some(before) if before.app.origin != origin => {
+            let moved = App { origin, ..before.app.clone() };
+            writer.execute(&wish, vec![Command::ChangeApp(Box::new(moved))]).await?;
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
+async fn wait_until_ready(probes: &Probes) -> anyhow::Result<()> {
+    const READY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+    let ready = async {
+        while !probes.checks.iter().all(|check| check().ready) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(READY_TIMEOUT, ready).await;
+    let states = || probes.checks.iter().map(|check| format!("{:?}", check())).collect::<Vec<_>>().join(", ");
+    waited.with_context(|| format!("not ready in time: {}", states()))
+}
+
+fn greet(arguments: &UpArguments, up: &Up) {
+    let port = match up.relay.port() {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let domain = &arguments.domain;
+    let data = arguments.data.display();
+    say("\nPostern is ready.\n");
+    say(&format!("  My applications   https://apps.{domain}{port}/"));
+    if !arguments.no_demo {
+        say(&format!("  Demo application  https://demo.{domain}{port}/"));
+    }
+    say(&format!("  Health            http://{}/readyz\n", up.admin));
+    if let Some(owner) = &up.first_owner {
+        say("Your owner account, shown this once (only a sealed hash is kept):\n");
+        say(&format!("  username  {}\n  password  {}\n", owner.username, owner.password));
+    }
+    say(&format!(
+        "Browsers will warn until they trust this installation's own root certificate, {data}/authority.pem."
+    ));
+    say(&format!("It can vouch for *.{domain} only. To trust it, import it in the browser's certificate settings.\n"));
+    say("Publish something of yours:\n\n  postern publish http://127.0.0.1:3000 --name wiki\n");
+    info!(relay = %up.relay, "ready");
+}

@@ -1,0 +1,80 @@
+//! A small HTTPS client for our own relays, for `login` and `doctor`.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+pub(crate) struct Web {
+    tls: Arc<ClientConfig>,
+}
+
+impl Web {
+    /// Trusts exactly the roots of a PEM text.
+    pub(crate) fn trusting(pem: &str) -> anyhow::Result<Self> {
+        let ders = runtime::tls::pem_certificates(pem.as_bytes()).context("reading the root certificate")?;
+        let roots = runtime::tls::roots(ders.iter().map(|it| it.as_ref()))?;
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { tls: Arc::new(config) })
+    }
+
+    pub(crate) async fn get(&self, url: &str) -> anyhow::Result<Response<Bytes>> {
+        self.send(Method::GET, url, None).await
+    }
+
+    /// A form; the answer's JSON and whether it is a success.
+    pub(crate) async fn post(&self, url: &str, form: String) -> anyhow::Result<(bool, serde_json::Value)> {
+        let response = self.send(Method::POST, url, Some(form)).await?;
+        let json = serde_json::from_slice(response.body()).context("reading an answer of identity")?;
+        Ok((response.status().is_success(), json))
+    }
+
+    async fn send(&self, method: Method, url: &str, form: Option<String>) -> anyhow::Result<Response<Bytes>> {
+        let url = Url::parse(url).with_context(|| format!("reading the address {url}"))?;
+        timeout(TIMEOUT, self.send_soon(method, &url, form)).await.with_context(|| format!("waiting for {url}"))?
+    }
+
+    async fn send_soon(&self, method: Method, url: &Url, form: Option<String>) -> anyhow::Result<Response<Bytes>> {
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            bail!("{url} has no host");
+        };
+        // Names under `localhost` are this machine, whatever the resolver says.
+        let dial = if host.ends_with(".localhost") { "127.0.0.1" } else { host };
+        let tcp = TcpStream::connect((dial, port)).await.with_context(|| format!("reaching {dial}:{port}"))?;
+        let name = ServerName::try_from(host.to_owned())?;
+        let tls = TlsConnector::from(self.tls.clone()).connect(name, tcp).await;
+        let tls = tls.with_context(|| format!("speaking TLS with {host}"))?;
+        let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let authority = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
+        let mut request = Request::builder().method(method).uri(target).header(header::HOST, authority);
+        if form.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let request = request.body(Full::new(Bytes::from(form.unwrap_or_default())))?;
+        let exchange = async {
+            let response = requests.send_request(request).await?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| anyhow::anyhow!("reading an answer: {error}"))?.to_bytes();
+            Ok::<_, anyhow::Error>(Response::from_parts(parts, body))
+        };
+        tokio::select! {
+            answered = exchange => answered,
+            ended = connection => {
+                ended?;
+                bail!("{host} closed the connection")
+            }
+        }
+    }
+}
