@@ -35,6 +35,9 @@ use crate::{
     origins::Origins,
 };
 
+/// What an origin did not read of a request it has answered.
+const UNREAD_BYTES_MAX: usize = 256 * 1024;
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Read from an upgraded origin at a time.
 const UPGRADED_READ_BYTES: usize = 16 * 1024;
 
@@ -49,7 +52,7 @@ impl Worker {
     /// Serves one exchange; gives the stream back when it may be used again.
     pub async fn serve(&self, accepted: Accepted) -> Option<Whole> {
         let (back, returned) = oneshot::channel();
-        let (head, download, mut upload) = accepted.open(move |whole| {
+        let (head, download, mut upload, home) = accepted.open(move |whole| {
             // The stream is dropped when nobody waits for it any more.
             let _gone = back.send(whole);
         });
@@ -57,6 +60,8 @@ impl Worker {
         self.answer(head, download, &mut upload).instrument(span).await;
         // An upload that is not home is cut here, which drops the stream.
         drop(upload);
+        let _late = timeout(UNREAD_TIMEOUT, home.drain(UNREAD_BYTES_MAX)).await;
+        drop(home);
         returned.await.ok()
     }
 
@@ -157,6 +162,9 @@ async fn pass_on(
             }
             Ok(data) => {
                 upload.respond(head, false)?;
+                if body.is_end_stream() {
+                    return Ok(upload.send_last(data).await?);
+                }
                 upload.send(data).await?;
             }
             Err(frame) => {
@@ -174,6 +182,7 @@ async fn pass_on(
     loop {
         match timeout(idle_timeout, body.frame()).await.map_err(|_| Cut::Idle)? {
             Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if body.is_end_stream() => return Ok(upload.send_last(data).await?),
                 Ok(data) => upload.send(data).await?,
                 Err(frame) => return trailers(frame, upload),
             },

@@ -52,8 +52,8 @@ impl SsoSession {
     }
 }
 
-pub(crate) const SSO_COOKIE: &str = "__Host-postern-sso";
-pub(crate) const BROWSER_COOKIE: &str = "__Host-postern-login";
+pub(crate) const SSO_COOKIE: &str = "__Host-sso";
+pub(crate) const BROWSER_COOKIE: &str = "__Host-signin";
 
 /// One cookie by name; two of the same name are none.
 pub(crate) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -113,6 +113,8 @@ pub(crate) struct Pump {
     body: Incoming,
     upload: Upload,
     pending: Bytes,
+    /// Nothing comes after `pending`.
+    last: bool,
     stall: Pin<Box<Sleep>>,
     pub sent: u64,
 }
@@ -120,7 +122,7 @@ pub(crate) struct Pump {
 impl Pump {
     pub(crate) fn new(body: Incoming, upload: Upload) -> Self {
         let stall = Box::pin(sleep(BODY_STALL_TIMEOUT));
-        Self { body, upload, pending: Bytes::new(), stall, sent: 0 }
+        Self { body, upload, pending: Bytes::new(), last: false, stall, sent: 0 }
     }
 }
 
@@ -130,8 +132,11 @@ impl Future for Pump {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            if !this.pending.is_empty() {
-                ready!(this.upload.poll_send(context, &mut this.pending))?;
+            if this.last || !this.pending.is_empty() {
+                ready!(this.upload.poll_send(context, &mut this.pending, this.last))?;
+                if this.last {
+                    return Poll::Ready(Ok(()));
+                }
             }
             match Pin::new(&mut this.body).poll_frame(context) {
                 Poll::Ready(Some(frame)) => {
@@ -140,12 +145,10 @@ impl Future for Pump {
                     if let Ok(data) = frame?.into_data() {
                         this.sent += data.len() as u64;
                         this.pending = data;
+                        this.last = this.body.is_end_stream();
                     }
                 }
-                Poll::Ready(None) => {
-                    this.upload.finish()?;
-                    return Poll::Ready(Ok(()));
-                }
+                Poll::Ready(None) => this.last = true,
                 Poll::Pending => {
                     ready!(this.stall.as_mut().poll(context));
                     return Poll::Ready(Err(PumpError::Stalled));

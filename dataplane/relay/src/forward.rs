@@ -17,6 +17,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use model::{AppId, ConnectorGroupId, TenantId, policy::Authorized};
 use proto::v1::{RequestHead, ResponseHead};
+use runtime::telemetry::chain;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     time::timeout,
@@ -93,7 +94,11 @@ impl Forward<'_> {
                 routed.relay.tasks.spawn(pipe.run(upgrade));
             }
             (StatusCode::SWITCHING_PROTOCOLS, _, _) => return Err(Refusal::OriginBadResponse),
-            (_, _, _) => {
+            (_, raw, _) => {
+                // Not switched: nothing the user sends belongs to this exchange.
+                if let Some(mut raw) = raw {
+                    raw.finish().map_err(|_| Refusal::LinkLost)?;
+                }
                 let (download, upload) = (answered.download, answered.upload);
                 let forwarded = Forwarded { download, upload, place, record };
                 *response.body_mut() = Body::Forwarded(Box::new(forwarded));
@@ -153,7 +158,10 @@ impl Forward<'_> {
                         match sent {
                             Ok(()) => pump = None,
                             // The application may have answered without reading on.
-                            Err(PumpError::Tunnel(_)) => pump = None,
+                            Err(PumpError::Tunnel(error)) => {
+                                debug!(error = %chain(&error), "the upload ends early");
+                                pump = None;
+                            }
                             Err(PumpError::Stalled) => return Err(Refusal::SlowBody),
                             Err(PumpError::User(_)) => return Err(Refusal::BadRequest("a body that broke off")),
                         }
@@ -168,7 +176,7 @@ impl Forward<'_> {
                 Err(Refusal::from_reset(code))
             }
             Err(error) => {
-                debug!(%error, "the link broke under a request");
+                debug!(error = %chain(&error), "the link broke under a request");
                 Err(Refusal::LinkLost)
             }
         }

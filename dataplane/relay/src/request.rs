@@ -363,7 +363,9 @@ impl Routed<'_> {
         let forward = Forward { routed: self, authorized, fields, request_id, traceparent };
         let has_body = !body.is_end_stream();
         let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
-        headers::back(response.headers_mut(), self.app(), &self.canonical.authority);
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            headers::back(response.headers_mut(), self.app(), &self.canonical.authority);
+        }
         if let Some(fresh) = entry.renewed
             && let Some(cookie) = signin::renewed_cookie(self.app().id, &fresh.token)
         {

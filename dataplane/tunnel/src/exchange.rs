@@ -3,7 +3,8 @@
 //!
 //! Each direction is a half. A half that ends cleanly comes back to its
 //! [`Home`]; when both are back, the stream is whole and goes on. A half that
-//! is dropped in any other state takes the stream with it.
+//! is dropped in any other state takes the stream with it, unless what it left
+//! unread is drained first.
 
 use std::{
     fmt,
@@ -44,6 +45,8 @@ struct Halves {
     exchange_id: u64,
     sender: Option<FrameSender>,
     receiver: Option<FrameReceiver>,
+    /// A receiving half whose reader stopped early.
+    unread: Option<FrameReceiver>,
     welcome: Option<Welcome>,
 }
 
@@ -57,7 +60,7 @@ impl Home {
     /// `welcome` gets the stream when both halves are back.
     pub fn new(exchange_id: u64, welcome: impl FnOnce(Whole) + Send + 'static) -> Self {
         let welcome: Welcome = Box::new(welcome);
-        let halves = Halves { exchange_id, sender: None, receiver: None, welcome: Some(welcome) };
+        let halves = Halves { exchange_id, sender: None, receiver: None, unread: None, welcome: Some(welcome) };
         Self { state: Arc::new(Mutex::new(halves)) }
     }
 
@@ -68,6 +71,30 @@ impl Home {
     fn received(&self, receiver: FrameReceiver) {
         if receiver.is_clean() {
             self.put(|halves| halves.receiver = Some(receiver));
+        }
+    }
+
+    /// Reads what nobody wanted any more, so that a finished answer is not cut
+    /// by resetting the stream under it. Gives up, and with it the stream, after
+    /// so many bytes.
+    pub async fn drain(&self, bytes_max: usize) {
+        let (unread, id) = {
+            let mut halves = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (halves.unread.take(), halves.exchange_id)
+        };
+        let Some(mut receiver) = unread else { return };
+        let mut read = 0;
+        while read <= bytes_max {
+            match receiver.next().await {
+                Some(Ok(Item::Data { exchange_id, bytes, fin })) if exchange_id == id => {
+                    read += bytes.len();
+                    if fin {
+                        return self.received(receiver);
+                    }
+                }
+                Some(Ok(Item::Head(frame))) if frame.exchange_id == id && frame.fin => return self.received(receiver),
+                Some(Ok(_) | Err(_)) | None => return,
+            }
         }
     }
 
@@ -159,17 +186,30 @@ impl Upload {
         self.sender.is_none()
     }
 
-    pub fn poll_send(&mut self, context: &mut Context<'_>, payload: &mut Bytes) -> Poll<Result<(), TunnelError>> {
-        let id = self.id;
-        match &mut self.sender {
-            Some(sender) => sender.poll_send(context, id, payload),
-            None => Poll::Ready(Err(TunnelError::Ended)),
+    /// Sends a payload; with `last` it ends this direction of the exchange.
+    pub fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        payload: &mut Bytes,
+        last: bool,
+    ) -> Poll<Result<(), TunnelError>> {
+        if last && payload.is_empty() {
+            return Poll::Ready(self.finish());
         }
+        let id = self.id;
+        ready!(self.sender()?.poll_send(context, id, payload, last))?;
+        if last {
+            self.come_home();
+        }
+        Poll::Ready(Ok(()))
     }
 
-    pub async fn send(&mut self, payload: Bytes) -> Result<(), TunnelError> {
-        let id = self.id;
-        self.sender()?.send(id, payload).await
+    pub async fn send(&mut self, mut payload: Bytes) -> Result<(), TunnelError> {
+        std::future::poll_fn(|context| self.poll_send(context, &mut payload, false)).await
+    }
+
+    pub async fn send_last(&mut self, mut payload: Bytes) -> Result<(), TunnelError> {
+        std::future::poll_fn(|context| self.poll_send(context, &mut payload, true)).await
     }
 
     pub fn respond(&mut self, head: ResponseHead, fin: bool) -> Result<(), TunnelError> {
@@ -305,6 +345,14 @@ impl Download {
     }
 }
 
+impl Drop for Download {
+    fn drop(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            self.home.put(|halves| halves.unread = Some(receiver));
+        }
+    }
+}
+
 impl Body for Download {
     type Data = Bytes;
     type Error = TunnelError;
@@ -365,9 +413,9 @@ impl Accepted {
         !self.fin
     }
 
-    pub fn open(self, welcome: impl FnOnce(Whole) + Send + 'static) -> (RequestHead, Download, Upload) {
+    pub fn open(self, welcome: impl FnOnce(Whole) + Send + 'static) -> (RequestHead, Download, Upload, Home) {
         let home = Home::new(self.id, welcome);
         let download = Download::new(self.id, self.receiver, home.clone(), self.fin);
-        (self.head, download, Upload::new(self.id, self.sender, home))
+        (self.head, download, Upload::new(self.id, self.sender, home.clone()), home)
     }
 }

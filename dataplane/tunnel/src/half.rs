@@ -41,12 +41,14 @@ impl FrameSender {
         Ok(self.stream.send_data(Chunk::head_and_data(head, body, fin), false)?)
     }
 
-    /// Waits until the peer has room, then sends as much as fits; returns the rest.
+    /// Waits until the peer has room and sends all of a payload, in pieces. `fin`
+    /// goes out with its last byte: a reader that counts may stop right there.
     pub fn poll_send(
         &mut self,
         context: &mut Context<'_>,
         exchange_id: u64,
         payload: &mut Bytes,
+        fin: bool,
     ) -> Poll<Result<(), TunnelError>> {
         while !payload.is_empty() {
             let wanted = payload.len().min(DATA_BYTES_MAX) + DATA_PREFIX_MAX;
@@ -60,13 +62,14 @@ impl FrameSender {
             }
             let room = self.stream.capacity().min(wanted) - DATA_PREFIX_MAX.min(self.stream.capacity());
             let piece = payload.split_to(room.min(payload.len()));
-            self.stream.send_data(Chunk::data(exchange_id, false, piece), false)?;
+            let fin = fin && payload.is_empty();
+            self.stream.send_data(Chunk::data(exchange_id, fin, piece), false)?;
         }
         Poll::Ready(Ok(()))
     }
 
-    pub async fn send(&mut self, exchange_id: u64, mut payload: Bytes) -> Result<(), TunnelError> {
-        poll_fn(|context| self.poll_send(context, exchange_id, &mut payload)).await
+    pub async fn send(&mut self, exchange_id: u64, mut payload: Bytes, fin: bool) -> Result<(), TunnelError> {
+        poll_fn(|context| self.poll_send(context, exchange_id, &mut payload, fin)).await
     }
 
     /// The end of this direction of the exchange. The stream stays.

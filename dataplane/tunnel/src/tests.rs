@@ -70,7 +70,7 @@ async fn data_of_another_exchange_is_refused() {
     let kind = Some(Kind::Response(ResponseHead::default()));
     connector.sender.head(&Frame { exchange_id: 1, fin: false, kind }).unwrap();
     exchange.download.response().await.unwrap();
-    connector.sender.send(2, Bytes::from_static(b"somebody else's")).await.unwrap();
+    connector.sender.send(2, Bytes::from_static(b"somebody else's"), false).await.unwrap();
     assert!(matches!(frame(&mut exchange.download).await, Some(Err(TunnelError::Protocol(_)))));
 }
 
@@ -82,6 +82,40 @@ async fn a_stream_with_something_left_over_is_not_used_again() {
     connector.sender.head_with(&Frame { exchange_id: 1, fin: true, kind }, Bytes::from_static(b"late"), true).unwrap();
     exchange.download.response().await.unwrap();
     assert!(exchange.upload.is_done() && exchange.download.is_done());
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_at_the_last_byte_leaves_a_whole_stream() {
+    // HTTP/1 readers count: they drop a body of known length without asking for its end.
+    let mut pipe = Pipe::new(|_, mut download: Download, mut upload: Upload| {
+        Box::pin(async move {
+            let mut read = 0;
+            while read < 5 {
+                let data = frame(&mut download).await.unwrap().unwrap().into_data().unwrap();
+                read += data.len();
+            }
+            drop(download);
+            upload.respond_with(ResponseHead::default(), Bytes::from_static(b"done")).unwrap();
+        })
+    })
+    .await;
+    for _ in 0..3 {
+        let whole = pipe.parked.recv().await.unwrap();
+        let home = pipe.home.clone();
+        let mut exchange = Exchange::begin(whole, RequestHead::default(), FirstBody::Later, move |whole| {
+            let _open = home.try_send(whole);
+        })
+        .unwrap();
+        exchange.upload.send(Bytes::from_static(b"12")).await.unwrap();
+        exchange.upload.send_last(Bytes::from_static(b"345")).await.unwrap();
+        exchange.download.response().await.unwrap();
+        assert_eq!(frame(&mut exchange.download).await.unwrap().unwrap().into_data().unwrap(), "done");
+        assert!(exchange.download.is_done());
+    }
+    while pipe.opened.try_recv().is_ok() {
+        pipe.streams += 1;
+    }
+    assert_eq!(pipe.streams, 1);
 }
 
 #[tokio::test]
@@ -337,7 +371,7 @@ impl Pipe {
                     let Ok(mut whole) = link::open(&requests).await else { return };
                     while let Ok(Some(accepted)) = exchange::accept(whole).await {
                         let (back, mut welcome) = mpsc::channel(1);
-                        let (head, download, upload) = accepted.open(move |whole| {
+                        let (head, download, upload, _) = accepted.open(move |whole| {
                             let _gone = back.try_send(whole);
                         });
                         handler(head, download, upload).await;

@@ -32,13 +32,13 @@ struct Document {
     policies: Vec<Object>,
 }
 
-pub(crate) async fn export(it: &Context) -> anyhow::Result<()> {
+pub async fn export(it: &Context) -> anyhow::Result<()> {
     let document = current(&it.admin).await?;
     say(&serde_norway::to_string(&document)?);
     Ok(())
 }
 
-pub(crate) async fn apply(it: &Context, path: &Path, dry_run: bool) -> anyhow::Result<()> {
+pub async fn apply(it: &Context, path: &Path, dry_run: bool) -> anyhow::Result<()> {
     let wanted = read(path)?;
     let present = current(&it.admin).await?;
     let mut changes = 0;
@@ -243,7 +243,7 @@ fn rename(value: &mut Value, named: &dyn Fn(&str) -> String) {
 macro_rules! all {
     ($($name:ident => $service:ident, $field:ident, $item:ty);* $(;)?) => {$(
         /// Every page of the list.
-        pub(crate) async fn $name(admin: &Admin) -> anyhow::Result<Vec<$item>> {
+        pub async fn $name(admin: &Admin) -> anyhow::Result<Vec<$item>> {
             let mut all = Vec::new();
             let mut token = String::new();
             loop {

@@ -9,7 +9,7 @@ use crate::{login::LoginArguments, output::Format, roles::RoleArguments, up::UpA
 /// Publishes on-premises web applications without a VPN or one inbound port.
 #[derive(Parser)]
 #[command(name = "postern", version, propagate_version = true)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Args, Clone)]
-pub(crate) struct Global {
+pub struct Global {
     /// A file from `postern up` (owner.json) or `postern login`.
     #[arg(long = "credential", global = true, env = "POSTERN_CREDENTIAL")]
     pub credential_file: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub(crate) struct Global {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Runs everything in one process, with a demo application.
     Up(UpArguments),
     /// Runs the controller.
@@ -78,7 +78,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum AdminCommand {
+pub enum AdminCommand {
     /// Publishes an application, assigns it to you, prints its address.
     Publish {
         /// http|https|h2c://HOST[:PORT] or unix:/PATH, as its connectors reach it.
@@ -146,7 +146,7 @@ pub(crate) enum AdminCommand {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum AppCommand {
+pub enum AppCommand {
     List,
     Show {
         app: String,
@@ -174,7 +174,7 @@ pub(crate) enum AppCommand {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum GroupCommand {
+pub enum GroupCommand {
     List,
     Create {
         name: String,
@@ -202,7 +202,7 @@ pub(crate) enum GroupCommand {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum ConnectorCommand {
+pub enum ConnectorCommand {
     List,
     /// Its links are cut within a second.
     Revoke {
@@ -226,7 +226,7 @@ pub(crate) enum ConnectorCommand {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum UserCommand {
+pub enum UserCommand {
     List,
     Create {
         username: String,
@@ -264,7 +264,7 @@ pub(crate) enum UserCommand {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum RoleName {
+pub enum RoleName {
     None,
     Auditor,
     Admin,
@@ -272,7 +272,7 @@ pub(crate) enum RoleName {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum PolicyCommand {
+pub enum PolicyCommand {
     List,
     Create {
         name: String,
@@ -319,14 +319,14 @@ pub(crate) enum PolicyCommand {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum StateName {
+pub enum StateName {
     On,
     Off,
     ReportOnly,
 }
 
 #[derive(Subcommand)]
-pub(crate) enum SessionCommand {
+pub enum SessionCommand {
     List {
         #[arg(long, default_value = "")]
         user: String,

@@ -21,7 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How to reach a controller and who calls. Mode 0600.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Credential {
+pub struct Credential {
     pub controller: String,
     /// PEM of the root that the controller's certificate chains to.
     pub authority: String,
@@ -36,7 +36,7 @@ pub(crate) struct Credential {
 /// From `postern login`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     pub access: String,
     pub refresh: String,
     pub expires_s: i64,
@@ -45,7 +45,7 @@ pub(crate) struct Tokens {
 
 impl Credential {
     /// The file that was named, the sign-in, or the owner's file beside us.
-    pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<(PathBuf, Self)> {
+    pub fn find(named: Option<&Path>) -> anyhow::Result<(PathBuf, Self)> {
         let candidates = match named {
             Some(path) => vec![path.to_owned()],
             None => [login_file(), Some(PathBuf::from("./postern-data/owner.json"))].into_iter().flatten().collect(),
@@ -63,7 +63,7 @@ impl Credential {
         )
     }
 
-    pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
+    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -74,7 +74,7 @@ impl Credential {
 
 /// Where `postern login` keeps its tokens.
 #[expect(clippy::disallowed_methods, reason = "the command line is an edge")]
-pub(crate) fn login_file() -> Option<PathBuf> {
+pub fn login_file() -> Option<PathBuf> {
     let home = std::env::var("XDG_CONFIG_HOME").ok().map(PathBuf::from);
     let home = home.or_else(|| std::env::var("HOME").ok().map(|it| PathBuf::from(it).join(".config")));
     home.map(|it| it.join("postern/login.json"))
@@ -82,7 +82,7 @@ pub(crate) fn login_file() -> Option<PathBuf> {
 
 /// Adds the bearer token, if there is one.
 #[derive(Clone)]
-pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+pub struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -97,21 +97,21 @@ type Service = InterceptedService<Channel, Bearer>;
 
 /// A connection to the admin API.
 #[derive(Clone)]
-pub(crate) struct Admin {
+pub struct Admin {
     channel: Channel,
     bearer: Bearer,
 }
 
 macro_rules! services {
     ($($name:ident => $module:ident :: $client:ident),* $(,)?) => {$(
-        pub(crate) fn $name(&self) -> v1::$module::$client<Service> {
+        pub fn $name(&self) -> v1::$module::$client<Service> {
             v1::$module::$client::with_interceptor(self.channel.clone(), self.bearer.clone())
         }
     )*};
 }
 
 impl Admin {
-    pub(crate) async fn connect(credential: &Credential) -> anyhow::Result<Self> {
+    pub async fn connect(credential: &Credential) -> anyhow::Result<Self> {
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&credential.authority))
             .domain_name(controller::authority::CONTROLLER_NAME);
@@ -139,7 +139,7 @@ impl Admin {
     }
 }
 
-pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+pub fn pem(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))

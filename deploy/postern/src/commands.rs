@@ -18,21 +18,21 @@ use crate::{
 };
 
 /// What a command needs.
-pub(crate) struct Context {
+pub struct Context {
     pub admin: Admin,
     pub format: Format,
     global: Global,
 }
 
 impl Context {
-    pub(crate) async fn new(global: &Global) -> anyhow::Result<Self> {
+    pub async fn new(global: &Global) -> anyhow::Result<Self> {
         let (path, credential) = Credential::find(global.credential_file.as_deref())?;
         let credential = login::refreshed(&path, credential).await?;
         let admin = Admin::connect(&credential).await?;
         Ok(Self { admin, format: global.output, global: global.clone() })
     }
 
-    pub(crate) fn change(&self) -> Option<v1::Change> {
+    pub fn change(&self) -> Option<v1::Change> {
         Some(v1::Change {
             request_id: self.global.request_id.clone(),
             expected_position: self.global.expected_position,
@@ -52,7 +52,7 @@ impl Context {
     }
 }
 
-pub(crate) async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
+pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
     let outcome = match command {
         AdminCommand::Publish { origin, name, url, group, passthrough, assign, headers, assertion } => {
             let app = v1::App {

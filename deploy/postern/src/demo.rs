@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 /// Listens on a socket that only its owner can reach.
-pub(crate) fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
+pub fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         Ok(()) | Err(_) => {}
@@ -18,7 +18,7 @@ pub(crate) fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
     UnixListener::bind(socket).with_context(|| format!("listening on {}", socket.display()))
 }
 
-pub(crate) async fn serve(listener: UnixListener, stop: CancellationToken) {
+pub async fn serve(listener: UnixListener, stop: CancellationToken) {
     let routes = Router::new().fallback(any(page));
     let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {

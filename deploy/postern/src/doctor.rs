@@ -38,7 +38,7 @@ impl Report {
     }
 }
 
-pub(crate) async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Result<()> {
+pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Result<()> {
     let mut report = Report { faults: 0 };
     let (path, credential) = Credential::find(credential)?;
     let credential = login::refreshed(&path, credential).await?;

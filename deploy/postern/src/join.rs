@@ -9,7 +9,7 @@ use proto::v1;
 use crate::client::{Admin, Credential};
 
 /// A connector of a group, joined before or now.
-pub(crate) async fn ensure(
+pub async fn ensure(
     credential: &Credential,
     group: &str,
     name: &str,

@@ -19,12 +19,12 @@ use runtime::{
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) const ROLES: [&str; 4] = ["controller", "relay", "identity", "analytics"];
+pub const ROLES: [&str; 4] = ["controller", "relay", "identity", "analytics"];
 
 /// What everybody may know, by role. Hexadecimal.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Trust {
+pub struct Trust {
     /// Ed25519 keys that sign events and calls.
     signing: BTreeMap<String, String>,
     /// HPKE keys that secrets are sealed to.
@@ -32,14 +32,14 @@ pub(crate) struct Trust {
 }
 
 /// The keys of one role.
-pub(crate) struct RoleKeys {
+pub struct RoleKeys {
     pub signing: Vec<u8>,
     pub sealing: Arc<SealingKey>,
     pub trust: Trust,
 }
 
 /// Makes the keys of all roles, unless they are there. Returns the folder.
-pub(crate) fn ensure(folder: &Path) -> anyhow::Result<()> {
+pub fn ensure(folder: &Path) -> anyhow::Result<()> {
     private_folder(folder)?;
     if folder.join("controller/trust.json").exists() {
         return Ok(());
@@ -66,7 +66,7 @@ pub(crate) fn ensure(folder: &Path) -> anyhow::Result<()> {
 }
 
 impl RoleKeys {
-    pub(crate) fn load(folder: &Path) -> anyhow::Result<Self> {
+    pub fn load(folder: &Path) -> anyhow::Result<Self> {
         let read = |name: &str| {
             let path: PathBuf = folder.join(name);
             read_private(&path).with_context(|| format!("reading {}", path.display()))
@@ -80,7 +80,7 @@ impl RoleKeys {
         Ok(Self { signing: read("sign.key")?, sealing: Arc::new(sealing), trust })
     }
 
-    pub(crate) fn signer(&self) -> anyhow::Result<Arc<Signer>> {
+    pub fn signer(&self) -> anyhow::Result<Arc<Signer>> {
         let pair = Ed25519KeyPair::from_pkcs8(&self.signing).ok().context("reading the signing key")?;
         Ok(Arc::new(Signer::new(pair)))
     }
@@ -88,17 +88,17 @@ impl RoleKeys {
 
 impl Trust {
     /// Only the controller writes what is true.
-    pub(crate) fn of_state(&self) -> anyhow::Result<Verifier> {
+    pub fn of_state(&self) -> anyhow::Result<Verifier> {
         Ok(Verifier::trusting([self.signing_key("controller")?]))
     }
 
     /// Several roles write what happened.
-    pub(crate) fn of_activity(&self) -> anyhow::Result<Verifier> {
+    pub fn of_activity(&self) -> anyhow::Result<Verifier> {
         let keys = ["controller", "relay", "identity"].map(|role| self.signing_key(role));
         Ok(Verifier::trusting(keys.into_iter().collect::<anyhow::Result<Vec<_>>>()?))
     }
 
-    pub(crate) fn peers(&self) -> anyhow::Result<controller::Peers> {
+    pub fn peers(&self) -> anyhow::Result<controller::Peers> {
         let writer = self.signing_key("controller")?;
         Ok(controller::Peers {
             seal_to_relays: self.seal_to("relay")?,

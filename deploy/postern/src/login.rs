@@ -28,7 +28,7 @@ const BROWSER_TIMEOUT: Duration = Duration::from_secs(600);
 const RENEW_BEFORE_S: i64 = 60;
 
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct LoginArguments {
+pub struct LoginArguments {
     /// The sign-in address, such as https://login.example.com
     #[arg(long)]
     url: String,
@@ -46,7 +46,7 @@ pub(crate) struct LoginArguments {
     save: Option<PathBuf>,
 }
 
-pub(crate) async fn run(arguments: LoginArguments) -> anyhow::Result<()> {
+pub async fn run(arguments: LoginArguments) -> anyhow::Result<()> {
     let authority =
         std::fs::read_to_string(&arguments.ca).with_context(|| format!("reading {}", arguments.ca.display()))?;
     let web = Web::trusting(&authority)?;
@@ -169,7 +169,7 @@ fn tokens(answer: &Value, token_url: &str) -> anyhow::Result<Tokens> {
 }
 
 /// A sign-in whose token is about to end gets a new one.
-pub(crate) async fn refreshed(path: &Path, mut credential: Credential) -> anyhow::Result<Credential> {
+pub async fn refreshed(path: &Path, mut credential: Credential) -> anyhow::Result<Credential> {
     let Some(token) = credential.token.clone() else { return Ok(credential) };
     let now_s = runtime::Clock::default().now_ms() / 1000;
     if token.expires_s > now_s + RENEW_BEFORE_S {

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::keys::ROLES;
 
-pub(crate) fn config(keys: &Path, store: &Path) -> anyhow::Result<String> {
+pub fn config(keys: &Path, store: &Path) -> anyhow::Result<String> {
     let mut users = String::new();
     for role in ROLES {
         let path = keys.join(role).join("nats.pub");

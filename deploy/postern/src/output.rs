@@ -9,19 +9,19 @@ use serde::Serialize;
 use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     #[default]
     Table,
     Json,
 }
 
 /// One line to standard output. A reader that is gone is not an error.
-pub(crate) fn say(line: &str) {
+pub fn say(line: &str) {
     let _gone = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A list with chosen columns; JSON has everything.
-pub(crate) fn list<T: Serialize>(format: Format, items: &[T], columns: &[&str]) -> anyhow::Result<()> {
+pub fn list<T: Serialize>(format: Format, items: &[T], columns: &[&str]) -> anyhow::Result<()> {
     if format == Format::Json {
         say(&serde_json::to_string_pretty(items)?);
         return Ok(());
@@ -37,7 +37,7 @@ pub(crate) fn list<T: Serialize>(format: Format, items: &[T], columns: &[&str]) 
 }
 
 /// One thing, a field a line.
-pub(crate) fn show<T: Serialize>(format: Format, item: &T) -> anyhow::Result<()> {
+pub fn show<T: Serialize>(format: Format, item: &T) -> anyhow::Result<()> {
     let value = serde_json::to_value(item)?;
     if format == Format::Json {
         say(&serde_json::to_string_pretty(&value)?);
@@ -64,6 +64,6 @@ fn cell(value: Option<&Value>) -> String {
 }
 
 /// Milliseconds since 1970 as people read them.
-pub(crate) fn time(ms: i64) -> String {
+pub fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or(String::new(), |it| it.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }

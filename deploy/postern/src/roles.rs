@@ -23,7 +23,7 @@ use tracing::info;
 use crate::{client::pem, keys::RoleKeys};
 
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct RoleArguments {
+pub struct RoleArguments {
     /// Settings file (TOML).
     #[arg(long)]
     pub settings: PathBuf,
@@ -195,7 +195,7 @@ fn snapshot_readiness(projection: &Projection) -> Readiness {
     Readiness { part: "snapshot", ready: view.snapshot.config > 0 && view.quarantine.is_none(), detail }
 }
 
-pub(crate) async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
+pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
     let mut process = Process::begin("controller", &arguments).await?;
     let projection = process.projection(&Stream::STATE, None).await?;
     let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
@@ -239,7 +239,7 @@ fn write_owner_credential(process: &Process, controller: &controller::server::Co
     credential.save(&process.settings.keys.join("owner.json"))
 }
 
-pub(crate) async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
+pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
     let mut process = Process::begin("relay", &arguments).await?;
     let it = process.settings.relay.clone().context("the settings have no [relay]")?;
     let projection = process.projection(&[Stream::Config, Stream::Risk], it.mirror.as_deref()).await?;
@@ -269,7 +269,7 @@ pub(crate) async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
     end(process).await
 }
 
-pub(crate) async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
+pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     let mut process = Process::begin("identity", &arguments).await?;
     let it = process.settings.identity.clone().context("the settings have no [identity]")?;
     let projection = process.projection(&Stream::STATE, None).await?;
@@ -300,7 +300,7 @@ pub(crate) async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     end(process).await
 }
 
-pub(crate) async fn analytics(arguments: RoleArguments) -> anyhow::Result<()> {
+pub async fn analytics(arguments: RoleArguments) -> anyhow::Result<()> {
     let mut process = Process::begin("analytics", &arguments).await?;
     let settings = process.settings.analytics.clone().context("the settings have no [analytics]")?;
     let trust = process.keys.trust.of_activity()?;

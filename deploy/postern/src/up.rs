@@ -39,7 +39,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct UpArguments {
+pub struct UpArguments {
     /// Folder for everything that is kept (mode 0700).
     #[arg(long, default_value = "./postern-data")]
     pub data: PathBuf,
@@ -61,7 +61,7 @@ pub(crate) struct UpArguments {
 }
 
 /// Everything that runs, for whoever starts it: the binary, or a test.
-pub(crate) struct Up {
+pub struct Up {
     pub relay: SocketAddr,
     pub admin: SocketAddr,
     pub first_owner: Option<FirstOwner>,
@@ -77,7 +77,7 @@ struct Stops {
     last: CancellationToken,
 }
 
-pub(crate) async fn run(arguments: UpArguments) -> anyhow::Result<()> {
+pub async fn run(arguments: UpArguments) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let up = start(&arguments, stop.clone()).await?;
     greet(&arguments, &up);
@@ -93,14 +93,14 @@ pub(crate) async fn run(arguments: UpArguments) -> anyhow::Result<()> {
 }
 
 impl Up {
-    pub(crate) async fn wait(self) {
+    pub async fn wait(self) {
         self.stop.cancelled().await;
         self.tasks.close();
         self.tasks.wait().await;
     }
 }
 
-pub(crate) async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::Result<Up> {
+pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::Result<Up> {
     let data = prepare_folder(&arguments.data)?;
     keys::ensure(&data.join("keys"))?;
     let role = |name: &str| RoleKeys::load(&data.join("keys").join(name));

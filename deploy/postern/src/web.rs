@@ -15,25 +15,25 @@ use url::Url;
 const TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-pub(crate) struct Web {
+pub struct Web {
     tls: Arc<ClientConfig>,
 }
 
 impl Web {
     /// Trusts exactly the roots of a PEM text.
-    pub(crate) fn trusting(pem: &str) -> anyhow::Result<Self> {
+    pub fn trusting(pem: &str) -> anyhow::Result<Self> {
         let ders = runtime::tls::pem_certificates(pem.as_bytes()).context("reading the root certificate")?;
         let roots = runtime::tls::roots(ders.iter().map(|it| it.as_ref()))?;
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Self { tls: Arc::new(config) })
     }
 
-    pub(crate) async fn get(&self, url: &str) -> anyhow::Result<Response<Bytes>> {
+    pub async fn get(&self, url: &str) -> anyhow::Result<Response<Bytes>> {
         self.send(Method::GET, url, None).await
     }
 
     /// A form; the answer's JSON and whether it is a success.
-    pub(crate) async fn post(&self, url: &str, form: String) -> anyhow::Result<(bool, serde_json::Value)> {
+    pub async fn post(&self, url: &str, form: String) -> anyhow::Result<(bool, serde_json::Value)> {
         let response = self.send(Method::POST, url, Some(form)).await?;
         let json = serde_json::from_slice(response.body()).context("reading an answer of identity")?;
         Ok((response.status().is_success(), json))

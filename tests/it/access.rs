@@ -1,0 +1,196 @@
+//! Who may enter, and how access ends.
+
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::BodyExt;
+use postern_tests::{
+    origin::Origin,
+    until,
+    world::{World, app, applied},
+};
+use proto::v1;
+use tokio_tungstenite::tungstenite::Message;
+
+#[tokio::test]
+async fn publishing_takes_one_command_and_assigns_whoever_did_it() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    let printed = world.cli(&["publish", &origin.url(), "--name", "wiki", "--wait"]);
+    assert!(printed.status.success(), "{printed:?}");
+    assert_eq!(String::from_utf8_lossy(&printed.stdout).trim(), "https://wiki.postern.localhost/");
+    let mut browser = world.browser();
+    let answer = browser.sign_in(&world.url("wiki", "/page"), "admin", &world.password).await;
+    assert_eq!(answer.json()["path"], "/page");
+    world.user("alice").await;
+    let mut alice = world.browser();
+    let refused = alice.sign_in(&world.url("wiki", "/"), "alice", postern_tests::world::PASSWORD).await;
+    assert_eq!((refused.status.as_u16(), refused.refusal()), (403, "not_assigned"));
+    assert!(!refused.text().contains("127.0.0.1"), "a refusal shows nothing of the inside");
+}
+
+#[tokio::test]
+async fn a_group_opens_and_closes_doors_without_a_new_sign_in() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    let group = v1::Group { name: "staff".into(), ..Default::default() };
+    let request = v1::PutGroupRequest { change: applied(), group: Some(group) };
+    world.admin.groups().create(request).await.unwrap();
+    world.publish(app("hr", &origin.url()), &["group:staff"]).await;
+    let mut alice = world.browser();
+    let refused = alice.sign_in(&world.url("hr", "/"), "alice", postern_tests::world::PASSWORD).await;
+    assert_eq!(refused.refusal(), "not_assigned");
+
+    let membership = || {
+        let membership = v1::Membership { group: "staff".into(), member: "user:alice".into() };
+        v1::MembershipRequest { change: applied(), membership: Some(membership) }
+    };
+    world.admin.groups().add_member(membership()).await.unwrap();
+    assert_eq!(alice.get(&world.url("hr", "/")).await.status, 200, "the next request already has the group");
+    world.admin.groups().remove_member(membership()).await.unwrap();
+    assert_eq!(alice.get(&world.url("hr", "/")).await.refusal(), "not_assigned", "and the next one does not");
+}
+
+#[tokio::test]
+async fn a_policy_blocks_the_next_request_of_a_session_that_exists() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin("hr", &origin).await;
+    let mut alice = world.signed_in("hr", "alice").await;
+    let policy = v1::Policy {
+        name: "not-from-here".into(),
+        networks: vec!["127.0.0.0/8".into()],
+        block: true,
+        apps: vec!["hr".into()],
+        ..Default::default()
+    };
+    let policy = world.policy(policy).await;
+    let answer = alice.get(&world.url("hr", "/")).await;
+    assert_eq!((answer.status.as_u16(), answer.refusal()), (403, "blocked_by_policy"));
+    let printed = world.cli(&["policy", "what-if", "--user", "alice", "--app", "hr"]);
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(printed.contains("deny: policy not-from-here blocks"), "{printed}");
+    let request = v1::PutPolicyRequest {
+        change: applied(),
+        policy: Some(v1::Policy { state: v1::PolicyState::ReportOnly.into(), ..policy }),
+    };
+    world.admin.policies().update(request).await.unwrap();
+    assert_eq!(alice.get(&world.url("hr", "/")).await.status, 200, "report-only refuses nobody");
+}
+
+#[tokio::test]
+async fn a_revoked_session_ends_open_web_sockets_and_streams() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin("hr", &origin).await;
+    let mut alice = world.signed_in("hr", "alice").await;
+    let mut socket = world.web_socket(&alice, &world.url("hr", "/ws")).await;
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+    let url = url::Url::parse(&world.url("hr", "/sse")).unwrap();
+    let mut events = alice.send(http::Method::GET, &url, &[], Default::default()).await.into_body();
+    assert!(events.frame().await.unwrap().is_ok());
+
+    let sessions = until("the sign-in is recorded", async || {
+        let answer = world.admin.sessions().list(v1::ListSessionsRequest { user: "alice".into() }).await.unwrap();
+        let sessions = answer.into_inner().sessions;
+        (!sessions.is_empty()).then_some(sessions)
+    })
+    .await;
+    let request = v1::RevokeSessionRequest { change: applied(), session: sessions[0].id.clone() };
+    world.admin.sessions().revoke(request).await.unwrap();
+
+    let closed = until_closed(&mut socket).await;
+    assert!(closed, "the WebSocket ends");
+    until("the event stream ends", async || events.frame().await.is_none_or(|it| it.is_err()).then_some(())).await;
+    assert_eq!(alice.as_script().get(&world.url("hr", "/")).await.status, 401);
+}
+
+#[tokio::test]
+async fn open_exchanges_end_when_their_reason_does() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    let app = world.publish_origin("hr", &origin).await;
+    let alice = world.signed_in("hr", "alice").await;
+
+    // The assignment goes.
+    let mut socket = world.web_socket(&alice, &world.url("hr", "/ws")).await;
+    let everyone = Some(v1::Assignment { app: app.id.clone(), principal: "everyone".into() });
+    let request = v1::AssignmentRequest { change: applied(), assignment: everyone };
+    world.admin.assignments().unassign(request).await.unwrap();
+    assert!(until_closed(&mut socket).await);
+
+    // The application goes.
+    world.assign(&app.id, "user:alice").await;
+    let mut socket = world.web_socket(&alice, &world.url("hr", "/ws")).await;
+    world.admin.applications().retire(v1::RetireAppRequest { change: applied(), id: app.id }).await.unwrap();
+    assert!(until_closed(&mut socket).await);
+    assert_eq!(alice.clone().get(&world.url("hr", "/")).await.refusal(), "unknown_host");
+}
+
+#[tokio::test]
+async fn a_revoked_connector_is_cut_and_cannot_come_back() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin("hr", &origin).await;
+    let mut alice = world.signed_in("hr", "alice").await;
+    let list = world.admin.connectors().list(v1::ListRequest::default()).await.unwrap().into_inner().connectors;
+    let local = list.iter().find(|it| it.name == "local").unwrap();
+    let request = v1::RevokeConnectorRequest { change: applied(), id: local.id.clone() };
+    world.admin.connectors().revoke(request).await.unwrap();
+    let refused = until("the connector is gone", async || {
+        let answer = alice.get(&world.url("hr", "/")).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert!(matches!(refused.refusal(), "no_connector" | "link_lost"), "{}", refused.refusal());
+    // It dials again and again, and is turned away.
+    let again = alice.get(&world.url("hr", "/")).await;
+    assert_eq!(again.refusal(), "no_connector");
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_told_apart() {
+    let world = World::start().await;
+    world.user("alice").await;
+    let closed = postern_tests::processes::free_port();
+    let origins = [
+        ("closed", format!("http://127.0.0.1:{closed}"), "origin_connect"),
+        ("nowhere", "http://does-not-exist.invalid:80".to_owned(), "origin_dns"),
+        ("metadata", "http://169.254.169.254:80".to_owned(), "origin_refused"),
+        ("plain", format!("https://127.0.0.1:{}", Origin::start().await.port), "origin_connect"),
+    ];
+    for (name, origin, _) in &origins {
+        world.publish(app(name, origin), &["everyone"]).await;
+    }
+    let mut alice = world.browser();
+    alice.sign_in(&world.url("demo", "/"), "alice", postern_tests::world::PASSWORD).await;
+    for (name, _, code) in &origins {
+        let answer = alice.open(&world.url(name, "/")).await;
+        assert_eq!(answer.refusal(), *code, "{name}");
+        assert!(!answer.text().contains("169.254") && !answer.text().contains("invalid"), "nothing internal is shown");
+    }
+    let slow = Origin::start().await;
+    let impatient = v1::App { response_timeout_ms: 200, ..app("slow", &slow.url()) };
+    world.publish(impatient, &["everyone"]).await;
+    let answer = alice.open(&world.url("slow", "/slow?5000")).await;
+    assert_eq!((answer.status.as_u16(), answer.refusal()), (504, "origin_timeout"));
+    let nobody = v1::ConnectorGroup { name: "empty".into(), ..Default::default() };
+    let request = v1::PutConnectorGroupRequest { change: applied(), group: Some(nobody) };
+    world.admin.connector_groups().create(request).await.unwrap();
+    let lonely = v1::App { connector_group: "empty".into(), ..app("lonely", &slow.url()) };
+    world.publish(lonely, &["everyone"]).await;
+    let answer = alice.open(&world.url("lonely", "/")).await;
+    assert_eq!((answer.status.as_u16(), answer.refusal()), (503, "no_connector"));
+}
+
+async fn until_closed<S>(socket: &mut tokio_tungstenite::WebSocketStream<S>) -> bool
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let closed = async { while let Some(Ok(_)) = socket.next().await {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), closed).await.is_ok()
+}

@@ -1,0 +1,7 @@
+//! Stories of the product, on real processes over loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod access;
+mod protocols;
+mod sign_in;

@@ -1,0 +1,190 @@
+//! HTTP as applications use it, and as attackers do.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use postern_tests::{
+    browser::Browser,
+    origin::Origin,
+    world::{World, app},
+};
+use proto::v1;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+async fn world_with(name: &str) -> (World, Origin, Browser) {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin(name, &origin).await;
+    let browser = world.signed_in(name, "alice").await;
+    (world, origin, browser)
+}
+
+#[tokio::test]
+async fn large_bodies_stream_both_ways_with_flat_memory() {
+    let (world, origin, mut alice) = world_with("files").await;
+    const BYTES: u64 = 300 * 1024 * 1024;
+    let before = world.up.rss_kib();
+    let url = url::Url::parse(&world.url("files", &format!("/big?{BYTES}"))).unwrap();
+    let mut body = alice.send(http::Method::GET, &url, &[], Bytes::new()).await.into_body();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame.unwrap().into_data().unwrap().len() as u64;
+    }
+    assert_eq!(read, BYTES);
+
+    let url = url::Url::parse(&world.url("files", "/upload")).unwrap();
+    let mut stream = alice.connect(&url).await;
+    let cookies = alice.cookie_header(&url).unwrap();
+    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let head = format!("POST /upload HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\ncontent-length: {BYTES}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![0; 1024 * 1024];
+    for _ in 0..BYTES / piece.len() as u64 {
+        stream.write_all(&piece).await.unwrap();
+    }
+    let mut answer = String::new();
+    let _closed = stream.read_to_string(&mut answer).await;
+    assert!(answer.ends_with(&BYTES.to_string()), "{answer}");
+    assert_eq!(origin.received.load(Ordering::SeqCst), BYTES);
+    let grown = world.up.rss_kib().saturating_sub(before);
+    assert!(grown < 96 * 1024, "memory grew by {grown} KiB for {BYTES} bytes each way");
+}
+
+#[tokio::test]
+async fn an_application_cannot_be_fooled_about_who_asks() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    let header = v1::IdentityHeader { name: "X-Remote-User".into(), claim: v1::Claim::Username.into() };
+    let hr = v1::App { identity_headers: vec![header], ..app("hr", &origin.url()) };
+    world.publish(hr, &["everyone"]).await;
+    let mut alice = world.signed_in("hr", "alice").await;
+    let url = world.url("hr", "/");
+    let attempts: [&[(&str, &str)]; 5] = [
+        &[("x-remote-user", "root")],
+        &[("X-REMOTE-USER", "root")],
+        &[("connection", "x-remote-user, close")],
+        &[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-host", "evil"), ("x-forwarded-proto", "http"), ("forwarded", "for=1.2.3.4")],
+        &[("postern-assertion", "forged"), ("x-real-ip", "10.0.0.1")],
+    ];
+    for headers in attempts {
+        let seen = alice.get_with(&url, headers).await.json();
+        let fields = &seen["headers"];
+        assert_eq!(fields["x-remote-user"], serde_json::json!(["alice"]), "{headers:?}");
+        assert_eq!(fields["x-forwarded-for"], serde_json::json!(["127.0.0.1"]), "{headers:?}");
+        assert_eq!(fields["x-forwarded-proto"], serde_json::json!(["https"]));
+        assert!(fields["postern-assertion"].is_null() && fields["x-real-ip"].is_null());
+        assert!(!fields["cookie"].to_string().contains("__Host-postern"), "our cookies end at the relay");
+    }
+    let imitated = alice.get_with(&url, &[("x_remote_user", "root")]).await;
+    assert_eq!((imitated.status.as_u16(), imitated.refusal()), (400, "bad_request"));
+}
+
+#[tokio::test]
+async fn what_can_be_read_in_two_ways_is_refused() {
+    let (world, origin, alice) = world_with("wiki").await;
+    let before = origin.requests.load(Ordering::SeqCst);
+    let host = format!("wiki.postern.localhost:{}", world.port);
+    let requests = [
+        ("two hosts", format!("GET / HTTP/1.1\r\nHost: {host}\r\nHost: evil\r\n\r\n"), "400"),
+        ("no host", "GET / HTTP/1.1\r\n\r\n".to_owned(), "400"),
+        ("another host", format!("GET / HTTP/1.1\r\nHost: demo.postern.localhost:{}\r\n\r\n", world.port), "421"),
+        ("userinfo", format!("GET / HTTP/1.1\r\nHost: x@{host}\r\n\r\n"), "400"),
+        ("absolute elsewhere", format!("GET http://evil/ HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("dot segment", format!("GET /a/../b HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("encoded dots", format!("GET /a/%2e%2E/b HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("dots with a parameter", format!("GET /a/..;x/b HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("encoded slash", format!("GET /a%2fb HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("encoded backslash", format!("GET /a%5cb HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("backslash", format!("GET /a\\b HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("NUL", format!("GET /a%00b HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("broken percent", format!("GET /a%zz HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("connect", format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"), "405"),
+        ("trace", format!("TRACE / HTTP/1.1\r\nHost: {host}\r\n\r\n"), "405"),
+        ("asterisk", format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
+        ("gzip coding", format!("POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), "400"),
+        ("two lengths", format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"), "400"),
+        ("signed length", format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: +1\r\n\r\nx"), "400"),
+        ("chunked in 1.0", format!("POST / HTTP/1.0\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), "400"),
+        ("long address", format!("GET /{} HTTP/1.1\r\nHost: {host}\r\n\r\n", "a".repeat(9000)), "414"),
+        ("large field", format!("GET / HTTP/1.1\r\nHost: {host}\r\nx: {}\r\n\r\n", "a".repeat(17_000)), "431"),
+        ("many fields", format!("GET / HTTP/1.1\r\nHost: {host}\r\n{}\r\n", "a: b\r\n".repeat(120)), "431"),
+    ];
+    for (name, request, expected) in requests {
+        let url = url::Url::parse(&world.url("wiki", "/")).unwrap();
+        let mut stream = alice.connect(&url).await;
+        let cookies = alice.cookie_header(&url).unwrap();
+        let request = request.replacen("\r\n", &format!("\r\ncookie: {cookies}\r\nconnection: close\r\n"), 1);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _closed = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.split(' ').nth(1).unwrap_or("none");
+        assert_eq!(status, expected, "{name}: {}", answer.lines().next().unwrap_or(""));
+    }
+    assert_eq!(origin.requests.load(Ordering::SeqCst), before, "none of them reached the application");
+}
+
+#[tokio::test]
+async fn the_path_that_was_judged_is_the_path_that_arrives() {
+    let (world, _origin, mut alice) = world_with("wiki").await;
+    for path in ["/", "/a/b", "/a;x=1/b", "/a%20b/%C3%A9", "/a/b/?q=%2F..%2F&r=a+b", "/~user/(x)'*", "/a//b", "/.hidden/..."] {
+        let answer = alice.get(&world.url("wiki", path)).await;
+        let seen = answer.json();
+        let query = seen["query"].as_str().unwrap();
+        let arrived = match query.is_empty() {
+            true => seen["path"].as_str().unwrap().to_owned(),
+            false => format!("{}?{query}", seen["path"].as_str().unwrap()),
+        };
+        assert_eq!(arrived, path);
+    }
+}
+
+#[tokio::test]
+async fn paths_tell_applications_apart() {
+    let world = World::start().await;
+    let (root, team) = (Origin::start().await, Origin::start().await);
+    world.user("alice").await;
+    let url = "https://site.postern.localhost";
+    world.publish(v1::App { external_url: format!("{url}/"), ..app("site", &root.url()) }, &["everyone"]).await;
+    world.publish(v1::App { external_url: format!("{url}/team/"), ..app("team", &team.url()) }, &[]).await;
+    let mut alice = world.signed_in("site", "alice").await;
+    assert_eq!(alice.get(&world.url("site", "/teams")).await.status, 200);
+    assert_eq!(alice.open(&world.url("site", "/team/x")).await.refusal(), "not_assigned", "each has its own door");
+    assert_eq!(alice.get(&world.url("site", "//team/x")).await.refusal(), "bad_request");
+    assert_eq!(team.requests.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_an_application_says_about_itself_is_put_right() {
+    let (world, origin, mut alice) = world_with("wiki").await;
+    let there = format!("/redirect?http://127.0.0.1:{}/there?x=1", origin.port);
+    let answer = alice.get(&world.url("wiki", &there)).await;
+    assert_eq!(answer.headers["location"], world.url("wiki", "/there?x=1"), "an inside address becomes the outside one");
+    let answer = alice.get(&world.url("wiki", "/cookies")).await;
+    let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().map(|it| it.to_str().unwrap()).collect();
+    assert_eq!(cookies, ["app=1; Path=/"], "an application cannot set cookies in our name");
+    let answer = alice.get(&world.url("wiki", "/hop")).await;
+    assert!(!answer.headers.contains_key("x-private"), "what Connection names ends here");
+    assert!(answer.refusal().is_empty(), "an application cannot look like a refusal");
+}
+
+#[tokio::test]
+async fn bytes_before_the_switch_go_nowhere() {
+    let (world, _origin, alice) = world_with("wiki").await;
+    let url = url::Url::parse(&world.url("wiki", "/nothing")).unwrap();
+    let mut stream = alice.connect(&url).await;
+    let cookies = alice.cookie_header(&url).unwrap();
+    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    // The application does not switch; what follows must be read as a request, not as its data.
+    let smuggled = format!("GET /second HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET /first HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n{smuggled}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _closed = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("\"path\":\"/first\""), "{answer}");
+    assert!(!answer.contains("101"), "{answer}");
+}

@@ -1,0 +1,182 @@
+//! An application to publish: says what it received, and does everything HTTP
+//! can do.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
+
+pub struct Origin {
+    pub port: u16,
+    pub requests: Arc<AtomicU64>,
+    /// Bytes of request bodies read so far.
+    pub received: Arc<AtomicU64>,
+    _tasks: JoinSet<()>,
+}
+
+type Body = BoxBody<Bytes, Infallible>;
+
+impl Origin {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (requests, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (count, bytes) = (requests.clone(), received.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (count, bytes) = (count.clone(), bytes.clone());
+                connections.spawn(async move {
+                    let service = service_fn(move |request| {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        answer(request, bytes.clone())
+                    });
+                    let http1 = hyper::server::conn::http1::Builder::new();
+                    let _closed = http1.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+                });
+            }
+        });
+        Self { port, requests, received, _tasks: tasks }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+async fn answer(request: Request<Incoming>, received: Arc<AtomicU64>) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or("").to_owned();
+    Ok(match path.as_str() {
+        "/ws" => web_socket(request),
+        "/sse" => stream(ticks(), "text/event-stream"),
+        "/big" => stream(zeros(query.parse().unwrap()), "application/octet-stream"),
+        "/upload" => {
+            let mut body = request.into_body();
+            let mut total = 0u64;
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { break };
+                let bytes = frame.data_ref().map_or(0, |it| it.len() as u64);
+                total += bytes;
+                received.fetch_add(bytes, Ordering::SeqCst);
+            }
+            text(StatusCode::OK, total.to_string())
+        }
+        "/redirect" => {
+            let host = request.headers()[header::HOST].to_str().unwrap().to_owned();
+            let mut response = text(StatusCode::FOUND, String::new());
+            let location = if query.is_empty() { format!("http://{host}/there") } else { query };
+            response.headers_mut().insert(header::LOCATION, location.parse().unwrap());
+            response
+        }
+        "/cookies" => {
+            let mut response = text(StatusCode::OK, String::new());
+            for cookie in ["app=1; Path=/", "__Host-postern-evil=1; Path=/; Secure"] {
+                response.headers_mut().append(header::SET_COOKIE, cookie.parse().unwrap());
+            }
+            response
+        }
+        "/hop" => {
+            let mut response = text(StatusCode::OK, "x".into());
+            response.headers_mut().insert(header::CONNECTION, "x-private".parse().unwrap());
+            response.headers_mut().insert("x-private", "1".parse().unwrap());
+            response.headers_mut().insert("postern-refusal", "fake".parse().unwrap());
+            response
+        }
+        "/slow" => {
+            tokio::time::sleep(Duration::from_millis(query.parse().unwrap_or(100))).await;
+            echo(request.method().as_str(), &path, &query, request.headers())
+        }
+        _ => echo(request.method().as_str(), &path, &query, request.headers()),
+    })
+}
+
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed());
+    *response.status_mut() = status;
+    response
+}
+
+/// The request as JSON; a field that came twice is a list of two.
+fn echo(method: &str, path: &str, query: &str, headers: &HeaderMap) -> Response<Body> {
+    let mut fields = serde_json::Map::new();
+    for name in headers.keys() {
+        let values: Vec<String> =
+            headers.get_all(name).iter().map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned()).collect();
+        fields.insert(name.as_str().to_owned(), values.into());
+    }
+    let json = serde_json::json!({ "method": method, "path": path, "query": query, "headers": fields });
+    let mut response = text(StatusCode::OK, json.to_string());
+    response.headers_mut().insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
+    response
+}
+
+fn stream(
+    frames: impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Sync + 'static,
+    kind: &'static str,
+) -> Response<Body> {
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    response.headers_mut().insert(header::CONTENT_TYPE, kind.parse().unwrap());
+    response
+}
+
+fn ticks() -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    futures_util::stream::unfold(0u32, |n| async move {
+        if n > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Some((Ok(Frame::data(Bytes::from(format!("data: {n}\n\n")))), n + 1))
+    })
+}
+
+fn zeros(total: u64) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    const PIECE: u64 = 64 * 1024;
+    static ZEROS: [u8; PIECE as usize] = [0; PIECE as usize];
+    futures_util::stream::unfold(total, |left| async move {
+        let piece = left.min(PIECE);
+        (piece > 0).then(|| (Ok(Frame::data(Bytes::from_static(&ZEROS[..piece as usize]))), left - piece))
+    })
+}
+
+fn web_socket(mut request: Request<Incoming>) -> Response<Body> {
+    let key = request.headers().get("sec-websocket-key").map(|it| derive_accept_key(it.as_bytes()));
+    let Some(accept) = key else { return text(StatusCode::BAD_REQUEST, "no key".into()) };
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::task::spawn(async move {
+        let Ok(io) = upgrade.await else { return };
+        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await;
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_close() || socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(Empty::new().boxed());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, "upgrade".parse().unwrap());
+    headers.insert(header::UPGRADE, "websocket".parse().unwrap());
+    headers.insert("sec-websocket-accept", accept.parse().unwrap());
+    response
+}

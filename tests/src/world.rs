@@ -1,0 +1,148 @@
+//! `postern up` as a newcomer starts it, and what one does with it.
+
+use std::process::Command;
+
+use postern::client::{Admin, Credential};
+use proto::v1;
+use tokio_tungstenite::WebSocketStream;
+
+use crate::{
+    browser::Browser,
+    origin::Origin,
+    processes::{Folder, Running, binary},
+};
+
+pub struct World {
+    pub folder: Folder,
+    pub up: Running,
+    pub port: u16,
+    pub password: String,
+    pub admin: Admin,
+    pub authority: String,
+}
+
+pub const PASSWORD: &str = "correct horse battery";
+
+impl World {
+    pub async fn start() -> Self {
+        let folder = Folder::default();
+        let mut up = start_up(&folder);
+        let password = up.line(|line| line.trim().strip_prefix("password").map(|it| it.trim().to_owned())).await;
+        Self::ready(folder, up, password).await
+    }
+
+    /// Stops it and starts it again on the same data.
+    pub async fn restart(mut self) -> Self {
+        self.up.terminate();
+        assert!(self.up.ended().await.success(), "{}", self.up.said().join("\n"));
+        let up = start_up(&self.folder);
+        let Self { folder, password, .. } = self;
+        Self::ready(folder, up, password).await
+    }
+
+    async fn ready(folder: Folder, mut up: Running, password: String) -> Self {
+        up.line(|line| line.contains("postern publish").then_some(())).await;
+        let port = up.line(|line| line.split("apps.postern.localhost:").nth(1)?.trim_end_matches('/').parse().ok()).await;
+        let data = folder.0.join("data");
+        let (_, credential) = Credential::find(Some(&data.join("owner.json"))).unwrap();
+        let admin = Admin::connect(&credential).await.unwrap();
+        let authority = std::fs::read_to_string(data.join("authority.pem")).unwrap();
+        Self { folder, up, port, password, admin, authority }
+    }
+
+    pub fn url(&self, name: &str, path: &str) -> String {
+        format!("https://{name}.postern.localhost:{}{path}", self.port)
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser::new(&self.authority)
+    }
+
+    /// A browser in which somebody has signed in at an application.
+    pub async fn signed_in(&self, app: &str, username: &str) -> Browser {
+        let mut browser = self.browser();
+        let answer = browser.sign_in(&self.url(app, "/"), username, PASSWORD).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        browser
+    }
+
+    pub async fn user(&self, username: &str) -> v1::User {
+        let user = v1::User { username: username.into(), ..Default::default() };
+        let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
+        self.admin.users().create(request).await.unwrap().into_inner().user.unwrap()
+    }
+
+    pub async fn publish(&self, app: v1::App, principals: &[&str]) -> v1::App {
+        let request = v1::PublishAppRequest { change: applied(), app: Some(app), assign_caller: false };
+        let app = self.admin.applications().publish(request).await.unwrap().into_inner().app.unwrap();
+        for principal in principals {
+            self.assign(&app.id, principal).await;
+        }
+        app
+    }
+
+    /// An application with the given name, for everyone.
+    pub async fn publish_origin(&self, name: &str, origin: &Origin) -> v1::App {
+        self.publish(app(name, &origin.url()), &["everyone"]).await
+    }
+
+    pub async fn assign(&self, app: &str, principal: &str) {
+        let assignment = Some(v1::Assignment { app: app.into(), principal: principal.into() });
+        self.admin.assignments().assign(v1::AssignmentRequest { change: applied(), assignment }).await.unwrap();
+    }
+
+    pub async fn policy(&self, policy: v1::Policy) -> v1::Policy {
+        let request = v1::PutPolicyRequest { change: applied(), policy: Some(policy) };
+        self.admin.policies().create(request).await.unwrap().into_inner().policy.unwrap()
+    }
+
+    /// The command line, as the owner of this world; its output.
+    pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(binary("postern"))
+            .args(arguments)
+            .arg("--credential")
+            .arg(self.folder.0.join("data/owner.json"))
+            .output()
+            .unwrap()
+    }
+
+    pub async fn web_socket(&self, browser: &Browser, url: &str) -> WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+        let url = url::Url::parse(url).unwrap();
+        let mut request = http::Request::builder().uri(url.as_str().replacen("https", "wss", 1));
+        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        let headers = [
+            ("host", authority),
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if let Some(cookies) = browser.cookie_header(&url) {
+            request = request.header("cookie", cookies);
+        }
+        let stream = browser.connect(&url).await;
+        let (socket, _) = tokio_tungstenite::client_async(request.body(()).unwrap(), stream).await.unwrap();
+        socket
+    }
+}
+
+pub fn app(name: &str, origin: &str) -> v1::App {
+    v1::App { name: name.into(), origin: origin.into(), ..Default::default() }
+}
+
+/// Answer when the relays serve it.
+pub fn applied() -> Option<v1::Change> {
+    Some(v1::Change { wait_applied: true, ..Default::default() })
+}
+
+fn start_up(folder: &Folder) -> Running {
+    let any = "127.0.0.1:0";
+    let mut command = Command::new(binary("postern"));
+    command
+        .args(["up", "--listen", any, "--admin-api", any, "--admin-listen", any, "--log", "info,relay=debug,connector=debug", "--data"])
+        .arg(folder.0.join("data"));
+    Running::start("postern up", &mut command)
+}
