@@ -38,12 +38,15 @@ async fn large_bodies_stream_both_ways_with_flat_memory() {
     let mut stream = alice.connect(&url).await;
     let cookies = alice.cookie_header(&url).unwrap();
     let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let head = format!("POST /upload HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\ncontent-length: {BYTES}\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\ncontent-length: {BYTES}\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let piece = vec![0; 1024 * 1024];
     for _ in 0..BYTES / piece.len() as u64 {
         stream.write_all(&piece).await.unwrap();
     }
+    stream.flush().await.unwrap();
     let mut answer = String::new();
     let _closed = stream.read_to_string(&mut answer).await;
     assert!(answer.ends_with(&BYTES.to_string()), "{answer}");
@@ -66,7 +69,12 @@ async fn an_application_cannot_be_fooled_about_who_asks() {
         &[("x-remote-user", "root")],
         &[("X-REMOTE-USER", "root")],
         &[("connection", "x-remote-user, close")],
-        &[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-host", "evil"), ("x-forwarded-proto", "http"), ("forwarded", "for=1.2.3.4")],
+        &[
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=1.2.3.4"),
+        ],
         &[("postern-assertion", "forged"), ("x-real-ip", "10.0.0.1")],
     ];
     for headers in attempts {
@@ -104,10 +112,22 @@ async fn what_can_be_read_in_two_ways_is_refused() {
         ("connect", format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"), "405"),
         ("trace", format!("TRACE / HTTP/1.1\r\nHost: {host}\r\n\r\n"), "405"),
         ("asterisk", format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n"), "400"),
-        ("gzip coding", format!("POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), "400"),
-        ("two lengths", format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"), "400"),
+        (
+            "gzip coding",
+            format!("POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+            "400",
+        ),
+        (
+            "two lengths",
+            format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"),
+            "400",
+        ),
         ("signed length", format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: +1\r\n\r\nx"), "400"),
-        ("chunked in 1.0", format!("POST / HTTP/1.0\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), "400"),
+        (
+            "chunked in 1.0",
+            format!("POST / HTTP/1.0\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            "400",
+        ),
         ("long address", format!("GET /{} HTTP/1.1\r\nHost: {host}\r\n\r\n", "a".repeat(9000)), "414"),
         ("large field", format!("GET / HTTP/1.1\r\nHost: {host}\r\nx: {}\r\n\r\n", "a".repeat(17_000)), "431"),
         ("many fields", format!("GET / HTTP/1.1\r\nHost: {host}\r\n{}\r\n", "a: b\r\n".repeat(120)), "431"),
@@ -130,7 +150,9 @@ async fn what_can_be_read_in_two_ways_is_refused() {
 #[tokio::test]
 async fn the_path_that_was_judged_is_the_path_that_arrives() {
     let (world, _origin, mut alice) = world_with("wiki").await;
-    for path in ["/", "/a/b", "/a;x=1/b", "/a%20b/%C3%A9", "/a/b/?q=%2F..%2F&r=a+b", "/~user/(x)'*", "/a//b", "/.hidden/..."] {
+    for path in
+        ["/", "/a/b", "/a;x=1/b", "/a%20b/%C3%A9", "/a/b/?q=%2F..%2F&r=a+b", "/~user/(x)'*", "/a//b", "/.hidden/..."]
+    {
         let answer = alice.get(&world.url("wiki", path)).await;
         let seen = answer.json();
         let query = seen["query"].as_str().unwrap();
@@ -162,7 +184,11 @@ async fn what_an_application_says_about_itself_is_put_right() {
     let (world, origin, mut alice) = world_with("wiki").await;
     let there = format!("/redirect?http://127.0.0.1:{}/there?x=1", origin.port);
     let answer = alice.get(&world.url("wiki", &there)).await;
-    assert_eq!(answer.headers["location"], world.url("wiki", "/there?x=1"), "an inside address becomes the outside one");
+    assert_eq!(
+        answer.headers["location"],
+        world.url("wiki", "/there?x=1"),
+        "an inside address becomes the outside one"
+    );
     let answer = alice.get(&world.url("wiki", "/cookies")).await;
     let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().map(|it| it.to_str().unwrap()).collect();
     assert_eq!(cookies, ["app=1; Path=/"], "an application cannot set cookies in our name");
@@ -179,8 +205,11 @@ async fn bytes_before_the_switch_go_nowhere() {
     let cookies = alice.cookie_header(&url).unwrap();
     let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
     // The application does not switch; what follows must be read as a request, not as its data.
-    let smuggled = format!("GET /second HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\nconnection: close\r\n\r\n");
-    let request = format!("GET /first HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n{smuggled}");
+    let smuggled =
+        format!("GET /second HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "GET /first HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n{smuggled}"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let _closed = stream.read_to_end(&mut answer).await;

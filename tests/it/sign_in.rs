@@ -295,14 +295,21 @@ async fn native_token(world: &World, client: &str) -> String {
         ("code_verifier", &verifier),
     ];
     let token_url = url::Url::parse(&world.url("login", "/token")).unwrap();
-    let wrong = browser.form(&token_url, &fields.map(|(name, value)| match name {
-        "code_verifier" => (name, "w".repeat(43)),
-        _ => (name, value.to_owned()),
-    }).each_ref().map(|(name, value)| (*name, value.as_str()))).await;
+    let wrong = browser
+        .form(
+            &token_url,
+            &fields
+                .map(|(name, value)| match name {
+                    "code_verifier" => (name, "w".repeat(43)),
+                    _ => (name, value.to_owned()),
+                })
+                .each_ref()
+                .map(|(name, value)| (*name, value.as_str())),
+        )
+        .await;
     assert_eq!(wrong.status, 400, "a wrong verifier opens nothing");
     let answer = browser.form(&token_url, &fields).await;
     let token = answer.json()["access_token"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned();
     assert_eq!(browser.form(&token_url, &fields).await.status, 400, "a code works once");
     token
 }
-

@@ -90,9 +90,16 @@ impl Browser {
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 
-    pub async fn send(&mut self, method: Method, url: &Url, headers: &[(&str, &str)], body: Bytes) -> Response<Incoming> {
+    pub async fn send(
+        &mut self,
+        method: Method,
+        url: &Url,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Response<Incoming> {
         let io = TokioIo::new(self.connect(url).await);
         let (mut requests, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the connection ends with the test's runtime")]
         tokio::task::spawn(connection.with_upgrades());
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         let target = &url[url::Position::BeforePath..url::Position::AfterQuery];

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop")]
 
 pub mod browser;
+pub mod cluster;
 pub mod origin;
 pub mod processes;
 pub mod world;

@@ -163,6 +163,7 @@ fn web_socket(mut request: Request<Incoming>) -> Response<Body> {
     let key = request.headers().get("sec-websocket-key").map(|it| derive_accept_key(it.as_bytes()));
     let Some(accept) = key else { return text(StatusCode::BAD_REQUEST, "no key".into()) };
     let upgrade = hyper::upgrade::on(&mut request);
+    #[expect(clippy::disallowed_methods, reason = "the socket ends with the test's runtime")]
     tokio::task::spawn(async move {
         let Ok(io) = upgrade.await else { return };
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await;

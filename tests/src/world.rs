@@ -42,7 +42,8 @@ impl World {
 
     async fn ready(folder: Folder, mut up: Running, password: String) -> Self {
         up.line(|line| line.contains("postern publish").then_some(())).await;
-        let port = up.line(|line| line.split("apps.postern.localhost:").nth(1)?.trim_end_matches('/').parse().ok()).await;
+        let port =
+            up.line(|line| line.split("apps.postern.localhost:").nth(1)?.trim_end_matches('/').parse().ok()).await;
         let data = folder.0.join("data");
         let (_, credential) = Credential::find(Some(&data.join("owner.json"))).unwrap();
         let admin = Admin::connect(&credential).await.unwrap();
@@ -106,7 +107,11 @@ impl World {
             .unwrap()
     }
 
-    pub async fn web_socket(&self, browser: &Browser, url: &str) -> WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    pub async fn web_socket(
+        &self,
+        browser: &Browser,
+        url: &str,
+    ) -> WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
         let url = url::Url::parse(url).unwrap();
         let mut request = http::Request::builder().uri(url.as_str().replacen("https", "wss", 1));
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
@@ -142,7 +147,18 @@ fn start_up(folder: &Folder) -> Running {
     let any = "127.0.0.1:0";
     let mut command = Command::new(binary("postern"));
     command
-        .args(["up", "--listen", any, "--admin-api", any, "--admin-listen", any, "--log", "info,relay=debug,connector=debug", "--data"])
+        .args([
+            "up",
+            "--listen",
+            any,
+            "--admin-api",
+            any,
+            "--admin-listen",
+            any,
+            "--log",
+            "info,relay=debug,connector=debug",
+            "--data",
+        ])
         .arg(folder.0.join("data"));
     Running::start("postern up", &mut command)
 }

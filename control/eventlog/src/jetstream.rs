@@ -73,7 +73,10 @@ impl JetStream {
             }
         }
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(client.clone(), presences));
+        // Only controllers ask who serves what, and only they may listen.
+        if settings.create {
+            tasks.spawn(listen(client.clone(), presences));
+        }
         Ok(Self { client, context, _tasks: Arc::new(tasks) })
     }
 

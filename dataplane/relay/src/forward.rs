@@ -70,6 +70,9 @@ impl Forward<'_> {
         admission: Admission,
         record: &mut Option<Record>,
     ) -> Result<Response<Body>, Refusal> {
+        let routed = self.routed;
+        // From here on it is open: a drain waits for it, a revocation cuts it.
+        let place = routed.relay.open[routed.visitor.thread].enter(admission);
         let answered = match has_body {
             true => self.attempt(Some(body), record).await?,
             false => match self.attempt(None, record).await {
@@ -79,8 +82,6 @@ impl Forward<'_> {
         };
         let (status, headers) =
             response_head(answered.head.status, &answered.head.fields).ok_or(Refusal::OriginBadResponse)?;
-        let routed = self.routed;
-        let place = routed.relay.open[routed.visitor.thread].enter(admission);
         let mut record = record.take().ok_or(Refusal::NotReady)?;
         record.access.status = status.as_u16().into();
         record.access.policies = ids(&self.authorized.applied);

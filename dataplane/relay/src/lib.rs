@@ -300,7 +300,8 @@ impl Running {
         info!("relay drains");
         let grace = relay.settings.drain_grace();
         let idle = async {
-            while relay.open_exchanges() > 0 {
+            // A connection closes when its last answer is written.
+            while relay.open_exchanges() > 0 || relay.slots.taken() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -255,6 +255,12 @@ impl Slots {
     }
 }
 
+impl Slots {
+    pub(crate) fn taken(&self) -> usize {
+        self.all.load(Ordering::SeqCst)
+    }
+}
+
 /// One connection's place.
 pub(crate) struct Slot {
     slots: Arc<Slots>,

@@ -45,10 +45,11 @@ pub async fn apply(it: &Context, path: &Path, dry_run: bool) -> anyhow::Result<(
     for object in &wanted.connector_groups {
         if let Some((_, group)) =
             differs::<v1::ConnectorGroup>("connector_group", "name", object, &present.connector_groups, &mut changes)?
-            && !dry_run {
-                let change = it.change();
-                it.admin.connector_groups().create(v1::PutConnectorGroupRequest { change, group: Some(group) }).await?;
-            }
+            && !dry_run
+        {
+            let change = it.change();
+            it.admin.connector_groups().create(v1::PutConnectorGroupRequest { change, group: Some(group) }).await?;
+        }
     }
     for object in &wanted.users {
         if let Some((known, mut user)) = differs::<v1::User>("user", "username", object, &present.users, &mut changes)?
@@ -71,9 +72,10 @@ pub async fn apply(it: &Context, path: &Path, dry_run: bool) -> anyhow::Result<(
     }
     for object in &wanted.groups {
         if let Some((_, group)) = differs::<v1::Group>("group", "name", object, &present.groups, &mut changes)?
-            && !dry_run {
-                it.admin.groups().create(v1::PutGroupRequest { change: it.change(), group: Some(group) }).await?;
-            }
+            && !dry_run
+        {
+            it.admin.groups().create(v1::PutGroupRequest { change: it.change(), group: Some(group) }).await?;
+        }
     }
     for membership in wanted.memberships.iter().filter(|it| !present.memberships.contains(it)) {
         changes += 1;

@@ -44,6 +44,7 @@ fn permissions(role: &str) -> (Vec<String>, Vec<String>) {
     let mut publish: Vec<String> = writes.iter().map(|stream| format!("postern.{stream}.>")).collect();
     for stream in reads {
         publish.push(format!("$JS.API.STREAM.INFO.{stream}"));
+        publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
         publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}.>"));
         publish.push(format!("$JS.API.CONSUMER.INFO.{stream}.>"));
         publish.push(format!("$JS.API.CONSUMER.DELETE.{stream}.>"));

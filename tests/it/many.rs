@@ -1,0 +1,151 @@
+//! The same stories with every role as a process of its own over NATS, and what
+//! happens when one of them is gone.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use eventlog::{Append, EventLog, jetstream};
+use futures_util::StreamExt;
+use model::event::Stream;
+use postern_tests::{
+    cluster::Cluster,
+    origin::Origin,
+    until,
+    world::{PASSWORD, app, applied},
+};
+use proto::v1;
+
+#[tokio::test]
+async fn many_processes_are_one_installation() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    let user = v1::User { username: "alice".into(), ..Default::default() };
+    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
+    let alice_id = cluster.admin.users().create(request).await.unwrap().into_inner().user.unwrap().id;
+    let published = cluster.publish(app("wiki", &origin.url())).await;
+
+    // One sign-in, both relays.
+    let mut alice = cluster.browser();
+    let answer = alice.sign_in(&cluster.url(0, "wiki", "/a"), "alice", PASSWORD).await;
+    assert_eq!(answer.json()["path"], "/a");
+    assert_eq!(alice.get(&cluster.url(1, "wiki", "/b")).await.json()["path"], "/b", "relays keep no session");
+
+    // A connector goes: nobody notices for long.
+    cluster.connectors[0].terminate();
+    for n in 0..50 {
+        let answer = alice.get(&cluster.url(n % 2, "wiki", "/")).await;
+        assert_eq!(answer.status, 200, "request {n} during a drain: {}", answer.refusal());
+    }
+    assert!(cluster.connectors[0].ended().await.success());
+
+    // Both controllers go, then the broker: traffic does not notice.
+    for controller in &mut cluster.controllers {
+        controller.kill();
+    }
+    cluster.nats.kill();
+    for n in 0..10 {
+        assert_eq!(alice.get(&cluster.url(n % 2, "wiki", "/")).await.status, 200);
+    }
+
+    // A relay starts from its mirror while the log is away. What it knows is of
+    // unknown age, so it refuses where staleness matters, and says so.
+    cluster.relays[1].kill();
+    let mirror = cluster.folder.0.join("relay-1.db");
+    assert!(mirror.exists());
+
+    // All come back; what was true is true, and a change reaches the relay.
+    cluster.restart_nats().await;
+    let controller = |n: usize| {
+        let mut command = std::process::Command::new(postern_tests::processes::binary("postern"));
+        command.args(["controller", "--settings"]).arg(cluster.folder.0.join(format!("controller-{n}.toml")));
+        postern_tests::processes::Running::start("controller again", &mut command)
+    };
+    let mut again = controller(0);
+    again.line(|line| line.contains("controller listens").then_some(())).await;
+    let (_, credential) =
+        postern::client::Credential::find(Some(&cluster.folder.0.join("keys-controller-0/owner.json"))).unwrap();
+    let admin = postern::client::Admin::connect(&credential).await.unwrap();
+    let mut socket_owner = alice.clone();
+    let mut events = socket_owner
+        .send(http::Method::GET, &url::Url::parse(&cluster.url(0, "wiki", "/sse")).unwrap(), &[], Default::default())
+        .await
+        .into_body();
+    let request = v1::RevokeUserSessionsRequest { change: None, user: alice_id };
+    admin.sessions().revoke_user(request).await.unwrap();
+    use http_body_util::BodyExt;
+    until("the open stream is cut", async || events.frame().await.is_none_or(|it| it.is_err()).then_some(())).await;
+    assert_eq!(alice.as_script().get(&cluster.url(0, "wiki", "/")).await.status, 401);
+    assert!(origin.requests.load(Ordering::SeqCst) > 50);
+
+    // Analytics wrote what happened, once the log was there.
+    let lines = until("accesses are exported", async || {
+        let text = std::fs::read_to_string(cluster.folder.0.join("activity.jsonl")).unwrap_or_default();
+        (text.contains(&published.id) && text.contains("\"class_uid\":3002")).then_some(text)
+    })
+    .await;
+    assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+#[tokio::test]
+async fn a_stolen_relay_credential_publishes_nothing() {
+    let cluster = Cluster::start().await;
+    let connect = |role: &str| {
+        let settings = jetstream::Settings {
+            url: cluster.nats_url.clone(),
+            nkey: Some(cluster.folder.0.join("keys").join(role).join("nats.nk")),
+            ..Default::default()
+        };
+        async move { EventLog::connect(&settings).await.unwrap() }
+    };
+    let head = connect("controller").await.head(Stream::Config).await.unwrap();
+    let evil = |stream: &str| Append { subject: format!("postern.{stream}.default.app.1"), bytes: "x".into() };
+    let mut attempts = Vec::new();
+    for role in ["relay", "identity", "analytics"] {
+        let log = connect(role).await;
+        for stream in [Stream::Config, Stream::Directory, Stream::Risk] {
+            let (log, event) = (log.clone(), evil(stream.name()));
+            // The broker does not answer what it refuses, so each takes its time-out.
+            attempts.push(async move { (role, stream, log.append(stream, vec![event], None).await.is_ok()) });
+        }
+    }
+    for (role, stream, written) in futures_util::future::join_all(attempts).await {
+        assert!(!written, "{role} wrote to {}", stream.name());
+    }
+    let relay = connect("relay").await;
+    assert!(relay.head(Stream::Directory).await.is_err(), "a relay does not read the directory");
+    assert!(relay.head(Stream::Config).await.is_ok());
+    assert_eq!(connect("controller").await.head(Stream::Config).await.unwrap(), head, "nothing was written");
+    let stranger = jetstream::Settings { url: cluster.nats_url.clone(), ..Default::default() };
+    let stranger = EventLog::connect(&stranger).await;
+    if let Ok(stranger) = stranger {
+        assert!(stranger.head(Stream::Config).await.is_err(), "a stranger reads nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_drains_without_failing_a_request() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    cluster.publish(v1::App { pre_authentication: 1, ..app("open", &origin.url()) }).await;
+    let browser = cluster.browser();
+    let url = cluster.url(1, "open", "/slow?300");
+    let mut running = futures_util::stream::FuturesUnordered::new();
+    for _ in 0..20 {
+        let (mut browser, url) = (browser.clone(), url.clone());
+        running.push(async move { browser.get(&url).await });
+    }
+    until("all are with the application", async || {
+        tokio::select! {
+            answer = running.next() => panic!("too early: {answer:?}"),
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
+        }
+        (origin.requests.load(Ordering::SeqCst) >= 20).then_some(())
+    })
+    .await;
+    cluster.relays[1].terminate();
+    while let Some(answer) = running.next().await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert!(cluster.relays[1].ended().await.success());
+    let mut other = cluster.browser();
+    assert_eq!(other.get(&cluster.url(0, "open", "/")).await.status, 200);
+}

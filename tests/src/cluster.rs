@@ -1,0 +1,205 @@
+//! Every role as a process of its own over a real nats-server.
+
+use std::{fmt::Write as _, path::PathBuf, process::Command};
+
+use postern::client::{Admin, Credential};
+use proto::v1;
+
+use crate::{
+    browser::Browser,
+    processes::{Folder, Running, binary, free_port, tool},
+    until,
+    world::applied,
+};
+
+pub struct Cluster {
+    pub folder: Folder,
+    pub nats: Running,
+    pub nats_url: String,
+    pub controllers: Vec<Running>,
+    pub relays: Vec<Running>,
+    pub identity: Running,
+    pub analytics: Running,
+    pub connectors: Vec<Running>,
+    pub relay_ports: Vec<u16>,
+    pub admin: Admin,
+    pub authority: String,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let folder = Folder::default();
+        let keys = folder.0.join("keys");
+        assert!(postern(&["keys", "--out", text(&keys)]).success());
+        let (nats_url, nats) = start_nats(&folder).await;
+        let controller_ports = [free_port(), free_port()];
+        let relay_ports = vec![free_port(), free_port()];
+        let mut controllers = Vec::new();
+        for (n, port) in controller_ports.iter().enumerate() {
+            let mut controller = start_controller(&folder, &nats_url, n, *port, &relay_ports);
+            controller.line(|line| line.contains("controller listens").then_some(())).await;
+            controllers.push(controller);
+        }
+        let owner = folder.0.join("keys-controller-0/owner.json");
+        let credential = until("the owner's credential", async || Credential::find(Some(&owner)).ok()).await.1;
+        let admin = Admin::connect(&credential).await.unwrap();
+        let addresses = controller_ports.map(|port| format!("https://127.0.0.1:{port}"));
+        let mut relays = Vec::new();
+        for (n, port) in relay_ports.iter().enumerate() {
+            let mirror = folder.0.join(format!("relay-{n}.db"));
+            let own = format!(
+                "[relay]\nlisten = \"127.0.0.1:{port}\"\ncontrollers = {addresses:?}\nmirror = {mirror:?}\ndrain_grace_s = 5\n"
+            );
+            let mut relay = start_role(&folder, "relay", &format!("relay-{n}"), &nats_url, &own);
+            relay.line(|line| line.contains("relay listens").then_some(())).await;
+            relays.push(relay);
+        }
+        let invitation = token(&admin, "Postern").await;
+        std::fs::write(folder.0.join("identity.token"), invitation).unwrap();
+        let own = format!(
+            "[identity]\nsocket = {:?}\ncontrollers = {addresses:?}\nconnector_state = {:?}\njoin_token_file = {:?}\n",
+            folder.0.join("identity.sock"),
+            folder.0.join("identity-state"),
+            folder.0.join("identity.token"),
+        );
+        let mut identity = start_role(&folder, "identity", "identity", &nats_url, &own);
+        let own = format!(
+            "[analytics]\nfile = {:?}\ncursor = {:?}\n",
+            folder.0.join("activity.jsonl"),
+            folder.0.join("activity.cursor")
+        );
+        let analytics = start_role(&folder, "analytics", "analytics", &nats_url, &own);
+        identity.line(|line| line.contains("link up").then_some(())).await;
+        let mut connectors = Vec::new();
+        for n in 0..2 {
+            let invitation = token(&admin, "default").await;
+            connectors.push(start_connector(&folder, n, &invitation).await);
+        }
+        let authority = credential.authority.clone();
+        Self {
+            folder,
+            nats,
+            nats_url,
+            controllers,
+            relays,
+            identity,
+            analytics,
+            connectors,
+            relay_ports,
+            admin,
+            authority,
+        }
+    }
+
+    pub fn url(&self, relay: usize, name: &str, path: &str) -> String {
+        format!("https://{name}.postern.localhost:{}{path}", self.relay_ports[relay])
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser::new(&self.authority)
+    }
+
+    pub async fn publish(&self, app: v1::App) -> v1::App {
+        let request = v1::PublishAppRequest { change: applied(), app: Some(app), assign_caller: false };
+        let app = self.admin.applications().publish(request).await.unwrap().into_inner().app.unwrap();
+        let assignment = Some(v1::Assignment { app: app.id.clone(), principal: "everyone".into() });
+        self.admin.assignments().assign(v1::AssignmentRequest { change: applied(), assignment }).await.unwrap();
+        app
+    }
+
+    pub async fn restart_nats(&mut self) {
+        self.nats.kill();
+        self.nats = run_nats(&self.folder, &self.nats_url);
+        wait_for_nats(&self.nats_url).await;
+    }
+}
+
+async fn token(admin: &Admin, group: &str) -> String {
+    let request = v1::IssueTokenRequest { change: applied(), group: group.into(), ..Default::default() };
+    admin.connectors().issue_token(request).await.unwrap().into_inner().token
+}
+
+fn postern(arguments: &[&str]) -> std::process::ExitStatus {
+    Command::new(binary("postern")).args(arguments).stdout(std::process::Stdio::null()).status().unwrap()
+}
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().unwrap()
+}
+
+async fn start_nats(folder: &Folder) -> (String, Running) {
+    let keys = folder.0.join("keys");
+    let store = folder.0.join("jetstream");
+    let config = Command::new(binary("postern"))
+        .args(["nats-config", "--keys", text(&keys), "--store", text(&store)])
+        .output()
+        .unwrap();
+    assert!(config.status.success());
+    std::fs::write(folder.0.join("nats-server.conf"), config.stdout).unwrap();
+    let url = format!("nats://127.0.0.1:{}", free_port());
+    let nats = run_nats(folder, &url);
+    wait_for_nats(&url).await;
+    (url, nats)
+}
+
+fn run_nats(folder: &Folder, url: &str) -> Running {
+    let port = url.rsplit(':').next().unwrap();
+    let mut command = Command::new(tool("py/bin/nats-server"));
+    command.args(["--addr", "127.0.0.1", "--port", port, "--config"]).arg(folder.0.join("nats-server.conf"));
+    Running::start("nats-server", &mut command)
+}
+
+async fn wait_for_nats(url: &str) {
+    let address = url.trim_start_matches("nats://");
+    until("nats-server listens", async || std::net::TcpStream::connect(address).ok()).await;
+}
+
+fn start_controller(folder: &Folder, nats: &str, n: usize, port: u16, relay_ports: &[u16]) -> Running {
+    let relays: Vec<String> = relay_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    // Each machine has its own copy of the role's keys.
+    let keys = folder.0.join(format!("keys-controller-{n}"));
+    let copied = Command::new("cp").arg("-r").arg(folder.0.join("keys/controller")).arg(&keys).status().unwrap();
+    assert!(copied.success());
+    let mut own = String::new();
+    write!(
+        own,
+        "[controller]\nlisten = \"127.0.0.1:{port}\"\nrelay_addresses = {relays:?}\n[identity]\nsocket = {:?}\n",
+        folder.0.join("identity.sock")
+    )
+    .unwrap();
+    start_with_keys(folder, "controller", &format!("controller-{n}"), nats, &own, keys)
+}
+
+pub fn start_role(folder: &Folder, role: &str, name: &str, nats: &str, own: &str) -> Running {
+    start_with_keys(folder, role, name, nats, own, folder.0.join("keys").join(role))
+}
+
+fn start_with_keys(folder: &Folder, role: &str, name: &str, nats: &str, own: &str, keys: PathBuf) -> Running {
+    let settings = format!("keys = {keys:?}\n[log]\nurl = {nats:?}\n[telemetry]\nlevel = \"info\"\n{own}");
+    let path = folder.0.join(format!("{name}.toml"));
+    std::fs::write(&path, settings).unwrap();
+    let mut command = Command::new(binary("postern"));
+    command.args([role, "--settings"]).arg(path);
+    Running::start(name, &mut command)
+}
+
+pub async fn start_connector(folder: &Folder, n: usize, token: &str) -> Running {
+    use std::os::unix::fs::PermissionsExt;
+    let state = folder.0.join(format!("connector-{n}"));
+    let file = folder.0.join(format!("connector-{n}.token"));
+    std::fs::write(&file, token).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let joined = Command::new(binary("postern-connector"))
+        .args(["join", "--name", &format!("c{n}"), "--token-file"])
+        .arg(&file)
+        .arg("--state")
+        .arg(&state)
+        .output()
+        .unwrap();
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    let mut command = Command::new(binary("postern-connector"));
+    command.arg("run").arg("--state").arg(&state);
+    let mut connector = Running::start(&format!("connector-{n}"), &mut command);
+    connector.line(|line| line.contains("link up").then_some(())).await;
+    connector
+}
