@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod access;
+mod applications;
 mod many;
 mod protocols;
 mod sign_in;

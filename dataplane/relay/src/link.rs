@@ -240,10 +240,15 @@ impl Relay {
                     None => return Ok(()),
                 },
                 () = self.stop.cancelled() => {
-                    return sender.send(&LinkSettings { drain: true, ..Default::default() });
+                    sender.send(&LinkSettings { drain: true, ..Default::default() })?;
+                    break;
                 }
             }
         }
+        // Dropping the stream would reset it, and the link with it: the
+        // connector ends it when its own streams are done.
+        while receiver.next::<LinkReport>().await?.is_some() {}
+        Ok(())
     }
 
     fn tell(&self, name: &ConnectorName, what: &str, detail: &str) {

@@ -1,0 +1,272 @@
+//! Things nobody here wrote: a browser, JupyterLab, Node-RED, gRPC, git.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use postern_tests::{
+    origin::Origin,
+    processes::{Folder, Running, binary, free_port, tool},
+    until,
+    world::{PASSWORD, World, app},
+};
+use proto::v1;
+
+/// Runs a story of `browser/drive.mjs`. Screenshots stay in `tests/.tools/screenshots`.
+fn drive(what: &str, url: &str, username: &str, password: &str) {
+    let shots = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/screenshots");
+    std::fs::create_dir_all(&shots).unwrap();
+    assert!(tool("npm/node_modules/playwright-core").exists());
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("browser/drive.mjs");
+    let output = Command::new("node").arg(script).args([what, url, username, password]).arg(&shots).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_uses_the_portal_and_signs_out() {
+    let world = World::start().await;
+    let (url, password) = (world.url("apps", "/"), world.password.clone());
+    tokio::task::spawn_blocking(move || drive("portal", &url, "admin", &password)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_fragment_of_an_address_survives_a_sign_in() {
+    let world = World::start().await;
+    let (url, password) = (world.url("demo", "/book#chapter-2"), world.password.clone());
+    tokio::task::spawn_blocking(move || drive("fragment", &url, "admin", &password)).await.unwrap();
+}
+
+#[tokio::test]
+async fn jupyterlab_runs_a_cell_through_postern() {
+    let world = World::start().await;
+    world.user("alice").await;
+    let folder = Folder::default();
+    let port = free_port();
+    let mut command = Command::new(tool("py/bin/jupyter-lab"));
+    command
+        .args(["--allow-root", "--no-browser", "--ip=127.0.0.1", "--IdentityProvider.token="])
+        .args(["--ServerApp.password=", "--ServerApp.allow_remote_access=True", "--LabApp.news_url="])
+        .arg(format!("--port={port}"))
+        .arg(format!("--ServerApp.root_dir={}", folder.0.display()))
+        .env("JUPYTER_CONFIG_DIR", &folder.0)
+        .env("JUPYTER_DATA_DIR", folder.0.join("data"))
+        .env("JUPYTER_RUNTIME_DIR", folder.0.join("run"))
+        .env("HOME", &folder.0);
+    let _jupyter = Running::start("jupyter-lab", &mut command);
+    listens(port).await;
+    world.publish(app("jupyter", &format!("http://127.0.0.1:{port}")), &["everyone"]).await;
+    let url = world.url("jupyter", "/lab");
+    tokio::task::spawn_blocking(move || drive("jupyter", &url, "alice", PASSWORD)).await.unwrap();
+}
+
+#[tokio::test]
+async fn node_red_deploys_a_flow_through_postern() {
+    let world = World::start().await;
+    world.user("alice").await;
+    let folder = Folder::default();
+    let port = free_port();
+    std::fs::write(folder.0.join("settings.js"), "module.exports = { uiHost: '127.0.0.1', editorTheme: { tours: false, projects: { enabled: false } }, telemetry: { enabled: false } };").unwrap();
+    let mut command = Command::new("node");
+    command
+        .arg(tool("npm/node_modules/node-red/red.js"))
+        .args(["--port", &port.to_string(), "--userDir"])
+        .arg(&folder.0)
+        .arg("--settings")
+        .arg(folder.0.join("settings.js"));
+    let _node_red = Running::start("node-red", &mut command);
+    listens(port).await;
+    world.publish(app("flows", &format!("http://127.0.0.1:{port}")), &["everyone"]).await;
+    let url = world.url("flows", "/");
+    tokio::task::spawn_blocking(move || drive("nodered", &url, "alice", PASSWORD)).await.unwrap();
+}
+
+async fn listens(port: u16) {
+    until("the application listens", async || std::net::TcpStream::connect(("127.0.0.1", port)).ok()).await;
+}
+
+#[tokio::test]
+async fn git_clones_and_pushes_over_smart_http() {
+    let world = World::start().await;
+    let folder = Folder::default();
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .args([
+                "-c",
+                "user.name=a",
+                "-c",
+                "user.email=a@b",
+                "-c",
+                "protocol.version=2",
+                "-c",
+                "init.defaultBranch=main",
+            ])
+            .arg("-c")
+            .arg(format!("http.sslCAInfo={}", world.folder.0.join("data/authority.pem").display()))
+            .arg("-c")
+            .arg(format!("http.curloptResolve=git.postern.localhost:{}:127.0.0.1", world.port))
+            .args(arguments)
+            .current_dir(&folder.0)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    git(&["init", "--bare", "repo.git"]);
+    git(&["-C", "repo.git", "config", "http.receivepack", "true"]);
+    let port = free_port();
+    let server = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("browser/git_server.py");
+    let _server =
+        Running::start("git server", Command::new("python3").arg(server).arg(port.to_string()).arg(&folder.0));
+    listens(port).await;
+    let passthrough = v1::App { pre_authentication: 1, ..app("git", &format!("http://127.0.0.1:{port}")) };
+    world.publish(passthrough, &[]).await;
+    let url = world.url("git", "/repo.git");
+    git(&["clone", &url, "work"]);
+    let large: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(folder.0.join("work/large"), large).unwrap();
+    git(&["-C", "work", "add", "large"]);
+    git(&["-C", "work", "commit", "-qm", "large"]);
+    git(&["-C", "work", "push", "origin", "HEAD:main"]);
+    git(&["clone", &url, "again"]);
+    let same =
+        std::fs::read(folder.0.join("again/large")).unwrap() == std::fs::read(folder.0.join("work/large")).unwrap();
+    assert!(same);
+}
+
+#[tokio::test]
+async fn grpc_calls_and_streams_pass_with_their_trailers() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let world = World::start().await;
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter.set_service_status("shop", tonic_health::ServingStatus::NotServing).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    #[expect(clippy::disallowed_methods, reason = "the server ends with the test's runtime")]
+    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+    let passthrough = v1::App { pre_authentication: 1, ..app("rpc", &format!("h2c://127.0.0.1:{port}")) };
+    world.publish(passthrough, &[]).await;
+
+    let tls = tonic::transport::ClientTlsConfig::new()
+        .ca_certificate(tonic::transport::Certificate::from_pem(&world.authority))
+        .domain_name("rpc.postern.localhost");
+    let origin: http::Uri = world.url("rpc", "/").parse().unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("https://127.0.0.1:{}", world.port)).unwrap();
+    let channel = endpoint.origin(origin).tls_config(tls).unwrap().connect().await.unwrap();
+    let mut client = HealthClient::new(channel);
+    let request = |service: &str| HealthCheckRequest { service: service.into() };
+    let answer = client.check(request("shop")).await.unwrap().into_inner();
+    assert_eq!(answer.status, 2);
+    let status = client.check(request("unknown")).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound, "a status in trailers arrives");
+    let mut stream = client.watch(request("shop")).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().status, 2);
+    reporter.set_service_status("shop", tonic_health::ServingStatus::Serving).await;
+    assert_eq!(stream.message().await.unwrap().unwrap().status, 1, "a server stream goes on");
+}
+
+#[tokio::test]
+async fn curl_and_a_python_openid_client_work() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    let published = world.publish_origin("api", &origin).await;
+    let authority = world.folder.0.join("data/authority.pem");
+    let curl = Command::new("curl")
+        .args(["-sS", "--http2", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "--cacert"])
+        .arg(&authority)
+        .arg("--resolve")
+        .arg(format!("api.postern.localhost:{}:127.0.0.1", world.port))
+        .arg(world.url("api", "/"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&curl.stdout), "401 2", "{}", String::from_utf8_lossy(&curl.stderr));
+
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("browser/openid_client.py");
+    let output = Command::new(tool("py/bin/python"))
+        .arg(script)
+        .args([&world.url("login", ""), &published.id, &world.url("api", "/from-python"), "alice", PASSWORD])
+        .env("REQUESTS_CA_BUNDLE", &authority)
+        .stdout(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("/from-python"), "{said}");
+}
+
+#[tokio::test]
+async fn activity_is_valid_ocsf() {
+    let world = World::start().await;
+    let mut browser = world.browser();
+    browser.sign_in(&world.url("demo", "/"), "admin", "wrong").await;
+    browser.sign_in(&world.url("demo", "/"), "admin", &world.password).await;
+    let file = world.folder.0.join("data/activity.ocsf.jsonl");
+    until("both classes are exported", async || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        (text.contains("\"class_uid\":3002") && text.contains("\"class_uid\":4002")).then_some(())
+    })
+    .await;
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("ocsf/check.py");
+    let output = Command::new(tool("py/bin/python")).arg(script).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+#[tokio::test]
+async fn the_command_line_does_what_it_says() {
+    let world = World::start().await;
+    let run = |arguments: &[&str]| {
+        let output = world.cli(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    assert!(run(&["user", "create", "bob", "--email", "bob@example.com"]).1.contains("password"));
+    assert!(run(&["group", "create", "staff"]).0);
+    assert!(run(&["group", "add", "staff", "user:bob"]).0);
+    assert!(run(&["publish", "http://127.0.0.1:9", "--name", "wiki", "--assign", "group:staff"]).0);
+    let (_, listed, _) = run(&["app", "list", "--output", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert!(listed.as_array().unwrap().iter().any(|app| app["name"] == "wiki"));
+
+    let (ok, _, error) = run(&["publish", "http://127.0.0.1:9", "--name", "wiki"]);
+    assert!(!ok && error.contains("another") && error.contains("choose another"), "{error}");
+    let (ok, _, error) = run(&["app", "assign", "wiki", "group:nobody"]);
+    assert!(!ok && error.contains("nobody") && error.contains("principal"), "{error}");
+    let (ok, _, error) = run(&["publish", "ftp://x", "--name", "other"]);
+    assert!(!ok && error.contains("origin") && error.contains("http://"), "{error}");
+
+    // A request id makes a repetition harmless.
+    let first = run(&["--request-id", "r1", "group", "create", "twice"]);
+    let second = run(&["--request-id", "r1", "group", "create", "twice"]);
+    assert_eq!((first.0, &first.1), (true, &second.1));
+    let (ok, _, error) = run(&["--expected-position", "1", "group", "create", "late"]);
+    assert!(!ok && error.contains("expected_position"), "{error}");
+
+    // What is exported is applied elsewhere, and again without a change.
+    let (_, exported, _) = run(&["export"]);
+    assert!(exported.contains("group:staff") && exported.contains("wiki"), "{exported}");
+    let folder = Folder::default();
+    let file = folder.0.join("all.yaml");
+    std::fs::write(&file, &exported).unwrap();
+    let path = file.to_str().unwrap();
+    assert_eq!(run(&["apply", "-f", path]).1.trim(), "nothing to change");
+    std::fs::write(&file, exported.replace("http://127.0.0.1:9\n", "http://127.0.0.1:10\n")).unwrap();
+    let (_, planned, _) = run(&["apply", "-f", path, "--dry-run"]);
+    assert!(planned.contains("~ app wiki: origin: \"http://127.0.0.1:9\" -> \"http://127.0.0.1:10\""), "{planned}");
+    assert!(run(&["apply", "-f", path]).1.contains("1 changed"));
+    assert!(run(&["app", "show", "wiki"]).1.contains("127.0.0.1:10"));
+    std::fs::write(&file, "apps:\n  - name: x\n    orign: http://a\n").unwrap();
+    let (ok, _, error) = run(&["apply", "-f", path]);
+    assert!(!ok && error.contains("orign"), "{error}");
+
+    let (_, history, _) = run(&["history", "--size", "50"]);
+    assert!(history.contains("AppPublished") && history.contains("user:"), "{history}");
+    let completion = Command::new(binary("postern")).args(["completion", "bash"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&completion.stdout).contains("postern"));
+    let url = world.url("login", "/.well-known/openid-configuration");
+    let (ok, healthy, error) = run(&["doctor", &url]);
+    assert!(ok && healthy.contains("clocks agree") && healthy.contains("has links"), "{healthy}{error}");
+    let (ok, sick, _) = run(&["doctor", &world.url("wiki", "/").replace(&world.port.to_string(), "1")]);
+    assert!(!ok && sick.contains("FAULT port 1"), "{sick}");
+}
