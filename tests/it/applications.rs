@@ -1,9 +1,6 @@
 //! Things nobody here wrote: a browser, JupyterLab, Node-RED, gRPC, git.
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{path::PathBuf, process::Command};
 
 use postern_tests::{
     origin::Origin,
@@ -103,10 +100,9 @@ async fn git_clones_and_pushes_over_smart_http() {
                 "init.defaultBranch=main",
             ])
             .arg("-c")
-            .arg(format!("http.sslCAInfo={}", world.folder.0.join("data/authority.pem").display()))
-            .arg("-c")
             .arg(format!("http.curloptResolve=git.postern.localhost:{}:127.0.0.1", world.port))
             .args(arguments)
+            .env("GIT_SSL_CAINFO", world.folder.0.join("data/authority.pem"))
             .current_dir(&folder.0)
             .output()
             .unwrap();
@@ -184,13 +180,13 @@ async fn curl_and_a_python_openid_client_work() {
     assert_eq!(String::from_utf8_lossy(&curl.stdout), "401 2", "{}", String::from_utf8_lossy(&curl.stderr));
 
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("browser/openid_client.py");
-    let output = Command::new(tool("py/bin/python"))
+    let mut client = Command::new(tool("py/bin/python"));
+    client
         .arg(script)
         .args([&world.url("login", ""), &published.id, &world.url("api", "/from-python"), "alice", PASSWORD])
-        .env("REQUESTS_CA_BUNDLE", &authority)
-        .stdout(Stdio::piped())
-        .output()
-        .unwrap();
+        .env("REQUESTS_CA_BUNDLE", &authority);
+    // The application answers on this thread meanwhile.
+    let output = tokio::task::spawn_blocking(move || client.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("/from-python"), "{said}");
 }
