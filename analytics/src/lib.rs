@@ -7,9 +7,6 @@
 
 pub mod ocsf;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},

@@ -15,9 +15,6 @@ pub mod serve;
 pub mod settings;
 pub mod token;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use runtime::{probes::Readiness, settings::SettingsError};

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod access;
+mod administration;
 mod applications;
 mod many;
 mod protocols;
 mod sign_in;
+mod tidy;

@@ -18,9 +18,6 @@ pub mod server;
 pub mod settings;
 pub mod writer;
 
-#[cfg(test)]
-mod tests;
-
 use std::{collections::BTreeMap, sync::Arc};
 
 use eventlog::{Journal, Projection};

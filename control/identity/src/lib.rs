@@ -25,9 +25,6 @@ pub mod settings;
 mod throttle;
 mod tokens;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::signature::Ed25519KeyPair;

@@ -29,9 +29,6 @@ mod stall;
 mod streams;
 mod trace;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     io,
     net::SocketAddr,

@@ -30,6 +30,9 @@ pub struct RoleArguments {
     /// One setting, as in the file: --set relay.listen=0.0.0.0:443
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// Only say whether the settings can be read.
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// What every role has, and its own part under its name.
@@ -171,6 +174,13 @@ fn load<T: DeserializeOwned>(arguments: &RoleArguments) -> anyhow::Result<T> {
         .with_context(|| format!("reading settings from {path}"))
 }
 
+/// Unknown keys, wrong types and missing values are found without starting.
+fn check(arguments: &RoleArguments) -> anyhow::Result<()> {
+    let settings: Settings = load(arguments)?;
+    crate::output::say(&format!("{} is readable; the log is at {}", arguments.settings.display(), settings.log.url));
+    Ok(())
+}
+
 async fn connect(settings: &Settings, create: bool) -> anyhow::Result<EventLog> {
     let log = &settings.log;
     let own = settings.keys.join("nats.nk");
@@ -196,6 +206,9 @@ fn snapshot_readiness(projection: &Projection) -> Readiness {
 }
 
 pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
+    if arguments.check {
+        return check(&arguments);
+    }
     let mut process = Process::begin("controller", &arguments).await?;
     let projection = process.projection(&Stream::STATE, None).await?;
     let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
@@ -240,6 +253,9 @@ fn write_owner_credential(process: &Process, controller: &controller::server::Co
 }
 
 pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
+    if arguments.check {
+        return check(&arguments);
+    }
     let mut process = Process::begin("relay", &arguments).await?;
     let it = process.settings.relay.clone().context("the settings have no [relay]")?;
     let projection = process.projection(&[Stream::Config, Stream::Risk], it.mirror.as_deref()).await?;
@@ -270,6 +286,9 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
 }
 
 pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
+    if arguments.check {
+        return check(&arguments);
+    }
     let mut process = Process::begin("identity", &arguments).await?;
     let it = process.settings.identity.clone().context("the settings have no [identity]")?;
     let projection = process.projection(&Stream::STATE, None).await?;
@@ -301,6 +320,9 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
 }
 
 pub async fn analytics(arguments: RoleArguments) -> anyhow::Result<()> {
+    if arguments.check {
+        return check(&arguments);
+    }
     let mut process = Process::begin("analytics", &arguments).await?;
     let settings = process.settings.analytics.clone().context("the settings have no [analytics]")?;
     let trust = process.keys.trust.of_activity()?;

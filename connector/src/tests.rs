@@ -1,1 +1,0 @@
-//! What a connector believes and refuses.
