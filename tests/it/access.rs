@@ -16,7 +16,7 @@ async fn publishing_takes_one_command_and_assigns_whoever_did_it() {
     let origin = Origin::start().await;
     let printed = world.cli(&["publish", &origin.url(), "--name", "wiki", "--wait"]);
     assert!(printed.status.success(), "{printed:?}");
-    assert_eq!(String::from_utf8_lossy(&printed.stdout).trim(), "https://wiki.postern.localhost/");
+    assert_eq!(String::from_utf8_lossy(&printed.stdout).trim(), world.url("wiki", "/"));
     let mut browser = world.browser();
     let answer = browser.sign_in(&world.url("wiki", "/page"), "admin", &world.password).await;
     assert_eq!(answer.json()["path"], "/page");

@@ -154,6 +154,7 @@ impl v1::tenants_server::Tenants for Admin {
             default_connector_group: group.map_or(String::new(), |it| it.id.to_string()),
             caller: name,
             role: role.into(),
+            public_port: self.settings.public_port.into(),
         }))
     }
 }

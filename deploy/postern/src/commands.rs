@@ -109,8 +109,22 @@ async fn publish(it: &Context, app: v1::App, assign: Option<String>) -> anyhow::
     }
     match it.format {
         Format::Json => output::show(it.format, &app),
-        Format::Table => it.done(&app.external_url, answer.position),
+        Format::Table => {
+            let port = it.admin.tenants().get(v1::GetTenantRequest {}).await?.into_inner().public_port;
+            it.done(&address(&app.external_url, port), answer.position)
+        }
     }
+}
+
+/// As users type it: with the port, where it is not the usual one.
+pub fn address(external_url: &str, port: u32) -> String {
+    let with_port = || {
+        let mut url = url::Url::parse(external_url).ok()?;
+        let port = u16::try_from(port).ok().filter(|it| *it != 0)?;
+        url.set_port(Some(port)).ok()?;
+        Some(url.to_string())
+    };
+    with_port().unwrap_or_else(|| external_url.to_owned())
 }
 
 async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {

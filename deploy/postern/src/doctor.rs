@@ -14,6 +14,7 @@ use url::Url;
 use crate::{
     apply,
     client::{Admin, Credential},
+    commands::address as address_of,
     login,
     output::say,
     web::Web,
@@ -64,8 +65,8 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
     if login.is_none() {
         report.bad("the sign-in page is not published", "start the controller once more; it publishes it");
     }
-    let checked =
-        url.unwrap_or_else(|| format!("https://login.{}:8443/.well-known/openid-configuration", tenant.domain));
+    let discovery = format!("https://login.{}/.well-known/openid-configuration", tenant.domain);
+    let checked = url.unwrap_or_else(|| address_of(&discovery, tenant.public_port));
     address(&checked, &credential.authority, &mut report).await;
     match report.faults {
         0 => Ok(()),
