@@ -59,6 +59,9 @@ const stories = {
     await signIn();
     await page.waitForSelector(".jp-Launcher-body, .jp-Notebook", { state: "visible" });
     await page.click(".jp-LauncherCard[data-category=Notebook]");
+    // A cell that is run before the kernel is there is dropped without a word.
+    await page.waitForSelector(".jp-Notebook-ExecutionIndicator[data-status=idle]", { state: "attached" });
+    await page.waitForSelector("#jp-main-statusbar :text('| Idle')");
     const cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first();
     await cell.click();
     await page.keyboard.type("print('postern', 6 * 7)");
