@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use model::{SessionId, UserId, keys::KeyPurpose};
 use proto::v1::{EndSessionRequest, SetTotpRequest, internal_client::InternalClient};
+use runtime::tls::pem;
 use serde_json::json;
 use tonic::{
     Request, Status,
@@ -49,7 +49,8 @@ impl Identity {
 
     async fn controller(&self) -> Result<InternalClient<Channel>, Status> {
         let tenant = self.tenant();
-        let pem: String = tenant.keys_for(KeyPurpose::Authority).map(|key| pem(&key.public_key)).collect();
+        let pem: String =
+            tenant.keys_for(KeyPurpose::Authority).map(|key| pem("CERTIFICATE", &key.public_key)).collect();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(CONTROLLER_NAME);
         for address in &self.settings.controllers {
             let endpoint = Endpoint::from_shared(address.clone()).and_then(|it| it.tls_config(tls.clone()));
@@ -63,10 +64,4 @@ impl Identity {
         }
         Err(Status::unavailable("no controller can be reached"))
     }
-}
-
-fn pem(der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

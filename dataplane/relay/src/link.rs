@@ -309,7 +309,7 @@ impl Relay {
         let away = || Status::unavailable("no controller can be reached; try again");
         let keys = self.keys();
         let authorities = keys.tenants.get(tenant).map(|it| it.authorities.clone()).unwrap_or_default();
-        let pem: String = authorities.iter().map(|der| pem(der)).collect();
+        let pem: String = authorities.iter().map(|der| runtime::tls::pem("CERTIFICATE", der)).collect();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(CONTROLLER_NAME);
         for address in &self.settings.controllers {
             let endpoint = Endpoint::from_shared(address.clone()).and_then(|it| it.tls_config(tls.clone()));
@@ -329,13 +329,6 @@ impl Relay {
 
 /// The name in a controller's certificate.
 pub const CONTROLLER_NAME: &str = "controller.postern.internal";
-
-fn pem(der: &[u8]) -> String {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let body = STANDARD.encode(der);
-    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-}
 
 /// Applications of the link's group that it was not told of yet, and those it
 /// was told of that are gone.

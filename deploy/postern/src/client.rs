@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use proto::v1;
 use serde::{Deserialize, Serialize};
 use tonic::{
@@ -137,10 +136,4 @@ impl Admin {
         history => history_client::HistoryClient,
         tenants => tenants_client::TenantsClient,
     }
-}
-
-pub fn pem(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|it| std::str::from_utf8(it).ok()).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

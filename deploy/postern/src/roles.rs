@@ -20,7 +20,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
-use crate::{client::pem, keys::RoleKeys};
+use crate::keys::RoleKeys;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RoleArguments {
@@ -244,9 +244,9 @@ fn write_owner_credential(process: &Process, controller: &controller::server::Co
     let issued = controller.authority.owner(&tenant, owner, controller.writer.now())?;
     let credential = crate::client::Credential {
         controller: format!("https://{}", controller.address),
-        authority: pem("CERTIFICATE", controller.authority.certificate()),
-        certificate: Some(issued.chain.iter().map(|der| pem("CERTIFICATE", der)).collect()),
-        key: Some(pem("PRIVATE KEY", &issued.key)),
+        authority: runtime::tls::pem("CERTIFICATE", controller.authority.certificate()),
+        certificate: Some(issued.chain.iter().map(|der| runtime::tls::pem("CERTIFICATE", der)).collect()),
+        key: Some(runtime::tls::pem("PRIVATE KEY", &issued.key)),
         token: None,
     };
     credential.save(&process.settings.keys.join("owner.json"))

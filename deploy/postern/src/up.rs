@@ -32,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use crate::{
-    client::{Credential, pem},
+    client::Credential,
     demo, join,
     keys::{self, RoleKeys},
     output::say,
@@ -186,7 +186,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     probes.checks.push(Arc::new(move || relay_handle.readiness()));
     let credential = owner_credential(&writer, &authority, admin_api)?;
     write_private(&data.join("owner.json"), &serde_json::to_vec_pretty(&credential)?)?;
-    write_public(&data.join("authority.pem"), pem("CERTIFICATE", authority.certificate()).as_bytes())?;
+    write_public(&data.join("authority.pem"), runtime::tls::pem("CERTIFICATE", authority.certificate()).as_bytes())?;
     for (group, name) in [(SYSTEM_GROUP, "identity"), (DEFAULT_GROUP, "local")] {
         let connector =
             join::ensure(&credential, group, name, &data.join("connectors").join(name), relay_address).await?;
@@ -234,9 +234,9 @@ fn owner_credential(writer: &Writer, authority: &Authority, admin_api: SocketAdd
     let issued = authority.owner(&tenant, owner, writer.now())?;
     Ok(Credential {
         controller: format!("https://{admin_api}"),
-        authority: pem("CERTIFICATE", authority.certificate()),
-        certificate: Some(issued.chain.iter().map(|der| pem("CERTIFICATE", der)).collect()),
-        key: Some(pem("PRIVATE KEY", &issued.key)),
+        authority: runtime::tls::pem("CERTIFICATE", authority.certificate()),
+        certificate: Some(issued.chain.iter().map(|der| runtime::tls::pem("CERTIFICATE", der)).collect()),
+        key: Some(runtime::tls::pem("PRIVATE KEY", &issued.key)),
         token: None,
     })
 }
