@@ -1,13 +1,6 @@
 //! One request: from a tunnel stream to an origin and back.
 
-use std::{
-    future::poll_fn,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -17,17 +10,14 @@ use http_body_util::{BodyExt, Either, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use proto::v1::{RequestHead, ResetCode, ResponseHead};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
-    sync::oneshot,
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 use tracing::{Instrument, debug, info_span};
 use tunnel::{
     TunnelError,
     exchange::{Accepted, Download, Upload, Whole},
     fields,
     half::SMALL_BODY_BYTES,
+    raw::{Moved, both_ways},
 };
 
 use crate::{
@@ -38,8 +28,6 @@ use crate::{
 /// What an origin did not read of a request it has answered.
 const UNREAD_BYTES_MAX: usize = 256 * 1024;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
-/// Read from an upgraded origin at a time.
-const UPGRADED_READ_BYTES: usize = 16 * 1024;
 
 /// What every request of a worker needs.
 #[derive(Clone)]
@@ -237,39 +225,7 @@ async fn upgraded(mut response: Response<Incoming>, input: Download, upload: &mu
         return;
     }
     let Ok(origin) = switching.await else { return };
-    let (reader, writer) = tokio::io::split(TokioIo::new(origin));
-    let outcome = tokio::select! {
-        read = from_origin(reader, upload) => read,
-        written = to_origin(writer, input) => written,
-    };
-    if let Err(error) = outcome {
+    if let Err(error) = both_ways(TokioIo::new(origin), upload, input, &mut Moved::default()).await {
         debug!(%error, "an upgraded connection broke");
     }
-}
-
-async fn from_origin<T>(mut reader: ReadHalf<T>, upload: &mut Upload) -> io::Result<()>
-where
-    T: tokio::io::AsyncRead,
-{
-    let mut buffer = bytes::BytesMut::new();
-    loop {
-        buffer.reserve(UPGRADED_READ_BYTES);
-        if reader.read_buf(&mut buffer).await? == 0 {
-            return upload.finish().map_err(io::Error::other);
-        }
-        upload.send(buffer.split().freeze()).await.map_err(io::Error::other)?;
-    }
-}
-
-async fn to_origin<T>(mut writer: WriteHalf<T>, mut input: Download) -> io::Result<()>
-where
-    T: tokio::io::AsyncWrite,
-{
-    let mut next = move |context: &mut Context<'_>| -> Poll<_> { Pin::new(&mut input).poll_frame(context) };
-    while let Some(frame) = poll_fn(&mut next).await {
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-            writer.write_all(&data).await?;
-        }
-    }
-    writer.shutdown().await
 }

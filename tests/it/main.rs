@@ -5,6 +5,7 @@
 mod access;
 mod administration;
 mod applications;
+mod limits;
 mod many;
 mod protocols;
 mod sign_in;

@@ -78,9 +78,16 @@ impl Browser {
     }
 
     pub async fn connect(&self, url: &Url) -> TlsStream<TcpStream> {
+        self.connect_for(url, b"http/1.1").await
+    }
+
+    /// With another protocol than this browser speaks.
+    pub async fn connect_for(&self, url: &Url, protocol: &[u8]) -> TlsStream<TcpStream> {
+        let mut tls = (*self.tls).clone();
+        tls.alpn_protocols = vec![protocol.to_vec()];
         let host = url.host_str().unwrap().to_owned();
         let tcp = TcpStream::connect(("127.0.0.1", url.port_or_known_default().unwrap())).await.unwrap();
-        TlsConnector::from(self.tls.clone()).connect(ServerName::try_from(host).unwrap(), tcp).await.unwrap()
+        TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from(host).unwrap(), tcp).await.unwrap()
     }
 
     /// Cookies for a host, as a browser would send them.

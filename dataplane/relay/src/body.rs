@@ -19,7 +19,12 @@ use tunnel::{
     exchange::{Download, Upload},
 };
 
-use crate::{activity::ActivityLog, settings::BODY_STALL_TIMEOUT, streams::Place};
+use crate::{
+    activity::ActivityLog,
+    settings::{BODY_PROGRESS_BYTES, BODY_STALL_TIMEOUT},
+    streams::Place,
+    visitor::Visit,
+};
 
 /// What hyper sends to the user.
 pub(crate) enum Body {
@@ -115,13 +120,38 @@ pub(crate) struct Pump {
     pending: Bytes,
     /// Nothing comes after `pending`.
     last: bool,
-    stall: Pin<Box<Sleep>>,
+    stall: Option<Stall>,
     pub sent: u64,
 }
 
+/// Runs while the user owes bytes, and starts anew with each KiB of them.
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    owed: usize,
+}
+
+impl Stall {
+    fn new() -> Self {
+        Self { timer: Box::pin(sleep(BODY_STALL_TIMEOUT)), owed: BODY_PROGRESS_BYTES }
+    }
+
+    fn received(&mut self, bytes: usize) {
+        self.owed = self.owed.saturating_sub(bytes);
+        if self.owed == 0 {
+            self.restart();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.owed = BODY_PROGRESS_BYTES;
+        self.timer.as_mut().reset(Instant::now() + BODY_STALL_TIMEOUT);
+    }
+}
+
 impl Pump {
-    pub(crate) fn new(body: Incoming, upload: Upload) -> Self {
-        let stall = Box::pin(sleep(BODY_STALL_TIMEOUT));
+    /// `may_pause`: a stream of messages, whose sender may have nothing to say.
+    pub(crate) fn new(body: Incoming, upload: Upload, may_pause: bool) -> Self {
+        let stall = (!may_pause).then(Stall::new);
         Self { body, upload, pending: Bytes::new(), last: false, stall, sent: 0 }
     }
 }
@@ -133,24 +163,33 @@ impl Future for Pump {
         let this = &mut *self;
         loop {
             if this.last || !this.pending.is_empty() {
-                ready!(this.upload.poll_send(context, &mut this.pending, this.last))?;
+                if this.upload.poll_send(context, &mut this.pending, this.last)?.is_pending() {
+                    // It is the application that is slow.
+                    if let Some(stall) = &mut this.stall {
+                        stall.restart();
+                    }
+                    return Poll::Pending;
+                }
                 if this.last {
                     return Poll::Ready(Ok(()));
                 }
             }
             match Pin::new(&mut this.body).poll_frame(context) {
                 Poll::Ready(Some(frame)) => {
-                    this.stall.as_mut().reset(Instant::now() + BODY_STALL_TIMEOUT);
                     // Trailers of users are not forwarded: nobody judged them.
                     if let Ok(data) = frame?.into_data() {
                         this.sent += data.len() as u64;
+                        if let Some(stall) = &mut this.stall {
+                            stall.received(data.len());
+                        }
                         this.pending = data;
                         this.last = this.body.is_end_stream();
                     }
                 }
                 Poll::Ready(None) => this.last = true,
                 Poll::Pending => {
-                    ready!(this.stall.as_mut().poll(context));
+                    let Some(stall) = &mut this.stall else { return Poll::Pending };
+                    ready!(stall.timer.as_mut().poll(context));
                     return Poll::Ready(Err(PumpError::Stalled));
                 }
             }
@@ -166,6 +205,8 @@ pub(crate) struct Record {
     pub clock: Clock,
     pub log: ActivityLog,
     pub count: Arc<crate::metrics::RelayMetrics>,
+    #[expect(dead_code, reason = "the connection is busy until this goes")]
+    pub visit: Visit,
 }
 
 impl Drop for Record {

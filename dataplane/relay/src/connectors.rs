@@ -207,3 +207,30 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_a_stream_but_not_long() {
+        let connectors = Connectors::new(1);
+        let (tenant, group) = (TenantId::default_tenant(), ConnectorGroupId(uuid::Uuid::nil()));
+        let started = Instant::now();
+        let picked = connectors.pick(&tenant, group, 0).await;
+        assert!(matches!(picked, Err(NoStream::Offline)));
+        assert_eq!(started.elapsed(), STREAM_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_bounded() {
+        let connectors = Connectors::new(1);
+        let (tenant, group) = (TenantId::default_tenant(), ConnectorGroupId(uuid::Uuid::nil()));
+        let waiting: Vec<_> = std::iter::from_fn(|| Waiting::enter(&connectors.waiting)).collect();
+        assert_eq!(waiting.len(), WAITING_REQUESTS_MAX);
+        let started = Instant::now();
+        let picked = connectors.pick(&tenant, group, 0).await;
+        assert!(matches!(picked, Err(NoStream::Busy)));
+        assert!(started.elapsed().is_zero(), "an overloaded relay answers at once");
+    }
+}

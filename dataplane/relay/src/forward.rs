@@ -1,31 +1,25 @@
 //! An authorised request on its way through the tunnel.
 
 use std::{
-    io,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::{
-    body::Incoming,
-    upgrade::{OnUpgrade, Upgraded},
-};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use model::{AppId, ConnectorGroupId, TenantId, policy::Authorized};
 use proto::v1::{RequestHead, ResponseHead};
 use runtime::telemetry::chain;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tracing::debug;
 use tunnel::{
     TunnelError,
     exchange::{Download, Exchange, FirstBody, Upload},
+    raw::{Moved, both_ways},
 };
 
 use crate::{
@@ -41,7 +35,6 @@ use crate::{
 /// The connector keeps the application's time-outs; this is for a connector
 /// that does not.
 const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
-const UPGRADED_READ_BYTES: usize = 16 * 1024;
 
 /// All that is needed, and the proof that policy agreed.
 pub(crate) struct Forward<'a> {
@@ -145,7 +138,7 @@ impl Forward<'_> {
         let exchange = routed.relay.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;
         let Exchange { upload, mut download, .. } = exchange;
         let (mut pump, raw) = match body {
-            Some(body) => (Some(Pump::new(body, upload)), None),
+            Some(body) => (Some(Pump::new(body, upload, is_grpc(&routed.parts.headers))), None),
             None if upgrade => (None, Some(upload)),
             None => (None, None),
         };
@@ -182,6 +175,10 @@ impl Forward<'_> {
             }
         }
     }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 async fn poll_pump(pump: &mut Option<Pump>) -> Result<(), PumpError> {
@@ -305,16 +302,14 @@ struct Pipe {
 impl Pipe {
     async fn run(self, upgrade: OnUpgrade) {
         let Ok(user) = upgrade.await else { return };
-        let (reader, writer) = tokio::io::split(TokioIo::new(user));
-        let Self { upload, download, place, mut record } = self;
+        let Self { mut upload, download, place, mut record } = self;
         let cut = std::future::poll_fn(|context| match place.open.poll_cut(context) {
             true => std::task::Poll::Ready(()),
             false => std::task::Poll::Pending,
         });
-        let (mut bytes_in, mut bytes_out) = (0, 0);
+        let mut moved = Moved::default();
         let ended = tokio::select! {
-            read = from_user(reader, upload, &mut bytes_in) => read,
-            written = to_user(writer, download, &mut bytes_out) => written,
+            ended = both_ways(TokioIo::new(user), &mut upload, download, &mut moved) => ended,
             () = cut => {
                 record.access.refusal = "cut".into();
                 Ok(())
@@ -323,31 +318,7 @@ impl Pipe {
         if let Err(error) = ended {
             debug!(%error, "an upgraded connection broke");
         }
-        record.access.bytes_in = bytes_in;
-        record.access.bytes_out = bytes_out;
+        record.access.bytes_in = moved.into_tunnel;
+        record.access.bytes_out = moved.out_of_tunnel;
     }
-}
-
-async fn from_user(mut reader: ReadHalf<TokioIo<Upgraded>>, mut upload: Upload, count: &mut u64) -> io::Result<()> {
-    let mut buffer = bytes::BytesMut::new();
-    loop {
-        buffer.reserve(UPGRADED_READ_BYTES);
-        let read = reader.read_buf(&mut buffer).await?;
-        if read == 0 {
-            return upload.finish().map_err(io::Error::other);
-        }
-        *count += read as u64;
-        upload.send(buffer.split().freeze()).await.map_err(io::Error::other)?;
-    }
-}
-
-async fn to_user(mut writer: WriteHalf<TokioIo<Upgraded>>, mut download: Download, count: &mut u64) -> io::Result<()> {
-    while let Some(frame) = download.frame().await {
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-            *count += data.len() as u64;
-            writer.write_all(&data).await?;
-            writer.flush().await?;
-        }
-    }
-    writer.shutdown().await
 }

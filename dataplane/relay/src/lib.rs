@@ -13,7 +13,10 @@ mod body;
 pub mod canonical;
 mod connectors;
 mod forward;
+mod framing;
+mod gate;
 pub mod headers;
+mod http2_frames;
 mod judge;
 pub mod keys;
 pub mod link;
@@ -25,9 +28,10 @@ mod request;
 pub mod session;
 pub mod settings;
 pub mod signin;
-mod stall;
+mod slots;
 mod streams;
 mod trace;
+mod visitor;
 
 use std::{
     io,
@@ -54,10 +58,11 @@ use crate::{
     activity::ActivityLog,
     connectors::Connectors,
     keys::Keys,
-    listener::{ComingLink, FromSnapshot, Slots},
+    listener::{ComingLink, FromSnapshot},
     metrics::RelayMetrics,
     renewal::Renewals,
     session::Sessions,
+    slots::Slots,
     streams::OpenExchanges,
 };
 pub use settings::Settings;
@@ -185,6 +190,9 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
     relay.tasks.spawn(relay.clone().follow(sealing));
     relay.tasks.spawn(relay.clone().judge_open_exchanges());
     relay.tasks.spawn(relay.clone().announce(journal));
+    if let Some(limit_kib) = relay.settings.memory_limit_kib() {
+        relay.tasks.spawn(relay.slots.clone().watch_memory(limit_kib));
+    }
     let mut threads = Vec::new();
     for (thread, (listener, links)) in listeners.into_iter().zip(receivers).enumerate() {
         threads.push(worker(relay.clone(), listener, links, thread)?);

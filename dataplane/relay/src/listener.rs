@@ -2,13 +2,9 @@
 //! and who is who by the name they asked for.
 
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
 };
 
 use hyper::service::service_fn;
@@ -29,12 +25,7 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tracing::{debug, warn};
 
-use crate::{
-    Relay,
-    request::{self, Visitor},
-    settings::*,
-    stall::Stall,
-};
+use crate::{Relay, gate::Gate, request, settings::*, slots::Slot, visitor::Visitor};
 
 const BACKLOG: i32 = 1024;
 /// Links on their way to the thread they will live on.
@@ -113,7 +104,7 @@ impl Relay {
         let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.user_tls.clone())).await;
         match handshake {
             Ok(Ok(stream)) => {
-                let visitor = Arc::new(Visitor { peer: peer.ip(), sni, thread });
+                let visitor = Visitor::new(peer.ip(), sni, thread);
                 self.serve_user(stream, visitor, slot).await;
             }
             Ok(Err(error)) => debug!(%error, "no TLS"),
@@ -152,21 +143,21 @@ impl Relay {
     async fn serve_user(self: Arc<Self>, stream: TlsStream<TcpStream>, visitor: Arc<Visitor>, _slot: Slot) {
         self.metrics.connections.inc();
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let relay = self.clone();
+        let (relay, guest) = (self.clone(), visitor.clone());
         let service = service_fn(move |request| {
-            let answer = request::handle(relay.clone(), visitor.clone(), request);
+            let answer = request::handle(relay.clone(), guest.clone(), request);
             async move { Ok::<_, std::convert::Infallible>(answer.await) }
         });
         let served = match is_http2 {
-            true => self.serve_http2(stream, service).await,
+            true => self.serve_http2(stream, service, &visitor).await,
             false => {
                 let mut builder = hyper::server::conn::http1::Builder::new();
                 builder
                     .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
+                    .header_read_timeout(HTTP1_IDLE_TIMEOUT)
                     .max_buf_size(READ_BUFFER_BYTES)
                     .max_headers(HEADER_FIELDS_MAX + 1);
-                let connection = builder.serve_connection(TokioIo::new(Stall::new(stream)), service).with_upgrades();
+                let connection = builder.serve_connection(TokioIo::new(Gate::http1(stream)), service).with_upgrades();
                 let mut connection = std::pin::pin!(connection);
                 tokio::select! {
                     served = connection.as_mut() => served,
@@ -183,15 +174,15 @@ impl Relay {
         self.metrics.connections.dec();
     }
 
-    async fn serve_http2<S>(&self, stream: TlsStream<TcpStream>, service: S) -> hyper::Result<()>
+    async fn serve_http2<S>(&self, stream: TlsStream<TcpStream>, service: S, visitor: &Visitor) -> hyper::Result<()>
     where
         S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::body::Body>,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut stream = BufReader::new(Stall::new(stream));
+        let mut stream = BufReader::new(Gate::http2(stream));
         // The first byte of the preface; after it hyper's own limits count.
-        match timeout(HEAD_TIMEOUT, stream.fill_buf()).await {
+        match timeout(HTTP2_PREFACE_TIMEOUT, stream.fill_buf()).await {
             Ok(Ok(bytes)) if !bytes.is_empty() => {}
             Ok(_) | Err(_) => return Ok(()),
         }
@@ -208,6 +199,10 @@ impl Relay {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             served = connection.as_mut() => served,
+            () = visitor.idle(HTTP2_IDLE_TIMEOUT) => {
+                connection.as_mut().graceful_shutdown();
+                self.until_ended(connection).await
+            }
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 self.until_ended(connection).await
@@ -238,65 +233,4 @@ impl ResolvesServerCert for FromSnapshot {
         let host = hello.server_name()?.to_ascii_lowercase();
         self.0.load().certificates.find(&host)
     }
-}
-
-/// How many connections there are, in all and from each address.
-pub(crate) struct Slots {
-    max: usize,
-    per_source_max: usize,
-    all: AtomicUsize,
-    by_source: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Slots {
-    pub(crate) fn new(max: usize, per_source_max: usize) -> Arc<Self> {
-        let max = if max == 0 { descriptors() * 8 / 10 } else { max };
-        Arc::new(Self { max, per_source_max, all: AtomicUsize::new(0), by_source: Mutex::default() })
-    }
-}
-
-impl Slots {
-    pub(crate) fn taken(&self) -> usize {
-        self.all.load(Ordering::SeqCst)
-    }
-}
-
-/// One connection's place.
-pub(crate) struct Slot {
-    slots: Arc<Slots>,
-    source: IpAddr,
-}
-
-impl Slot {
-    fn take(slots: &Arc<Slots>, source: IpAddr) -> Option<Self> {
-        let mut by_source = slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_source.entry(source).or_default();
-        if *count >= slots.per_source_max || slots.all.load(Ordering::SeqCst) >= slots.max {
-            return None;
-        }
-        *count += 1;
-        slots.all.fetch_add(1, Ordering::SeqCst);
-        Some(Self { slots: slots.clone(), source })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut by_source = self.slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_source.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                by_source.remove(&self.source);
-            }
-        }
-        self.slots.all.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// The soft limit of open files, as the kernel tells it.
-fn descriptors() -> usize {
-    const ASSUMED: usize = 1024;
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    line.and_then(|it| it.split_whitespace().next()?.parse().ok()).unwrap_or(ASSUMED)
 }

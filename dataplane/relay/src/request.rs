@@ -36,14 +36,8 @@ use crate::{
     session::{Presented, Session, presented},
     signin,
     streams::Admission,
+    visitor::{Visit, Visitor},
 };
-
-/// One connection of a user.
-pub(crate) struct Visitor {
-    pub peer: IpAddr,
-    pub sni: Option<String>,
-    pub thread: usize,
-}
 
 /// A request that belongs to a published application.
 pub(crate) struct Routed<'a> {
@@ -73,6 +67,8 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
     let request_id = fresh_id().simple().to_string();
     let wants = Wants::of(request.method(), request.headers());
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    // Bytes behind a declined upgrade could be read in two ways.
+    let mut closes = upgrade.is_some() || relay.slots.is_pressed();
     let (parts, body) = request.into_parts();
     let mut record = relay.record(&visitor, &parts, &request_id);
     let view = relay.view();
@@ -90,10 +86,8 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
             if refusal.status() == StatusCode::UNAUTHORIZED {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(&refusal));
             }
-            if matches!(refusal, Refusal::BadRequest(_)) {
-                // What follows on this connection cannot be trusted either.
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
+            // What follows on this connection cannot be trusted either.
+            closes |= matches!(refusal, Refusal::BadRequest(_));
             response
         }
         Err(Ended::Answered(response)) => {
@@ -106,8 +100,8 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", value);
     }
-    if parts.version == http::Version::HTTP_2 {
-        response.headers_mut().remove(header::CONNECTION);
+    if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS && parts.version < http::Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -376,7 +370,7 @@ impl Routed<'_> {
 }
 
 impl Relay {
-    fn record(&self, visitor: &Visitor, parts: &Parts, request_id: &str) -> Option<Record> {
+    fn record(&self, visitor: &Arc<Visitor>, parts: &Parts, request_id: &str) -> Option<Record> {
         let user_agent = parts.headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
         let access = Access {
             request_id: request_id.to_owned(),
@@ -392,6 +386,7 @@ impl Relay {
             clock: self.clock,
             log: self.activity.clone(),
             count: self.metrics.clone(),
+            visit: Visit::begin(visitor.clone()),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Settings of a relay, in TOML, environment (`POSTERN_RELAY_…`) or flags.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -19,6 +19,12 @@ pub struct Settings {
     pub connections_max: usize,
     /// User connections at once from one address.
     pub connections_per_source_max: usize,
+    /// Resident memory at whose 90 % no connection is accepted; 0 means the
+    /// limit of the control group, if it has one.
+    pub memory_max_mib: u64,
+    /// A file for the signed events of the last snapshot, to start from when
+    /// the log is away. Whoever makes the projection opens it.
+    pub mirror: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -30,11 +36,20 @@ impl Default for Settings {
             drain_grace_s: 30,
             connections_max: 0,
             connections_per_source_max: 256,
+            memory_max_mib: 0,
+            mirror: None,
         }
     }
 }
 
 impl Settings {
+    pub fn memory_limit_kib(&self) -> Option<u64> {
+        match self.memory_max_mib {
+            0 => crate::slots::memory_limit_kib(),
+            mib => Some(mib * 1024),
+        }
+    }
+
     pub fn drain_grace(&self) -> Duration {
         Duration::from_secs(self.drain_grace_s)
     }
@@ -42,12 +57,20 @@ impl Settings {
 
 /// TLS handshake, from the first byte to the last.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the first byte of a request head to its end; and between requests.
+/// From the first byte of a request head, or HTTP/2 header block, to its end.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between requests of an HTTP/1 connection.
+pub const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// From the handshake to the first byte of HTTP/2.
+pub const HTTP2_PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An HTTP/2 connection on which nothing is open.
+pub const HTTP2_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const HTTP2_IDLE_PING: Duration = Duration::from_secs(60);
 pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// A user's body must make progress.
+/// A user's body must make so much progress in this time. Not gRPC: its
+/// streams are silent between messages.
 pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_PROGRESS_BYTES: usize = 1024;
 /// A user must take what is sent to them.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams of one HTTP/2 connection.
@@ -61,6 +84,8 @@ pub const HEADER_BYTES_MAX: usize = 48 * 1024;
 pub const HEADER_FIELDS_MAX: usize = 100;
 pub const HEADER_FIELD_BYTES_MAX: usize = 16 * 1024;
 pub const URI_BYTES_MAX: usize = 8 * 1024;
+
+pub const MEMORY_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long a request waits for a stream to a connector.
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);

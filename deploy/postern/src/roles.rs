@@ -47,7 +47,7 @@ struct Settings {
     #[serde(default)]
     telemetry: telemetry::Settings,
     controller: Option<controller::Settings>,
-    relay: Option<RelaySettings>,
+    relay: Option<relay::Settings>,
     identity: Option<IdentitySettings>,
     analytics: Option<analytics::Settings>,
 }
@@ -64,34 +64,6 @@ struct LogSettings {
     /// A file with one nkey seed; by default `nats.nk` of the keys folder if it is there.
     nkey: Option<PathBuf>,
     replicas: usize,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RelaySettings {
-    listen: SocketAddr,
-    threads: usize,
-    controllers: Vec<String>,
-    drain_grace_s: u64,
-    connections_max: usize,
-    connections_per_source_max: usize,
-    /// Signed events of the last snapshot, for a start without the log.
-    mirror: Option<PathBuf>,
-}
-
-impl Default for RelaySettings {
-    fn default() -> Self {
-        let it = relay::Settings::default();
-        Self {
-            listen: it.listen,
-            threads: it.threads,
-            controllers: it.controllers,
-            drain_grace_s: it.drain_grace_s,
-            connections_max: it.connections_max,
-            connections_per_source_max: it.connections_per_source_max,
-            mirror: None,
-        }
-    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -257,16 +229,8 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
         return check(&arguments);
     }
     let mut process = Process::begin("relay", &arguments).await?;
-    let it = process.settings.relay.clone().context("the settings have no [relay]")?;
-    let projection = process.projection(&[Stream::Config, Stream::Risk], it.mirror.as_deref()).await?;
-    let settings = relay::Settings {
-        listen: it.listen,
-        threads: it.threads,
-        controllers: it.controllers,
-        drain_grace_s: it.drain_grace_s,
-        connections_max: it.connections_max,
-        connections_per_source_max: it.connections_per_source_max,
-    };
+    let settings = process.settings.relay.clone().context("the settings have no [relay]")?;
+    let projection = process.projection(&[Stream::Config, Stream::Risk], settings.mirror.as_deref()).await?;
     let running = relay::start(
         settings,
         relay::Surroundings {

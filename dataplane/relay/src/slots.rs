@@ -1,0 +1,142 @@
+//! How many connections of users there may be, in all and from each address,
+//! and none at all while memory is short.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tracing::warn;
+
+use crate::settings::MEMORY_WATCH_INTERVAL;
+
+/// How many connections there are, in all and from each address.
+pub(crate) struct Slots {
+    max: usize,
+    per_source_max: usize,
+    all: AtomicUsize,
+    /// Memory is short: nobody new comes in.
+    pressed: AtomicBool,
+    by_source: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Slots {
+    pub(crate) fn new(max: usize, per_source_max: usize) -> Arc<Self> {
+        let max = if max == 0 { descriptors() * 8 / 10 } else { max };
+        Arc::new(Self {
+            max,
+            per_source_max,
+            all: AtomicUsize::new(0),
+            pressed: AtomicBool::new(false),
+            by_source: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        self.all.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+
+    /// Watches the memory of this process against a limit in KiB.
+    pub(crate) async fn watch_memory(self: Arc<Self>, limit_kib: u64) {
+        loop {
+            let pressed = resident_kib() > limit_kib / 10 * 9;
+            if self.pressed.swap(pressed, Ordering::Relaxed) != pressed {
+                warn!(pressed, "memory: {}", if pressed { "no new connections" } else { "connections again" });
+            }
+            tokio::time::sleep(MEMORY_WATCH_INTERVAL).await;
+        }
+    }
+}
+
+/// One connection's place.
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    source: IpAddr,
+}
+
+impl Slot {
+    pub(crate) fn take(slots: &Arc<Slots>, source: IpAddr) -> Option<Self> {
+        if slots.is_pressed() {
+            return None;
+        }
+        let mut by_source = slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_source.entry(source).or_default();
+        if *count >= slots.per_source_max || slots.all.load(Ordering::SeqCst) >= slots.max {
+            return None;
+        }
+        *count += 1;
+        slots.all.fetch_add(1, Ordering::SeqCst);
+        Some(Self { slots: slots.clone(), source })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut by_source = self.slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_source.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                by_source.remove(&self.source);
+            }
+        }
+        self.slots.all.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The soft limit of open files, as the kernel tells it.
+fn descriptors() -> usize {
+    const ASSUMED: usize = 1024;
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|it| it.split_whitespace().next()?.parse().ok()).unwrap_or(ASSUMED)
+}
+
+/// What the control group of this process allows; none when it allows all.
+pub(crate) fn memory_limit_kib() -> Option<u64> {
+    let bytes: u64 = fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?.trim().parse().ok()?;
+    Some(bytes / 1024)
+}
+
+fn resident_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|it| it.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_by_source_and_in_all() {
+        let slots = Slots::new(5, 3);
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let mut held: Vec<Slot> = (0..3).filter_map(|_| Slot::take(&slots, one)).collect();
+        assert_eq!(held.len(), 3);
+        assert!(Slot::take(&slots, one).is_none(), "one address has its share");
+        held.extend((0..3).filter_map(|_| Slot::take(&slots, other)));
+        assert_eq!((held.len(), slots.taken()), (5, 5), "and all together have theirs");
+        held.clear();
+        assert_eq!(slots.taken(), 0);
+        assert!(Slot::take(&slots, one).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_new_comes_in_while_memory_is_short() {
+        let slots = Slots::new(5, 5);
+        let source = IpAddr::from([10, 0, 0, 1]);
+        for (limit_kib, comes_in) in [(1024, false), (u64::MAX, true)] {
+            let _watched = tokio::time::timeout(MEMORY_WATCH_INTERVAL, slots.clone().watch_memory(limit_kib)).await;
+            assert_eq!(Slot::take(&slots, source).is_some(), comes_in);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One connection of a user, and whether anything is open on it.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+pub(crate) struct Visitor {
+    pub peer: IpAddr,
+    pub sni: Option<String>,
+    pub thread: usize,
+    usage: Mutex<Usage>,
+}
+
+struct Usage {
+    open: usize,
+    /// When `open` last changed.
+    since: Instant,
+}
+
+impl Visitor {
+    pub(crate) fn new(peer: IpAddr, sni: Option<String>, thread: usize) -> Arc<Self> {
+        Arc::new(Self { peer, sni, thread, usage: Mutex::new(Usage { open: 0, since: Instant::now() }) })
+    }
+
+    fn change(&self, by: isize) {
+        let mut now = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = Usage { open: now.open.saturating_add_signed(by), since: Instant::now() };
+    }
+
+    /// Waits until nothing has been open for so long.
+    pub(crate) async fn idle(&self, limit: Duration) {
+        loop {
+            let deadline = {
+                let now = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+                if now.open == 0 { now.since + limit } else { Instant::now() + limit }
+            };
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+}
+
+/// One exchange on a connection.
+pub(crate) struct Visit(Arc<Visitor>);
+
+impl Visit {
+    pub(crate) fn begin(visitor: Arc<Visitor>) -> Self {
+        visitor.change(1);
+        Self(visitor)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.change(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_nothing_was_open_for_the_whole_time() {
+        const LIMIT: Duration = Duration::from_secs(300);
+        let started = Instant::now();
+        let visitor = Visitor::new(IpAddr::from([127, 0, 0, 1]), None, 0);
+        let visit = Visit::begin(visitor.clone());
+        let ended = async {
+            tokio::time::sleep(LIMIT * 10).await;
+            drop(visit);
+        };
+        tokio::join!(ended, visitor.idle(LIMIT));
+        assert!(started.elapsed() >= LIMIT * 11, "{:?}", started.elapsed());
+    }
+}

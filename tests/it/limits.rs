@@ -1,0 +1,168 @@
+//! What one peer may cost a relay. The time-outs of a head and of a write have
+//! tests on virtual time beside the code (`relay`, `gate`).
+
+use std::time::Duration;
+
+use postern_tests::{
+    http2::{self, Http2},
+    origin::Origin,
+    until,
+    world::World,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+#[tokio::test]
+async fn an_http2_connection_is_told_its_limits() {
+    let world = World::start().await;
+    let mut connection = http2(&world).await;
+    let settings = until("settings", async || connection.read().await.filter(|it| it.kind == http2::SETTINGS)).await;
+    let value = |id: u8| {
+        let entry = settings.payload.chunks(6).find(|entry| entry[..2] == [0, id]).unwrap();
+        u32::from_be_bytes(entry[2..].try_into().unwrap())
+    };
+    assert_eq!((value(3), value(4), value(6)), (100, 256 * 1024, 48 * 1024));
+}
+
+#[tokio::test]
+async fn floods_end_their_own_connection_and_nothing_else() {
+    let world = World::start().await;
+    let block = http2::get(&authority(&world));
+    // Rapid reset (CVE-2023-44487).
+    let mut connection = http2(&world).await;
+    let mut rounds = 0;
+    for stream in (1..40_001).step_by(2) {
+        let opened = connection.write(http2::HEADERS, http2::END_HEADERS | http2::END_STREAM, stream, &block).await;
+        if !opened || !connection.write(http2::RST_STREAM, 0, stream, &8u32.to_be_bytes()).await {
+            break;
+        }
+        rounds += 1;
+    }
+    assert!(rounds < 20_000, "a reset flood goes on");
+
+    // CONTINUATION without end (CVE-2024-27316).
+    let mut connection = http2(&world).await;
+    let mut sent = connection.write(http2::HEADERS, http2::END_STREAM, 1, &block).await;
+    let field = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'b'; 16_000]].concat();
+    let mut frames = 0;
+    while sent && frames < 1000 {
+        sent = connection.write(http2::CONTINUATION, 0, 1, &field).await;
+        frames += 1;
+    }
+    assert!(frames < 1000, "a header block goes on");
+
+    // Empty DATA frames (RUSTSEC-2026-0258).
+    let mut connection = http2(&world).await;
+    let post = [&block[1..], &[0x83]].concat();
+    let mut sent = connection.write(http2::HEADERS, http2::END_HEADERS, 1, &post).await;
+    let mut frames = 0;
+    while sent && frames < 200_000 {
+        sent = connection.write(http2::DATA, 0, 1, b"").await;
+        frames += 1;
+    }
+    assert!(frames < 200_000, "empty frames go on");
+
+    let url = world.url("demo", "/");
+    let mut alice = world.browser();
+    assert_eq!(alice.get(&url).await.status, 303, "others are served");
+}
+
+#[tokio::test]
+async fn slow_clients_are_given_up_on() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin("wiki", &origin).await;
+    let alice = world.signed_in("wiki", "alice").await;
+    let url = url::Url::parse(&world.url("wiki", "/upload")).unwrap();
+    let cookies = alice.cookie_header(&url).unwrap();
+    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+
+    // Says nothing at all: no TLS.
+    let silent = async {
+        let mut tcp = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+        ended(tcp.read(&mut [0; 1]).await)
+    };
+    // TLS, and then a head that does not end.
+    let half_a_head = async {
+        let mut stream = alice.connect(&url).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        ended(stream.read(&mut [0; 1]).await)
+    };
+    // HTTP/2 by name, and nothing.
+    let no_preface = async {
+        let mut stream = alice.connect_for(&url, b"h2").await;
+        ended(stream.read(&mut [0; 1]).await)
+    };
+    // HTTP/2 with a header block that does not end, but answers to PING.
+    let half_a_block = async {
+        let mut connection = Http2::begin(alice.connect_for(&url, b"h2").await).await;
+        connection.write(http2::HEADERS, 0, 1, &http2::get(authority)).await;
+        connection.until_closed().await;
+        true
+    };
+    // A body of which a drop comes now and then.
+    let dripping_body = async {
+        let mut stream = alice.connect(&url).await;
+        let head =
+            format!("POST /upload HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\ncontent-length: 9999\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let mut answer = Vec::new();
+        let dripped = async {
+            while writer.write_all(b"x").await.is_ok() && writer.flush().await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            read = reader.read_to_end(&mut answer) => drop(read),
+            () = dripped => {}
+        }
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.starts_with("HTTP/1.1 408") && answer.contains("postern-refusal: slow_body")
+    };
+    let all = async { tokio::join!(silent, half_a_head, no_preface, half_a_block, dripping_body) };
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await.expect("some slow client is still there");
+    assert_eq!(ended, (true, true, true, true, true));
+}
+
+#[tokio::test]
+async fn one_address_has_a_bounded_number_of_connections() {
+    let world = World::start().await;
+    let mut held = Vec::new();
+    // 256 by default; those over it are closed at once, without a byte.
+    let refused = until("a connection is refused", async || {
+        let mut tcp = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+        let refused = tokio::time::timeout(Duration::from_millis(5), tcp.read(&mut [0; 1])).await;
+        held.push(tcp);
+        refused.is_ok().then_some(held.len())
+    })
+    .await;
+    assert!((250..=257).contains(&refused), "refused after {refused}");
+    held.clear();
+    let mut alice = world.browser();
+    until("there is room again", async || {
+        let tcp = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+        let mut byte = [0; 1];
+        let closed = tokio::time::timeout(Duration::from_millis(50), tcp.peek(&mut byte)).await;
+        closed.is_err().then_some(())
+    })
+    .await;
+    assert_eq!(alice.get(&world.url("demo", "/")).await.status, 303);
+}
+
+fn authority(world: &World) -> String {
+    format!("demo.postern.localhost:{}", world.port)
+}
+
+async fn http2(world: &World) -> Http2 {
+    let url = url::Url::parse(&world.url("demo", "/")).unwrap();
+    Http2::begin(world.browser().connect_for(&url, b"h2").await).await
+}
+
+/// Closed, with or without an error.
+fn ended(read: std::io::Result<usize>) -> bool {
+    !matches!(read, Ok(1..))
+}
