@@ -10,8 +10,9 @@ use http_body_util::{BodyExt, Either, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use proto::v1::{RequestHead, ResetCode, ResponseHead};
+use runtime::telemetry::{TRACE, adopt, traceparent};
 use tokio::{sync::oneshot, time::timeout};
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, Span, debug, debug_span, field};
 use tunnel::{
     TunnelError,
     exchange::{Accepted, Download, Upload, Whole},
@@ -44,7 +45,16 @@ impl Worker {
             // The stream is dropped when nobody waits for it any more.
             let _gone = back.send(whole);
         });
-        let span = info_span!("request", id = %head.request_id, traceparent = %head.traceparent);
+        let span = debug_span!(
+            target: TRACE,
+            "origin",
+            otel.kind = "client",
+            http.request.method = head.method,
+            http.response.status_code = field::Empty,
+            postern.request_id = head.request_id,
+            postern.app = head.app,
+        );
+        adopt(&span, &head.traceparent);
         self.answer(head, download, &mut upload).instrument(span).await;
         // An upload that is not home is cut here, which drops the stream.
         drop(upload);
@@ -79,7 +89,11 @@ impl Worker {
             false => (Either::Left(download), None),
         };
         *request.body_mut() = body;
+        if let Some(traceparent) = traceparent(&Span::current()).and_then(|it| it.parse().ok()) {
+            request.headers_mut().insert("traceparent", traceparent);
+        }
         let response = origin.send(request).await?;
+        Span::current().record("http.response.status_code", i64::from(response.status().as_u16()));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Switching without being asked is no answer to a request.
         if switched && upgraded.is_none() {

@@ -10,3 +10,4 @@ mod many;
 mod protocols;
 mod sign_in;
 mod tidy;
+mod traces;

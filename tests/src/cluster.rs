@@ -28,7 +28,13 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
-        let folder = Folder::default();
+        Self::start_with(vec![]).await
+    }
+
+    /// With more in the environment of every process.
+    pub async fn start_with(environment: Vec<(&'static str, String)>) -> Self {
+        let mut folder = Folder::default();
+        folder.1 = environment;
         let keys = folder.0.join("keys");
         assert!(postern(&["keys", "--out", text(&keys)]).success());
         let (nats_url, nats) = start_nats(&folder).await;
@@ -178,7 +184,7 @@ fn start_with_keys(folder: &Folder, role: &str, name: &str, nats: &str, own: &st
     let settings = format!("keys = {keys:?}\n[log]\nurl = {nats:?}\n[telemetry]\nlevel = \"info\"\n{own}");
     let path = folder.0.join(format!("{name}.toml"));
     std::fs::write(&path, settings).unwrap();
-    let mut command = Command::new(binary("postern"));
+    let mut command = folder.program("postern");
     command.args([role, "--settings"]).arg(path);
     Running::start(name, &mut command)
 }
@@ -189,7 +195,8 @@ pub async fn start_connector(folder: &Folder, n: usize, token: &str) -> Running 
     let file = folder.0.join(format!("connector-{n}.token"));
     std::fs::write(&file, token).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let joined = Command::new(binary("postern-connector"))
+    let joined = folder
+        .program("postern-connector")
         .args(["join", "--name", &format!("c{n}"), "--token-file"])
         .arg(&file)
         .arg("--state")
@@ -197,7 +204,7 @@ pub async fn start_connector(folder: &Folder, n: usize, token: &str) -> Running 
         .output()
         .unwrap();
     assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
-    let mut command = Command::new(binary("postern-connector"));
+    let mut command = folder.program("postern-connector");
     command.arg("run").arg("--state").arg(&state);
     let mut connector = Running::start(&format!("connector-{n}"), &mut command);
     connector.line(|line| line.contains("link up").then_some(())).await;

@@ -5,6 +5,7 @@
 
 pub mod browser;
 pub mod cluster;
+pub mod collector;
 pub mod http2;
 pub mod origin;
 pub mod processes;

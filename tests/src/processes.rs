@@ -10,8 +10,8 @@ use std::{
 
 use uuid::Uuid;
 
-/// A folder of a test's own.
-pub struct Folder(pub PathBuf);
+/// A folder of a test's own, and what its programs find in their environment.
+pub struct Folder(pub PathBuf, pub Vec<(&'static str, String)>);
 
 impl Default for Folder {
     fn default() -> Self {
@@ -21,7 +21,7 @@ impl Default for Folder {
         let path = std::env::temp_dir().join(format!("pt-{}", &id[20..]));
         std::fs::create_dir_all(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        Self(path)
+        Self(path, vec![])
     }
 }
 
@@ -38,6 +38,15 @@ pub fn binary(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(path.exists(), "{} is missing: cargo build --workspace first, or tests/run", path.display());
     path
+}
+
+impl Folder {
+    /// One of our programs, in this environment.
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(binary(name));
+        command.envs(self.1.iter().map(|(name, value)| (name, value)));
+        command
+    }
 }
 
 /// Something `tests/setup` installs.

@@ -25,7 +25,13 @@ pub const PASSWORD: &str = "correct horse battery";
 
 impl World {
     pub async fn start() -> Self {
-        let folder = Folder::default();
+        Self::start_with(vec![]).await
+    }
+
+    /// With more in the environment.
+    pub async fn start_with(environment: Vec<(&'static str, String)>) -> Self {
+        let mut folder = Folder::default();
+        folder.1 = environment;
         let mut up = start_up(&folder);
         let password = up.line(|line| line.trim().strip_prefix("password").map(|it| it.trim().to_owned())).await;
         Self::ready(folder, up, password).await
@@ -145,7 +151,7 @@ pub fn applied() -> Option<v1::Change> {
 
 fn start_up(folder: &Folder) -> Running {
     let any = "127.0.0.1:0";
-    let mut command = Command::new(binary("postern"));
+    let mut command = folder.program("postern");
     command
         .args([
             "up",

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use proto::v1::Access;
 use runtime::Clock;
 use tokio::time::{Instant, Sleep, sleep};
+use tracing::Span;
 use tunnel::{
     TunnelError,
     exchange::{Download, Upload},
@@ -207,11 +208,18 @@ pub(crate) struct Record {
     pub count: Arc<crate::metrics::RelayMetrics>,
     #[expect(dead_code, reason = "the connection is busy until this goes")]
     pub visit: Visit,
+    pub span: Span,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         let mut access = std::mem::take(&mut self.access);
+        self.span.record("http.response.status_code", i64::from(access.status));
+        self.span.record("server.address", &access.host);
+        self.span.record("postern.app", &access.app);
+        if !access.refusal.is_empty() {
+            self.span.record("postern.refusal", &access.refusal);
+        }
         access.total_us = self.started.elapsed().as_micros().min(u32::MAX.into()) as u32;
         self.count.observe(&access);
         self.log.record(&self.tenant, self.clock.now_ms(), Activity::Access(access));

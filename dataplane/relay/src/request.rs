@@ -22,7 +22,7 @@ use model::{
 };
 use proto::v1::Access;
 use runtime::clock::fresh_id;
-use tracing::debug;
+use tracing::{Instrument, Span, debug};
 
 use crate::{
     Relay, assertion,
@@ -36,6 +36,7 @@ use crate::{
     session::{Presented, Session, presented},
     signin,
     streams::Admission,
+    trace,
     visitor::{Visit, Visitor},
 };
 
@@ -70,10 +71,11 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
     // Bytes behind a declined upgrade could be read in two ways.
     let mut closes = upgrade.is_some() || relay.slots.is_pressed();
     let (parts, body) = request.into_parts();
-    let mut record = relay.record(&visitor, &parts, &request_id);
+    let span = trace::span(&parts, &request_id);
+    let mut record = relay.record(&visitor, &parts, &request_id, &span);
     let view = relay.view();
     let keys = relay.keys();
-    let answered = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record).await;
+    let answered = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record).instrument(span).await;
     let mut response = match answered {
         Ok(response) => response,
         Err(Ended::Refused(refusal)) => {
@@ -330,7 +332,7 @@ impl Routed<'_> {
         record: &mut Option<Record>,
     ) -> Result<Response<Body>, Ended> {
         let request_id = record.as_ref().map_or(String::new(), |it| it.access.request_id.clone());
-        let traceparent = crate::trace::traceparent(&self.parts.headers, &request_id);
+        let traceparent = trace::traceparent(&Span::current(), &self.parts.headers, &request_id);
         let claims = entry.session.as_ref().map(|it| &it.claims);
         let assertion = match (self.app().assertion, claims) {
             (true, Some(claims)) => {
@@ -370,7 +372,7 @@ impl Routed<'_> {
 }
 
 impl Relay {
-    fn record(&self, visitor: &Arc<Visitor>, parts: &Parts, request_id: &str) -> Option<Record> {
+    fn record(&self, visitor: &Arc<Visitor>, parts: &Parts, request_id: &str, span: &Span) -> Option<Record> {
         let user_agent = parts.headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
         let access = Access {
             request_id: request_id.to_owned(),
@@ -387,6 +389,7 @@ impl Relay {
             log: self.activity.clone(),
             count: self.metrics.clone(),
             visit: Visit::begin(visitor.clone()),
+            span: span.clone(),
         })
     }
 }

@@ -1,14 +1,42 @@
-//! W3C trace context: the user's if it is valid, else one of ours.
+//! W3C trace context of a request: the user's if it is valid, else one of ours;
+//! and the span of the relay in it.
 
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
+use runtime::telemetry::{TRACE, adopt};
+use tracing::{Span, debug_span, field::Empty};
+
+/// From the first byte of a request to the last of its response. Names follow
+/// OpenTelemetry's conventions for HTTP servers.
+pub(crate) fn span(parts: &Parts, request_id: &str) -> Span {
+    let span = debug_span!(
+        target: TRACE,
+        "request",
+        otel.kind = "server",
+        http.request.method = parts.method.as_str(),
+        http.response.status_code = Empty,
+        server.address = Empty,
+        postern.request_id = request_id,
+        postern.app = Empty,
+        postern.refusal = Empty,
+    );
+    if let Some(given) = given(&parts.headers) {
+        adopt(&span, given);
+    }
+    span
+}
 
 /// `00-<trace id>-<span id>-01` for the next hop. A request id is 32 hexadecimal
-/// digits and unique, so it serves as the trace id of a request without one.
-pub(crate) fn traceparent(headers: &HeaderMap, request_id: &str) -> String {
-    let given = headers.get("traceparent").and_then(|it| it.to_str().ok());
-    let trace = given.and_then(trace_id).unwrap_or(request_id);
-    let span = request_id.get(16..).unwrap_or("0000000000000001");
-    format!("00-{trace}-{span}-01")
+/// digits and unique, so where nobody traces it serves as the trace id.
+pub(crate) fn traceparent(span: &Span, headers: &HeaderMap, request_id: &str) -> String {
+    runtime::telemetry::traceparent(span).unwrap_or_else(|| {
+        let trace = given(headers).and_then(trace_id).unwrap_or(request_id);
+        let span = request_id.get(16..).unwrap_or("0000000000000001");
+        format!("00-{trace}-{span}-01")
+    })
+}
+
+fn given(headers: &HeaderMap) -> Option<&str> {
+    headers.get("traceparent")?.to_str().ok()
 }
 
 fn trace_id(traceparent: &str) -> Option<&str> {

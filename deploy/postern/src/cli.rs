@@ -17,6 +17,9 @@ pub struct Arguments {
     /// Log level of `up`.
     #[arg(long, global = true, default_value = "warn", env = "POSTERN_LOG")]
     pub log: String,
+    /// Where `up` sends traces, `http://HOST:4317`.
+    #[arg(long, global = true, env = "POSTERN_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
 }
 
 #[derive(Args, Clone)]

@@ -39,7 +39,8 @@ pub fn main() -> std::process::ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Up(it) => {
-            let settings = runtime::telemetry::Settings { level: arguments.log, ..Default::default() };
+            let (level, otlp_endpoint) = (arguments.log, arguments.otlp_endpoint);
+            let settings = runtime::telemetry::Settings { level, otlp_endpoint, ..Default::default() };
             let _telemetry = runtime::telemetry::start("up", &settings)?;
             up::run(it).await
         }

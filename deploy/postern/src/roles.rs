@@ -135,6 +135,12 @@ impl Process {
     }
 }
 
+/// Variables of connectors and of the command line, which may share a machine.
+fn is_for_others(name: &str) -> bool {
+    name.starts_with("POSTERN_CONNECTOR_")
+        || ["POSTERN_LOG", "POSTERN_OTLP_ENDPOINT", "POSTERN_CREDENTIAL"].contains(&name)
+}
+
 fn load<T: DeserializeOwned>(arguments: &RoleArguments) -> anyhow::Result<T> {
     let flag = |text: &String| {
         let (name, value) = text.split_once('=').with_context(|| format!("--set {text}: write NAME=VALUE"))?;
@@ -142,7 +148,8 @@ fn load<T: DeserializeOwned>(arguments: &RoleArguments) -> anyhow::Result<T> {
     };
     let flags = arguments.set.iter().map(flag).collect::<anyhow::Result<Vec<_>>>()?;
     let path = arguments.settings.display();
-    runtime::settings::load(Some(&arguments.settings), "POSTERN", std::env::vars(), flags)
+    let environment = std::env::vars().filter(|(name, _)| !is_for_others(name));
+    runtime::settings::load(Some(&arguments.settings), "POSTERN", environment, flags)
         .with_context(|| format!("reading settings from {path}"))
 }
 

@@ -2,11 +2,20 @@
 //! over OTLP when an endpoint is given.
 
 use anyhow::Context;
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::{
+    propagation::{Extractor, TextMapPropagator},
+    trace::{TraceContextExt, TracerProvider},
+};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Span, level_filters::LevelFilter};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The target of spans that leave the process as traces. They are DEBUG, so they
+/// cost nothing where neither traces nor such logs are wanted.
+pub const TRACE: &str = "postern::trace";
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,7 +59,16 @@ impl Drop for Telemetry {
 pub fn start(role: &'static str, settings: &Settings) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&settings.level).with_context(|| format!("reading level {:?}", settings.level))?;
     let provider = settings.otlp_endpoint.as_deref().map(|endpoint| provider(role, endpoint)).transpose()?;
-    let traces = provider.as_ref().map(|it| tracing_opentelemetry::layer().with_tracer(it.tracer(role)));
+    let traces = provider.as_ref().map(|it| {
+        let ours = Targets::new().with_target(TRACE, LevelFilter::DEBUG);
+        let layer = tracing_opentelemetry::layer().with_tracer(it.tracer(role));
+        layer
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_filter(ours)
+    });
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
         Format::Human => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter).boxed(),
         Format::Json => {
@@ -69,6 +87,37 @@ fn provider(role: &'static str, endpoint: &str) -> anyhow::Result<SdkTracerProvi
         .with_context(|| format!("preparing traces to {endpoint}"))?;
     let resource = Resource::builder().with_service_name(format!("postern-{role}")).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Makes `span` part of the trace that `traceparent` names (W3C Trace Context);
+/// one that is none is as good as absent.
+pub fn adopt(span: &Span, traceparent: &str) {
+    struct Carrier<'a>(&'a str);
+    impl Extractor for Carrier<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            (key == "traceparent").then_some(self.0)
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            vec!["traceparent"]
+        }
+    }
+    if !span.is_disabled() {
+        let context = TraceContextPropagator::new().extract(&Carrier(traceparent));
+        // Without a tracer there is no trace to be part of.
+        let _untraced = span.set_parent(context);
+    }
+}
+
+/// What the next hop of `span` is told; none when nobody traces.
+pub fn traceparent(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
+    let context = span.context();
+    let it = context.span().span_context().clone();
+    let flags = it.trace_flags().to_u8();
+    it.is_valid().then(|| format!("00-{}-{}-{flags:02x}", it.trace_id(), it.span_id()))
 }
 
 /// An error and its causes in one line.
