@@ -20,6 +20,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tunnel::link;
 
 use crate::{ConnectorError, dial::Way, token::JoinToken};
@@ -144,13 +145,20 @@ impl Identity {
 
     /// Until two thirds of the certificate's life have passed.
     pub fn until_renewal(&self, now_s: i64) -> Duration {
-        let chain = self.chain();
-        let validity = chain.first().and_then(|leaf| {
-            let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
-            Some((leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()))
-        });
-        let due = validity.map_or(now_s, |(from, to)| from + (to - from) * 2 / 3);
+        let due = self.validity().map_or(now_s, |(from, to)| from + (to - from) * 2 / 3);
         Duration::from_secs(due.saturating_sub(now_s).max(0) as u64)
+    }
+
+    /// When the certificate ends.
+    pub fn until_end(&self, now_s: i64) -> Instant {
+        let end = self.validity().map_or(now_s, |(_, to)| to);
+        Instant::now() + Duration::from_secs(end.saturating_sub(now_s).max(0) as u64)
+    }
+
+    fn validity(&self) -> Option<(i64, i64)> {
+        let chain = self.chain();
+        let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+        Some((leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()))
     }
 
     /// A new certificate for the same key. The request's signature proves the

@@ -20,7 +20,7 @@ use rustls::RootCertStore;
 use tokio::{
     runtime::{Builder, Handle},
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -35,6 +35,8 @@ const PARKED_PER_BUSY: usize = 4;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+/// However short lives are.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// A relay cannot ask for more links than this.
 const LINKS_PER_RELAY_MAX: usize = 64;
 
@@ -100,24 +102,26 @@ impl Links {
 
     async fn keep_certificate(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let due = self.identity.borrow().until_renewal(Clock::default().now_ms() / 1000);
+            let due = self.identity.borrow().until_renewal(now_s());
             tokio::select! {
                 () = sleep(due) => {}
                 () = stop.cancelled() => return,
             }
             let identity = self.identity.borrow().clone();
-            match identity.renew(&self.way).await {
+            let pause = match identity.renew(&self.way).await {
                 Ok(renewed) => {
                     info!("certificate renewed");
                     self.identity.send_replace(renewed);
+                    RENEWAL_PAUSE
                 }
                 Err(error) => {
                     warn!(error = %chain(&error), "the certificate is not renewed yet");
-                    tokio::select! {
-                        () = sleep(RENEWAL_RETRY) => {}
-                        () = stop.cancelled() => return,
-                    }
+                    RENEWAL_RETRY
                 }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => return,
             }
         }
     }
@@ -133,7 +137,7 @@ impl Links {
             while kept < count {
                 let worker = self.next_worker.fetch_add(1, Ordering::Relaxed) % self.workers.len();
                 let handle = self.workers[worker].0.clone();
-                let keep = self.clone().keep_link(relay.clone(), worker, wanted.clone(), stop.clone());
+                let keep = self.clone().keep_link(relay.clone(), worker, wanted.clone(), stop.clone(), links.clone());
                 links.spawn_on(keep, &handle);
                 kept += 1;
             }
@@ -146,18 +150,32 @@ impl Links {
         links.wait().await;
     }
 
+    /// One link after the other. With a new certificate the next begins at once,
+    /// while the one before it drains.
     async fn keep_link(
         self: Arc<Self>,
         relay: String,
         worker: usize,
         wanted: watch::Sender<usize>,
         stop: CancellationToken,
+        links: TaskTracker,
     ) {
         let mut backoff = BACKOFF_FIRST;
         while !stop.is_cancelled() {
-            match self.link(&relay, worker, &wanted, &stop).await {
-                Ok(()) => backoff = BACKOFF_FIRST,
-                Err(error) => warn!(%relay, error = %chain(&error), "no link; trying again"),
+            let mut renewed = self.identity.subscribe();
+            let link = self.clone().link(relay.clone(), worker, wanted.clone(), stop.clone(), renewed.clone());
+            let mut link = links.spawn(link);
+            let ended = tokio::select! {
+                ended = &mut link => ended,
+                Ok(()) = renewed.changed() => {
+                    backoff = BACKOFF_FIRST;
+                    continue;
+                }
+            };
+            match ended {
+                Ok(Ok(())) => backoff = BACKOFF_FIRST,
+                Ok(Err(error)) => warn!(%relay, error = %chain(&error), "no link; trying again"),
+                Err(panicked) => warn!(%relay, %panicked, "a link failed; trying again"),
             }
             tokio::select! {
                 () = sleep(jitter(backoff)) => {}
@@ -169,16 +187,17 @@ impl Links {
 
     /// One link, from dialling to its end. An error means that it never was.
     async fn link(
-        &self,
-        relay: &str,
+        self: Arc<Self>,
+        relay: String,
         worker: usize,
-        wanted: &watch::Sender<usize>,
-        stop: &CancellationToken,
+        wanted: watch::Sender<usize>,
+        stop: CancellationToken,
+        renewed: watch::Receiver<Identity>,
     ) -> Result<(), ConnectorError> {
-        let identity = self.identity.borrow().clone();
-        let dial = |source| ConnectorError::Dial { address: relay.to_owned(), source };
-        let talk = |source| ConnectorError::Link { address: relay.to_owned(), source };
-        let io = self.way.dial(relay, &identity.state.endpoint, identity.tls()?).await.map_err(dial)?;
+        let identity = renewed.borrow().clone();
+        let dial = |source| ConnectorError::Dial { address: relay.clone(), source };
+        let talk = |source| ConnectorError::Link { address: relay.clone(), source };
+        let io = self.way.dial(&relay, &identity.state.endpoint, identity.tls()?).await.map_err(dial)?;
         let (requests, mut connection) = link::connect(io).await.map_err(talk)?;
         let pings = connection.ping_pong().ok_or(TunnelError::Ended).map_err(talk)?;
         let window = watch::Sender::new(0u32);
@@ -194,7 +213,8 @@ impl Links {
         let alive = link::keep_alive(pings, move |round_trip| {
             measured.send_if_modified(|it| std::mem::replace(it, link::stream_window(round_trip)) != *it);
         });
-        let talking = state.clone().follow(wanted, stop, self.grace, &self.up);
+        let ending = Ending { stop, renewed, grace: self.grace, expires: identity.until_end(now_s()) };
+        let talking = state.clone().follow(&wanted, ending, &self.up);
         tokio::select! {
             error = driving => debug!(%relay, ?error, "link closed"),
             error = alive => info!(%relay, %error, "link lost"),
@@ -229,6 +249,38 @@ struct LinkState {
     streams: TaskTracker,
 }
 
+/// Why and how long a link drains.
+struct Ending {
+    stop: CancellationToken,
+    /// A new certificate: the next link carries it.
+    renewed: watch::Receiver<Identity>,
+    grace: Duration,
+    /// When this link's own certificate ends, and the relay cuts it.
+    expires: Instant,
+}
+
+impl Ending {
+    async fn begins(&mut self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            Ok(()) = self.renewed.changed() => {}
+        }
+    }
+
+    /// What is open may go on for the grace period after a stop, and after a
+    /// renewal for as long as the certificate lets it.
+    async fn is_over(self) {
+        let stopped = async {
+            self.stop.cancelled().await;
+            sleep(self.grace).await;
+        };
+        tokio::select! {
+            () = stopped => {}
+            () = sleep_until(self.expires) => {}
+        }
+    }
+}
+
 #[derive(Default)]
 struct Counts {
     parked: usize,
@@ -249,8 +301,7 @@ impl LinkState {
     async fn follow(
         self: Arc<Self>,
         wanted: &watch::Sender<usize>,
-        stop: &CancellationToken,
-        grace: Duration,
+        mut ending: Ending,
         up: &AtomicUsize,
     ) -> Result<(), TunnelError> {
         let (mut reports, mut settings) = link::follow(&self.requests).await?;
@@ -260,7 +311,7 @@ impl LinkState {
         loop {
             let next = tokio::select! {
                 next = settings.next::<LinkSettings>() => next?,
-                () = stop.cancelled() => {
+                () = ending.begins() => {
                     self.draining.store(true, Ordering::Relaxed);
                     reports.send(&LinkReport { version, draining: true })?;
                     break;
@@ -288,7 +339,10 @@ impl LinkState {
         }
         // The relay hands its parked streams back; busy ones end by themselves.
         self.streams.close();
-        let _cut_after_grace = timeout(grace, self.streams.wait()).await;
+        tokio::select! {
+            () = self.streams.wait() => {}
+            () = ending.is_over() => {}
+        }
         Ok(())
     }
 
@@ -355,6 +409,10 @@ fn system_roots() -> RootCertStore {
     // A machine without roots can still reach applications that bring their own.
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     store
+}
+
+fn now_s() -> i64 {
+    Clock::default().now_ms() / 1000
 }
 
 /// Full jitter: anything between nothing and the back-off.

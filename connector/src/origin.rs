@@ -108,11 +108,17 @@ impl Origin {
     }
 
     async fn send_soon(&self, mut request: Request<Body>) -> Result<Response<Incoming>, ResetCode> {
-        if self.target.scheme == "h2c" {
-            let mut shared = self.http2().await?;
-            return shared.send_request(for_http2(request)).await.map_err(|error| bad_response(&error));
-        }
         let upgrade = request.headers().contains_key(http::header::UPGRADE);
+        while let Some(mut shared) = self.shared_connection().await?.filter(|_| !upgrade) {
+            match shared.try_send_request(self.for_http2(request)).await {
+                Ok(response) => return Ok(response),
+                // The origin is going away; nothing was sent, so another may try.
+                Err(mut refused) => match refused.take_message() {
+                    Some(unsent) => request = for_http1(unsent),
+                    None => return Err(bad_response(refused.error())),
+                },
+            }
+        }
         while let Some(mut idle) = self.idle_connection().filter(|_| !upgrade) {
             match idle.try_send_request(request).await {
                 Ok(response) => return Ok(self.keep(idle, response)),
@@ -129,7 +135,8 @@ impl Origin {
                 Ok(self.keep(fresh, response))
             }
             Connection::Http2(mut fresh) => {
-                fresh.send_request(for_http2(request)).await.map_err(|error| bad_response(&error))
+                *self.shared.lock().await = Some(fresh.clone());
+                fresh.send_request(self.for_http2(request)).await.map_err(|error| bad_response(&error))
             }
         }
     }
@@ -164,15 +171,35 @@ impl Origin {
         }
     }
 
-    async fn http2(&self) -> Result<http2::SendRequest<Body>, ResetCode> {
+    /// The HTTP/2 connection all requests share; none where the origin has not
+    /// chosen HTTP/2.
+    async fn shared_connection(&self) -> Result<Option<http2::SendRequest<Body>>, ResetCode> {
         let mut shared = self.shared.lock().await;
         if let Some(open) = shared.as_ref().filter(|it| !it.is_closed()) {
-            return Ok(open.clone());
+            return Ok(Some(open.clone()));
+        }
+        *shared = None;
+        if self.target.scheme != "h2c" {
+            return Ok(None);
         }
         match self.connect(false).await? {
-            Connection::Http2(fresh) => Ok(shared.insert(fresh).clone()),
+            Connection::Http2(fresh) => Ok(Some(shared.insert(fresh).clone())),
             Connection::Http1(_) => Err(ResetCode::BadResponse),
         }
+    }
+
+    /// HTTP/2 has its host in the URI, and no fields about the connection.
+    fn for_http2(&self, mut request: Request<Body>) -> Request<Body> {
+        let host = request.headers_mut().remove(http::header::HOST);
+        let authority = host.as_ref().and_then(|it| it.to_str().ok()).unwrap_or("localhost");
+        let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let uri = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+        if let Ok(uri) = uri {
+            *request.uri_mut() = uri;
+        }
+        *request.version_mut() = http::Version::HTTP_2;
+        request
     }
 
     async fn connect(&self, upgrade: bool) -> Result<Connection, ResetCode> {
@@ -285,16 +312,16 @@ impl Tls {
     }
 }
 
-/// HTTP/2 has its host in the URI, and no fields about the connection.
-fn for_http2(mut request: Request<Body>) -> Request<Body> {
-    let host = request.headers_mut().remove(http::header::HOST);
-    let authority = host.as_ref().and_then(|it| it.to_str().ok()).unwrap_or("localhost");
-    let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
-    let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
-    if let Ok(uri) = uri {
-        *request.uri_mut() = uri;
+/// Undoes `for_http2`.
+fn for_http1(mut request: Request<Body>) -> Request<Body> {
+    let authority = request.uri().authority().and_then(|it| it.as_str().parse().ok());
+    if let Some(host) = authority {
+        request.headers_mut().insert(http::header::HOST, host);
     }
-    *request.version_mut() = http::Version::HTTP_2;
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = path.into();
+    }
+    *request.version_mut() = http::Version::HTTP_11;
     request
 }
 

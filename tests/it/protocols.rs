@@ -253,3 +253,31 @@ async fn bytes_before_the_switch_go_nowhere() {
     let declined = alice.get_with(&world.url("wiki", "/first"), &asks).await;
     assert_eq!((declined.status.as_u16(), declined.headers["connection"].as_bytes()), (200, &b"close"[..]));
 }
+
+#[tokio::test]
+async fn an_application_may_listen_on_a_unix_socket_or_speak_http2_over_tls() {
+    let world = World::start().await;
+    world.user("alice").await;
+    let path = world.folder.0.join("app.sock");
+    let unix = Origin::start_unix(&path);
+    world.publish(app("unix", &format!("unix:{}", path.display())), &["everyone"]).await;
+    let (secure, certificate) = Origin::start_http2().await;
+    let origin = format!("https://127.0.0.1:{}", secure.port);
+    let http2 = v1::App { origin_ca_pem: certificate, origin_server_name: "inside.test".into(), ..app("h2", &origin) };
+    world.publish(http2, &["everyone"]).await;
+    let mut alice = world.signed_in("unix", "alice").await;
+    assert_eq!(alice.get(&world.url("unix", "/a")).await.json()["path"], "/a");
+    assert!(unix.requests.load(Ordering::SeqCst) > 0);
+
+    alice.open(&world.url("h2", "/")).await;
+    let before = secure.connections.load(Ordering::SeqCst);
+    for n in 0..20 {
+        let answer = alice.get(&world.url("h2", &format!("/{n}"))).await;
+        assert_eq!(answer.json()["path"], format!("/{n}"));
+    }
+    let url = world.url("h2", "/upload");
+    assert_eq!(alice.post(&url, Bytes::from(vec![7; 3_000_000])).await.text(), "3000000");
+    let opened = secure.connections.load(Ordering::SeqCst) - before;
+    // Each worker of the connector has its own.
+    assert!(opened < 10, "requests share connections, and {opened} were opened");
+}

@@ -113,6 +113,16 @@ impl Cluster {
         app
     }
 
+    /// A connector that joined before, started again.
+    pub fn restart_connector(&self, n: usize) -> Running {
+        run_connector(&self.folder, n)
+    }
+
+    /// A relay that ran before, started again.
+    pub fn restart_relay(&self, n: usize) -> Running {
+        run_role(&self.folder, "relay", &format!("relay-{n}"))
+    }
+
     pub async fn restart_nats(&mut self) {
         self.nats.kill();
         self.nats = run_nats(&self.folder, &self.nats_url);
@@ -184,8 +194,12 @@ fn start_with_keys(folder: &Folder, role: &str, name: &str, nats: &str, own: &st
     let settings = format!("keys = {keys:?}\n[log]\nurl = {nats:?}\n[telemetry]\nlevel = \"info\"\n{own}");
     let path = folder.0.join(format!("{name}.toml"));
     std::fs::write(&path, settings).unwrap();
+    run_role(folder, role, name)
+}
+
+fn run_role(folder: &Folder, role: &str, name: &str) -> Running {
     let mut command = folder.program("postern");
-    command.args([role, "--settings"]).arg(path);
+    command.args([role, "--settings"]).arg(folder.0.join(format!("{name}.toml")));
     Running::start(name, &mut command)
 }
 
@@ -204,9 +218,13 @@ pub async fn start_connector(folder: &Folder, n: usize, token: &str) -> Running 
         .output()
         .unwrap();
     assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
-    let mut command = folder.program("postern-connector");
-    command.arg("run").arg("--state").arg(&state);
-    let mut connector = Running::start(&format!("connector-{n}"), &mut command);
+    let mut connector = run_connector(folder, n);
     connector.line(|line| line.contains("link up").then_some(())).await;
     connector
+}
+
+fn run_connector(folder: &Folder, n: usize) -> Running {
+    let mut command = folder.program("postern-connector");
+    command.arg("run").arg("--state").arg(folder.0.join(format!("connector-{n}")));
+    Running::start(&format!("connector-{n}"), &mut command)
 }

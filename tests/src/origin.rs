@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,8 +19,14 @@ use hyper::{
     body::{Frame, Incoming},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinSet};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{handshake::derive_accept_key, protocol::Role},
@@ -30,7 +37,27 @@ pub struct Origin {
     pub requests: Arc<AtomicU64>,
     /// Bytes of request bodies read so far.
     pub received: Arc<AtomicU64>,
+    pub connections: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
+}
+
+enum Listener {
+    Plain(TcpListener),
+    Unix(UnixListener),
+    Tls(TcpListener, TlsAcceptor),
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+impl Listener {
+    async fn accept(&self) -> Box<dyn Io> {
+        match self {
+            Self::Plain(listener) => Box::new(listener.accept().await.unwrap().0),
+            Self::Unix(listener) => Box::new(listener.accept().await.unwrap().0),
+            Self::Tls(listener, tls) => Box::new(tls.accept(listener.accept().await.unwrap().0).await.unwrap()),
+        }
+    }
 }
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -39,25 +66,58 @@ impl Origin {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        Self::serve(port, Listener::Plain(listener))
+    }
+
+    /// On a unix socket.
+    pub fn start_unix(path: &Path) -> Self {
+        Self::serve(0, Listener::Unix(UnixListener::bind(path).unwrap()))
+    }
+
+    /// HTTP/2 over TLS, with a certificate for `inside.test` (PEM, returned).
+    pub async fn start_http2() -> (Self, String) {
+        let certified = rcgen::generate_simple_self_signed(["inside.test".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+        let mut tls = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (Self::serve(port, Listener::Tls(listener, acceptor)), certified.cert.pem())
+    }
+
+    fn serve(port: u16, listener: Listener) -> Self {
         let (requests, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (count, bytes) = (requests.clone(), received.clone());
+        let connections = Arc::new(AtomicU64::new(0));
+        let (count, bytes, opened) = (requests.clone(), received.clone(), connections.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let mut connections = JoinSet::new();
+            let mut serving = JoinSet::new();
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let http2 = matches!(listener, Listener::Tls(..));
+                let stream = listener.accept().await;
+                opened.fetch_add(1, Ordering::SeqCst);
                 let (count, bytes) = (count.clone(), bytes.clone());
-                connections.spawn(async move {
+                serving.spawn(async move {
                     let service = service_fn(move |request| {
                         count.fetch_add(1, Ordering::SeqCst);
                         answer(request, bytes.clone())
                     });
-                    let http1 = hyper::server::conn::http1::Builder::new();
-                    let _closed = http1.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+                    let io = TokioIo::new(stream);
+                    if http2 {
+                        let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        let _closed = http2.serve_connection(io, service).await;
+                    } else {
+                        let http1 = hyper::server::conn::http1::Builder::new();
+                        let _closed = http1.serve_connection(io, service).with_upgrades().await;
+                    }
                 });
             }
         });
-        Self { port, requests, received, _tasks: tasks }
+        Self { port, requests, received, connections, _tasks: tasks }
     }
 
     pub fn url(&self) -> String {

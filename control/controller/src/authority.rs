@@ -14,13 +14,13 @@ use time::OffsetDateTime;
 
 use crate::ControllerError;
 
-pub const CONNECTOR_LIFE: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Browsers refuse server certificates that live longer than 398 days.
 pub const SERVER_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 const OWNER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Clocks of those who check may be behind ours.
+/// Clocks of those who check may be behind ours; not by a large part of a short life.
 const BACKDATED: Duration = Duration::from_secs(300);
+const BACKDATED_PART: u32 = 10;
 /// Controllers are reached by this name, whatever their address.
 pub const INTERNAL_DOMAIN: &str = "postern.internal";
 pub const CONTROLLER_NAME: &str = "controller.postern.internal";
@@ -89,6 +89,7 @@ impl Authority {
         group: ConnectorGroupId,
         connector: ConnectorId,
         now: Timestamp,
+        life: Duration,
     ) -> Result<Vec<Vec<u8>>, ControllerError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = name(&connector.to_string());
@@ -96,7 +97,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.serial_number = Some(serial());
-        set_life(&mut params, now, CONNECTOR_LIFE);
+        set_life(&mut params, now, life);
         let certificate = params.signed_by(&request.public_key, &self.issuer)?;
         Ok(vec![certificate.der().to_vec(), self.certificate.clone()])
     }
@@ -118,7 +119,8 @@ impl Authority {
 /// The default of the library is a life of two thousand years.
 fn set_life(params: &mut CertificateParams, now: Timestamp, life: Duration) {
     let at = |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    params.not_before = at(now.seconds() - BACKDATED.as_secs() as i64);
+    let backdated = BACKDATED.min(life / BACKDATED_PART);
+    params.not_before = at(now.seconds() - backdated.as_secs() as i64);
     params.not_after = at(now.seconds() + life.as_secs() as i64);
 }
 

@@ -1,7 +1,7 @@
 //! How connectors get certificates. Calls come through relays, which are not
 //! believed: a token or a key proves who asks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aws_lc_rs::{constant_time, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -54,6 +54,7 @@ pub struct Enroller {
     pub writer: Arc<Writer>,
     pub authority: Arc<Authority>,
     pub writers: BTreeMap<String, Vec<u8>>,
+    pub certificate_life: Duration,
 }
 
 #[tonic::async_trait]
@@ -84,7 +85,8 @@ impl Enrolment for Enroller {
         self.writer.execute(&wish, vec![command]).await.map_err(unwritten)?;
         info!(connector = %id, "enrolled");
         let now = self.writer.now();
-        let chain = self.authority.connector(&csr, &text.tenant, group, id, now).map_err(|_| unsigned())?;
+        let signed = self.authority.connector(&csr, &text.tenant, group, id, now, self.certificate_life);
+        let chain = signed.map_err(|_| unsigned())?;
         Ok(Response::new(self.answer(chain, id.to_string(), group.to_string())))
     }
 
@@ -108,7 +110,8 @@ impl Enrolment for Enroller {
             return Err(Status::permission_denied("csr: is for another key than the one that joined"));
         }
         let now = self.writer.now();
-        let chain = self.authority.connector(&csr, &tenant_id, connector.group, id, now).map_err(|_| unsigned())?;
+        let signed = self.authority.connector(&csr, &tenant_id, connector.group, id, now, self.certificate_life);
+        let chain = signed.map_err(|_| unsigned())?;
         Ok(Response::new(self.answer(chain, id.to_string(), connector.group.to_string())))
     }
 }

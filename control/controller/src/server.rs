@@ -102,6 +102,7 @@ async fn routes(
     authority: Arc<Authority>,
 ) -> Result<Router, ControllerError> {
     let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
+    let certificate_life = Duration::from_secs(settings.connector_certificate_life_s.into());
     let admin = Admin {
         writer: writer.clone(),
         settings: Arc::new(settings),
@@ -109,7 +110,8 @@ async fn routes(
         authority: fingerprint.as_ref().to_vec(),
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
     };
-    let enroller = Enroller { writer: writer.clone(), authority, writers: surroundings.peers.writers.clone() };
+    let enroller =
+        Enroller { writer: writer.clone(), authority, writers: surroundings.peers.writers.clone(), certificate_life };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = || {

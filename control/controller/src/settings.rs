@@ -15,6 +15,8 @@ pub struct Settings {
     pub relay_addresses: Vec<String>,
     /// Port users reach relays on, for the URLs that are printed.
     pub public_port: u16,
+    /// Life of connector certificates; each is renewed at two thirds of it.
+    pub connector_certificate_life_s: u32,
 }
 
 impl Default for Settings {
@@ -24,6 +26,7 @@ impl Default for Settings {
             domain: "postern.localhost".into(),
             relay_addresses: vec!["127.0.0.1:8443".into()],
             public_port: 8443,
+            connector_certificate_life_s: 24 * 3600,
         }
     }
 }

@@ -6,11 +6,12 @@ use aws_lc_rs::constant_time;
 use model::{
     Position, Tenant, Timestamp, UserId,
     event::Stream,
-    session::{SESSION_LIFE_S, SessionClaims, TOKEN_GROUPS_MAX, TOKEN_LIFE_S},
+    session::{SESSION_LIFE_S, SessionClaims, TOKEN_GROUPS_MAX},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
+use tracing::warn;
 
 use crate::{
     Identity,
@@ -192,7 +193,7 @@ impl Identity {
             "id_token": token,
             "refresh_token": refresh,
             "token_type": "Bearer",
-            "expires_in": TOKEN_LIFE_S,
+            "expires_in": self.settings.token_life_s,
             "scope": "openid",
         }))
     }
@@ -226,9 +227,13 @@ impl Identity {
         let user = tenant.active_user(session.user)?;
         let mut groups: Vec<_> = tenant.groups_of(user.id).into_iter().collect();
         if groups.len() > TOKEN_GROUPS_MAX {
-            let named = groups_that_matter(tenant);
+            let named = groups_that_matter(tenant, client.app(tenant));
             groups.retain(|group| named.contains(group));
-            groups.truncate(TOKEN_GROUPS_MAX);
+            if groups.len() > TOKEN_GROUPS_MAX {
+                // Leaving one out could leave out the one that a policy blocks.
+                warn!(user = %user.id, groups = groups.len(), "no token: too many groups decide about one application");
+                return None;
+            }
         }
         let name_of = |id: &model::GroupId| tenant.user_groups.get(id).map(|it| it.name.to_string());
         let wants_names = client.app(tenant).is_some_and(|app| {
@@ -241,7 +246,7 @@ impl Identity {
             sub: user.id,
             sid: session.session,
             iat: now,
-            exp: now + TOKEN_LIFE_S,
+            exp: now + i64::from(self.settings.token_life_s),
             started_ms: session.started_ms,
             directory,
             amr: session.amr.clone(),
@@ -256,9 +261,10 @@ impl Identity {
     }
 }
 
-/// Groups that an assignment or a policy names.
-fn groups_that_matter(tenant: &Tenant) -> std::collections::BTreeSet<model::GroupId> {
-    let assigned = tenant.assignments.values().flat_map(|it| it.iter()).filter_map(|principal| match principal {
+/// Groups that an assignment of this application or a policy names.
+fn groups_that_matter(tenant: &Tenant, app: Option<&model::App>) -> std::collections::BTreeSet<model::GroupId> {
+    let assignments = app.and_then(|app| tenant.assignments.get(&app.id));
+    let assigned = assignments.into_iter().flat_map(|it| it.iter()).filter_map(|principal| match principal {
         model::Principal::Group(group) => Some(*group),
         model::Principal::User(_) | model::Principal::Everyone => None,
     });

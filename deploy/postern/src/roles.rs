@@ -66,15 +66,23 @@ struct LogSettings {
     replicas: usize,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct IdentitySettings {
     socket: PathBuf,
     controllers: Vec<String>,
+    token_life_s: u32,
     /// Where the connector beside it keeps its certificate.
     connector_state: PathBuf,
     /// A token for the group `Postern`, for the first start.
     join_token_file: Option<PathBuf>,
+}
+
+impl Default for IdentitySettings {
+    fn default() -> Self {
+        let identity::Settings { socket, controllers, token_life_s } = identity::Settings::default();
+        Self { socket, controllers, token_life_s, connector_state: "./identity-state".into(), join_token_file: None }
+    }
 }
 
 /// A process that has begun.
@@ -263,7 +271,7 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     let mut process = Process::begin("identity", &arguments).await?;
     let it = process.settings.identity.clone().context("the settings have no [identity]")?;
     let projection = process.projection(&Stream::STATE, None).await?;
-    let settings = identity::Settings { socket: it.socket, controllers: it.controllers };
+    let settings = identity::Settings { socket: it.socket, controllers: it.controllers, token_life_s: it.token_life_s };
     let listener = identity::listen(&settings)?;
     let surroundings = identity::Surroundings {
         projection,

@@ -118,6 +118,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         domain: arguments.domain.clone(),
         relay_addresses: vec![arguments.listen.to_string()],
         public_port: arguments.listen.port(),
+        ..Default::default()
     };
     let surroundings = controller::Surroundings {
         projection: projection.clone(),
@@ -161,8 +162,11 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         last.cancel();
     });
 
-    let identity_settings =
-        identity::Settings { socket: identity_socket, controllers: vec![format!("https://{admin_api}")] };
+    let identity_settings = identity::Settings {
+        socket: identity_socket,
+        controllers: vec![format!("https://{admin_api}")],
+        ..Default::default()
+    };
     let listener = identity::listen(&identity_settings)?;
     let identity_surroundings = identity::Surroundings {
         projection: projection.clone(),
