@@ -9,6 +9,7 @@ use model::event::Stream;
 use postern_tests::{
     cluster::Cluster,
     origin::Origin,
+    processes::Running,
     until,
     world::{PASSWORD, app, applied},
 };
@@ -147,4 +148,119 @@ async fn a_relay_drains_without_failing_a_request() {
     assert!(cluster.relays[1].ended().await.success());
     let mut other = cluster.browser();
     assert_eq!(other.get(&cluster.url(0, "open", "/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_relay_starts_without_the_log_from_what_it_knew() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    cluster.publish(v1::App { pre_authentication: 1, serve_when_stale: true, ..app("sturdy", &origin.url()) }).await;
+    cluster.publish(v1::App { pre_authentication: 1, ..app("strict", &origin.url()) }).await;
+    let mut anyone = cluster.browser().as_script();
+    let sturdy = cluster.url(1, "sturdy", "/");
+    assert_eq!(anyone.get(&sturdy).await.status, 200);
+    cluster.nats.kill();
+    cluster.relays[1].kill();
+    let mut again = cluster.restart_relay(1);
+    again.line(|line| line.contains("relay listens").then_some(())).await;
+    until("connectors find it", async || (anyone.get(&sturdy).await.status == 200).then_some(())).await;
+    let strict = cluster.url(1, "strict", "/");
+    let refused = anyone.get(&strict).await;
+    assert_eq!((refused.status.as_u16(), refused.refusal()), (503, "configuration_stale"));
+
+    // The log is back: everything is served, and nobody restarted the relay.
+    cluster.restart_nats().await;
+    until("it is fresh again", async || (anyone.get(&strict).await.status == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_is_found() {
+    let cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    cluster.publish(v1::App { pre_authentication: 1, ..app("open", &origin.url()) }).await;
+    let browser = cluster.browser();
+    let url = cluster.url(0, "open", "/");
+    // Frozen, not closed: no packet says that anything happened.
+    signal(&cluster.connectors[0], "STOP");
+    let started = std::time::Instant::now();
+    let asked = (0..20).map(|_| {
+        let (mut browser, url) = (browser.clone(), url.clone());
+        async move { browser.get(&url).await }
+    });
+    for answer in futures_util::future::join_all(asked).await {
+        assert_eq!(answer.status, 200, "the other connector answers: {}", answer.refusal());
+    }
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    // And the other way round.
+    signal(&cluster.connectors[0], "CONT");
+    let mut other = cluster.connectors.into_iter().nth(1).unwrap();
+    signal(&cluster.relays[1], "STOP");
+    let started = std::time::Instant::now();
+    other.line(|line| line.contains("link lost").then_some(())).await;
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    signal(&cluster.relays[1], "CONT");
+}
+
+fn signal(process: &Running, name: &str) {
+    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &process.child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_connector_drains_without_failing_a_request() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    cluster.publish(v1::App { pre_authentication: 1, ..app("open", &origin.url()) }).await;
+    let browser = cluster.browser();
+    let ask = |path: &str| {
+        let (mut browser, url) = (browser.clone(), cluster.url(0, "open", path));
+        async move { browser.get(&url).await }
+    };
+    let slow = futures_util::future::join_all((0..40).map(|_| ask("/slow?1500")));
+    let mut slow = std::pin::pin!(slow);
+    let with_application = until("all are with the application", async || {
+        tokio::select! {
+            _ = &mut slow => panic!("too early"),
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
+        }
+        (origin.requests.load(Ordering::SeqCst) >= 40).then_some(())
+    });
+    with_application.await;
+    cluster.connectors[0].terminate();
+    // New requests while it drains, long ones to their end.
+    let (answers, new) = tokio::join!(slow, async {
+        let mut new = Vec::new();
+        for _ in 0..50 {
+            new.push(ask("/").await);
+        }
+        new
+    });
+    for answer in answers.into_iter().chain(new) {
+        assert_eq!(answer.status, 200, "{}", answer.refusal());
+    }
+    assert!(cluster.connectors[0].ended().await.success());
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_can_be_sent_again() {
+    let mut cluster = Cluster::start().await;
+    cluster.nats.kill();
+    let change = Some(v1::Change { request_id: "change-4711".into(), ..Default::default() });
+    let group = Some(v1::ConnectorGroup { name: "branch".into(), ..Default::default() });
+    let request = v1::PutConnectorGroupRequest { change, group };
+    let started = std::time::Instant::now();
+    let refused = cluster.admin.connector_groups().create(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert!(refused.message().contains("same request_id"), "{}", refused.message());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+
+    cluster.restart_nats().await;
+    let created =
+        until("the log is back", async || cluster.admin.connector_groups().create(request.clone()).await.ok()).await;
+    let repeated = cluster.admin.connector_groups().create(request).await.unwrap();
+    let id = |answer: tonic::Response<v1::ConnectorGroupResponse>| answer.into_inner().group.unwrap().id;
+    assert_eq!(id(created), id(repeated));
+    let list = cluster.admin.connector_groups().list(v1::ListRequest::default()).await.unwrap().into_inner();
+    assert_eq!(list.groups.iter().filter(|it| it.name == "branch").count(), 1, "once, however often it was sent");
 }
