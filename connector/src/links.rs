@@ -269,7 +269,7 @@ impl Ending {
 
     /// What is open may go on for the grace period after a stop, and after a
     /// renewal for as long as the certificate lets it.
-    async fn is_over(self) {
+    async fn ends(self) {
         let stopped = async {
             self.stop.cancelled().await;
             sleep(self.grace).await;
@@ -341,7 +341,7 @@ impl LinkState {
         self.streams.close();
         tokio::select! {
             () = self.streams.wait() => {}
-            () = ending.is_over() => {}
+            () = ending.ends() => {}
         }
         Ok(())
     }

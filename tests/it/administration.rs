@@ -1,8 +1,10 @@
 //! Who may call what, and how connectors come to be.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use postern::client::{Admin, Credential, Tokens};
 use postern_tests::{
     browser::Browser,
+    origin::Origin,
     processes::{Folder, Running, binary, free_port},
     until,
     world::{PASSWORD, World, app, applied},
@@ -261,4 +263,56 @@ async fn an_application_is_reached_over_verified_tls_only() {
     assert_eq!(alice.open(&world.url("untrusted", "/")).await.refusal(), "origin_tls");
     assert_eq!(alice.open(&world.url("wrong-name", "/")).await.refusal(), "origin_tls");
     assert_eq!(alice.open(&world.url("trusted", "/")).await.refusal(), "");
+}
+
+#[tokio::test]
+async fn keys_are_rotated_while_everybody_works_and_retired_for_good() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish(v1::App { assertion: true, ..app("wiki", &origin.url()) }, &["everyone"]).await;
+    let mut alice = world.signed_in("wiki", "alice").await;
+    let json = |arguments: &[&str]| {
+        let printed = world.cli(&[arguments, &["--output", "json", "--wait"]].concat());
+        assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+        serde_json::from_slice::<serde_json::Value>(&printed.stdout).unwrap()
+    };
+    let key_of = |assertion: &serde_json::Value| {
+        let token = assertion["headers"]["postern-assertion"][0].as_str().unwrap().to_owned();
+        let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
+    };
+    let url = world.url("wiki", "/");
+    let old = key_of(&alice.get(&url).await.json());
+    let mut rotated = Vec::new();
+    for purpose in ["session", "assertion", "relay-secret"] {
+        rotated.push(json(&["key", "rotate", purpose, "--active-in", "1"])["id"].as_str().unwrap().to_owned());
+    }
+    let known = alice.get(&world.url("wiki", "/.postern/keys")).await.text();
+    assert!(known.contains(&old) && known.contains(&rotated[1]), "applications know a key before it signs: {known}");
+    until("the new key signs", async || {
+        let answer = alice.get(&url).await;
+        assert_eq!(answer.status, 200, "the session goes on");
+        (key_of(&answer.json()) == rotated[1]).then_some(())
+    })
+    .await;
+    let keys = until("all three are in use", async || {
+        let keys = json(&["key", "list"]);
+        let in_use = keys.as_array().unwrap().iter().filter(|it| it["in_use"] == true);
+        let in_use: Vec<&str> = in_use.map(|it| it["id"].as_str().unwrap()).collect();
+        rotated.iter().all(|key| in_use.contains(&key.as_str())).then_some(keys.clone())
+    })
+    .await;
+    assert!(!keys.to_string().contains("ciphertext"), "secrets stay where they are");
+    let refused = world.cli(&["key", "retire", &rotated[0]]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("rotate first"), "{refused:?}");
+
+    // The old session key leaked: with it gone, what it signed opens nothing.
+    let retired = keys.as_array().unwrap().iter().filter(|it| it["purpose"] == "session" && it["in_use"] == false);
+    for key in retired {
+        json(&["key", "retire", key["id"].as_str().unwrap()]);
+    }
+    assert_eq!(alice.as_script().get(&url).await.status, 401);
+    // The user at a browser notices nothing but a redirect.
+    assert_eq!(alice.open(&url).await.json()["path"], "/");
 }

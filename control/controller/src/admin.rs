@@ -7,6 +7,7 @@ mod connectors;
 mod directory;
 mod history;
 mod internal;
+mod keys;
 mod sessions;
 
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use model::{Command, Position, Tenant};
 use proto::v1;
-use runtime::{clock::fresh_id, sealing::SealTo};
+use runtime::{clock::fresh_id, sealing::SealingKey};
 use tonic::{Code, Request, Status};
 use uuid::{Builder, Uuid};
 
 use crate::{
+    Peers,
     callers::{Caller, Who},
     errors::{field, unwritten},
     settings::Settings,
@@ -33,7 +35,9 @@ const PAGE_SIZE_MAX: usize = 1000;
 pub struct Admin {
     pub(crate) writer: Arc<Writer>,
     pub(crate) settings: Arc<Settings>,
-    pub(crate) seal_to_identity: SealTo,
+    pub(crate) peers: Peers,
+    /// Opens what is sealed to controllers.
+    pub(crate) sealing: Arc<SealingKey>,
     /// SHA-256 of the authority's certificate, for join tokens.
     pub(crate) authority: Vec<u8>,
     /// Makes the secrets of tokens that may be asked for twice.
@@ -86,7 +90,7 @@ impl Admin {
     pub(crate) async fn seal_password(&self, password: String) -> Result<Vec<u8>, Status> {
         let hashed = tokio::task::spawn_blocking(move || crate::passwords::hash(&password)).await;
         let hash = hashed.map_err(|_| Status::internal("hashing failed"))?.map_err(crate::errors::password)?;
-        let sealed = self.seal_to_identity.seal(crate::passwords::PURPOSE, hash.as_bytes());
+        let sealed = self.peers.seal_to_identity.seal(crate::passwords::PURPOSE, hash.as_bytes());
         sealed.map_err(|_| Status::internal("sealing failed"))
     }
 }

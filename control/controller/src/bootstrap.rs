@@ -4,23 +4,19 @@
 //! Each step looks first and does only what is missing, so it runs at every
 //! start and in every controller.
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
-};
 use model::{
     App, AppId, CertificateId, Command, ConnectorGroup, ConnectorGroupId, ExternalUrl, Origin, Principal, Role, Tenant,
     TenantId, User, UserId,
     app::{HostHeader, IDLE_TIMEOUT, Name, PreAuthentication, RESPONSE_TIMEOUT, STALENESS_MAX},
     directory::Username,
-    keys::{Certificate, Key, KeyHolder, KeyPurpose},
+    keys::{Certificate, KeyHolder, KeyPurpose},
 };
-use runtime::clock::{fresh_id, random_bytes};
+use runtime::clock::fresh_id;
 
 use crate::{
     ControllerError, Surroundings,
     authority::{Authority, Issued},
-    passwords,
+    passwords, signing_keys,
     writer::{Wish, Writer},
 };
 
@@ -49,17 +45,12 @@ pub async fn ensure(
         writer.execute(&wish, vec![Command::SetTenant { domain: domain.to_owned() }]).await?;
     }
     let mut commands = Vec::new();
-    if tenant.keys_for(KeyPurpose::Session).next().is_none() {
-        commands.push(signing_key(KeyPurpose::Session, surroundings)?);
-    }
-    if tenant.keys_for(KeyPurpose::Assertion).next().is_none() {
-        commands.push(signing_key(KeyPurpose::Assertion, surroundings)?);
-    }
-    if tenant.keys_for(KeyPurpose::RelaySecret).next().is_none() {
-        commands.push(relay_secret(surroundings)?);
-    }
-    if tenant.keys_for(KeyPurpose::Authority).next().is_none() {
-        commands.push(new_authority(writer, surroundings, domain)?);
+    let (peers, now) = (&surroundings.peers, writer.now());
+    for purpose in [KeyPurpose::Session, KeyPurpose::Assertion, KeyPurpose::RelaySecret, KeyPurpose::Authority] {
+        if tenant.keys_for(purpose).is_empty() {
+            let key = signing_keys::make(purpose, peers, &surroundings.sealing.public(), domain, now, now)?;
+            commands.push(Command::PublishKey(key));
+        }
     }
     writer.execute(&wish, commands).await?;
     let authority = open_authority(writer, surroundings, tenant_id)?;
@@ -72,58 +63,14 @@ fn tenant_of(writer: &Writer, id: &TenantId) -> std::sync::Arc<Tenant> {
     writer.snapshot().tenant(id).cloned().unwrap_or_default()
 }
 
-fn signing_key(purpose: KeyPurpose, surroundings: &Surroundings) -> Result<Command, ControllerError> {
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
-        .map_err(|_| aws_lc_rs::error::Unspecified)?;
-    let (holder, seal_to, label) = match purpose {
-        KeyPurpose::Assertion => (KeyHolder::Relay, &surroundings.peers.seal_to_relays, "assertion-key"),
-        KeyPurpose::Session | KeyPurpose::Authority | KeyPurpose::RelaySecret => {
-            (KeyHolder::Identity, &surroundings.peers.seal_to_identity, "session-key")
-        }
-    };
-    let sealed = seal_to.seal(label, pkcs8.as_ref())?;
-    Ok(Command::PublishKey(Key {
-        id: fresh_id().simple().to_string(),
-        purpose,
-        public_key: pair.public_key().as_ref().to_vec(),
-        sealed: vec![(holder, sealed)],
-    }))
-}
-
-fn relay_secret(surroundings: &Surroundings) -> Result<Command, ControllerError> {
-    let secret: [u8; 32] = random_bytes();
-    let peers = &surroundings.peers;
-    Ok(Command::PublishKey(Key {
-        id: fresh_id().simple().to_string(),
-        purpose: KeyPurpose::RelaySecret,
-        public_key: vec![],
-        sealed: vec![
-            (KeyHolder::Relay, peers.seal_to_relays.seal("relay-secret", &secret)?),
-            (KeyHolder::Identity, peers.seal_to_identity.seal("relay-secret", &secret)?),
-        ],
-    }))
-}
-
-fn new_authority(writer: &Writer, surroundings: &Surroundings, domain: &str) -> Result<Command, ControllerError> {
-    let (certificate, key) = Authority::generate(domain, writer.now())?;
-    let sealed = surroundings.sealing.public().seal("authority-key", &key)?;
-    Ok(Command::PublishKey(Key {
-        id: fresh_id().simple().to_string(),
-        purpose: KeyPurpose::Authority,
-        public_key: certificate,
-        sealed: vec![(KeyHolder::Controller, sealed)],
-    }))
-}
-
-/// The newest authority of a tenant, opened.
+/// The authority of a tenant, opened.
 pub fn open_authority(
     writer: &Writer,
     surroundings: &Surroundings,
     tenant: &TenantId,
 ) -> Result<Authority, ControllerError> {
     let tenant = tenant_of(writer, tenant);
-    let key = tenant.keys_for(KeyPurpose::Authority).next_back().ok_or(ControllerError::NoAuthority)?;
+    let key = tenant.key_in_use(KeyPurpose::Authority, writer.now()).ok_or(ControllerError::NoAuthority)?;
     let sealed = key.sealed_for(KeyHolder::Controller).ok_or(ControllerError::NoAuthority)?;
     let secret = surroundings.sealing.open("authority-key", sealed).map_err(|_| ControllerError::NoAuthority)?;
     Authority::load(key.public_key.clone(), &secret)

@@ -16,6 +16,7 @@ pub mod passwords;
 mod resolve;
 pub mod server;
 pub mod settings;
+mod signing_keys;
 pub mod writer;
 
 use std::{collections::BTreeMap, sync::Arc};

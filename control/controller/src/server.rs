@@ -106,7 +106,8 @@ async fn routes(
     let admin = Admin {
         writer: writer.clone(),
         settings: Arc::new(settings),
-        seal_to_identity: surroundings.peers.seal_to_identity.clone(),
+        peers: surroundings.peers.clone(),
+        sealing: surroundings.sealing.clone(),
         authority: fingerprint.as_ref().to_vec(),
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
     };
@@ -133,6 +134,7 @@ async fn routes(
         .add_service(v1::policies_server::PoliciesServer::new(admin.clone()))
         .add_service(v1::sessions_server::SessionsServer::new(admin.clone()))
         .add_service(v1::history_server::HistoryServer::new(admin.clone()))
+        .add_service(v1::keys_server::KeysServer::new(admin.clone()))
         .add_service(v1::tenants_server::TenantsServer::new(admin.clone()))
         .add_service(v1::internal_server::InternalServer::new(admin))
         .add_service(v1::enrolment_server::EnrolmentServer::new(enroller))

@@ -224,6 +224,7 @@ fn consequence(command: &Command) -> Consequence {
         | Command::RemovePolicy(_)
         | Command::SetRole { .. }
         | Command::PublishKey(_)
+        | Command::RetireKey { .. }
         | Command::InstallCertificate(_)
         | Command::CreateUser(_)
         | Command::SetCredentials(_)

@@ -123,6 +123,7 @@ fn encode(event: &Event) -> (&'static str, Vec<u8>) {
             ("RoleWithdrawn", v1::RoleAssignment { user: user.to_string(), role: 0 }.encode_to_vec())
         }
         Event::KeyPublished(it) => ("KeyPublished", wire::key_to(it).encode_to_vec()),
+        Event::KeyRetired(id) => ("KeyRetired", v1::Key { id: id.clone(), ..Default::default() }.encode_to_vec()),
         Event::CertificateInstalled(it) => ("CertificateInstalled", wire::certificate_to(it).encode_to_vec()),
         Event::UserCreated(it) => ("UserCreated", wire::user_to(it).encode_to_vec()),
         Event::UserChanged(it) => ("UserChanged", wire::user_to(it).encode_to_vec()),
@@ -186,6 +187,7 @@ fn decode_known(kind: &str, payload: &[u8]) -> Result<Parsed<Event>, DecodeError
             parse("user", &message::<v1::RoleAssignment>(kind, payload)?.user).map(|user| Event::RoleWithdrawn { user })
         }
         "KeyPublished" => wire::key_from(message(kind, payload)?).map(Event::KeyPublished),
+        "KeyRetired" => Ok(Event::KeyRetired(message::<v1::Key>(kind, payload)?.id)),
         "CertificateInstalled" => wire::certificate_from(message(kind, payload)?).map(Event::CertificateInstalled),
         "UserCreated" => wire::user_from(message(kind, payload)?).map(Event::UserCreated),
         "UserChanged" => wire::user_from(message(kind, payload)?).map(Event::UserChanged),

@@ -371,7 +371,7 @@ pub fn key_from(wire: v1::Key) -> Parsed<Key> {
         Ok((holder, it.ciphertext))
     };
     let sealed = wire.sealed.into_iter().map(sealed).collect::<Parsed<_>>()?;
-    Ok(Key { id: wire.id, purpose, public_key: wire.public_key, sealed })
+    Ok(Key { id: wire.id, purpose, active_from: Timestamp(wire.active_from_ms), public_key: wire.public_key, sealed })
 }
 
 pub fn key_to(key: &Key) -> v1::Key {
@@ -394,6 +394,7 @@ pub fn key_to(key: &Key) -> v1::Key {
         purpose: purpose.into(),
         public_key: key.public_key.clone(),
         sealed: key.sealed.iter().map(sealed).collect(),
+        active_from_ms: key.active_from.0,
     }
 }
 

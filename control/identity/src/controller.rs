@@ -50,7 +50,7 @@ impl Identity {
     async fn controller(&self) -> Result<InternalClient<Channel>, Status> {
         let tenant = self.tenant();
         let pem: String =
-            tenant.keys_for(KeyPurpose::Authority).map(|key| pem("CERTIFICATE", &key.public_key)).collect();
+            tenant.keys_for(KeyPurpose::Authority).iter().map(|(_, key)| pem("CERTIFICATE", &key.public_key)).collect();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(CONTROLLER_NAME);
         for address in &self.settings.controllers {
             let endpoint = Endpoint::from_shared(address.clone()).and_then(|it| it.tls_config(tls.clone()));

@@ -3,16 +3,16 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use model::{
-    Tenant,
+    Tenant, Timestamp,
     keys::{KeyHolder, KeyPurpose},
     session::SessionClaims,
 };
 use runtime::{sealing::SealingKey, secret::SharedSecret};
 use serde_json::{Value, json};
 
-/// Signs with the newest key; older ones go on verifying until they are retired.
+/// Signs with the key in use; older ones go on verifying until they are retired.
 pub(crate) fn sign(tenant: &Tenant, sealing: &SealingKey, claims: &SessionClaims) -> Option<String> {
-    let key = tenant.keys_for(KeyPurpose::Session).next_back()?;
+    let key = tenant.key_in_use(KeyPurpose::Session, Timestamp::from_seconds(claims.iat))?;
     let secret = sealing.open("session-key", key.sealed_for(KeyHolder::Identity)?).ok()?;
     let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::ES256) };
     jsonwebtoken::encode(&header, claims, &EncodingKey::from_ec_der(&secret)).ok()
@@ -45,11 +45,13 @@ pub(crate) fn verify_assertion(tenant: &Tenant, audience: &str, assertion: &str)
     Some(decoded.ok()?.claims.sub)
 }
 
-/// What relays and identity share.
-pub(crate) fn relay_secret(tenant: &Tenant, sealing: &SealingKey) -> Option<SharedSecret> {
-    let key = tenant.keys_for(KeyPurpose::RelaySecret).next_back()?;
-    let secret = sealing.open("relay-secret", key.sealed_for(KeyHolder::Identity)?).ok()?;
-    Some(SharedSecret::new(&secret))
+/// What relays and identity share: one secret, and beside it those that come or go.
+pub(crate) fn relay_secrets(tenant: &Tenant, sealing: &SealingKey) -> Vec<SharedSecret> {
+    let open = |key: &model::keys::Key| {
+        let secret = sealing.open("relay-secret", key.sealed_for(KeyHolder::Identity)?).ok()?;
+        Some(SharedSecret::new(&secret))
+    };
+    tenant.keys_for(KeyPurpose::RelaySecret).into_iter().filter_map(|(_, key)| open(key)).collect()
 }
 
 /// RFC 7517.
@@ -61,6 +63,6 @@ pub(crate) fn key_set(tenant: &Tenant) -> Value {
         Some(json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": id, "x": x, "y": y }))
     };
     let keys: Vec<Value> =
-        tenant.keys_for(KeyPurpose::Session).filter_map(|key| jwk(&key.id, &key.public_key)).collect();
+        tenant.keys_for(KeyPurpose::Session).iter().filter_map(|(_, key)| jwk(&key.id, &key.public_key)).collect();
     json!({ "keys": keys })
 }

@@ -50,6 +50,11 @@ pub enum Command {
         role: Option<Role>,
     },
     PublishKey(Key),
+    /// What it signed or sealed counts no more.
+    RetireKey {
+        id: String,
+        now: Timestamp,
+    },
     InstallCertificate(Certificate),
     CreateUser(User),
     ChangeUser(User),
@@ -105,6 +110,7 @@ pub enum What {
     Policy,
     User,
     Group,
+    Key,
 }
 
 impl std::fmt::Display for What {
@@ -117,6 +123,7 @@ impl std::fmt::Display for What {
             Self::Policy => "policy",
             Self::User => "user",
             Self::Group => "group",
+            Self::Key => "key",
         })
     }
 }
@@ -222,6 +229,16 @@ pub fn decide(snapshot: &Snapshot, tenant_id: &TenantId, command: Command) -> Re
         Command::SetRole { user, role } => set_role(tenant, user, role),
         Command::PublishKey(key) => {
             Ok(unless(tenant.keys.get(&key.id).is_some_and(|it| **it == key), Event::KeyPublished(key)))
+        }
+        Command::RetireKey { id, now } => {
+            let Some(key) = tenant.keys.get(&id) else { return Ok(vec![]) };
+            let in_use = tenant.key_in_use(key.purpose, now).is_some_and(|it| it.id == id);
+            match in_use {
+                true => {
+                    Err(Rejection::InUse { what: What::Key, by: "those who sign with it now; rotate first".into() })
+                }
+                false => Ok(vec![Event::KeyRetired(id)]),
+            }
         }
         Command::InstallCertificate(certificate) => {
             let before = tenant.certificates.get(&certificate.id);

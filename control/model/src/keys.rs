@@ -8,6 +8,8 @@ use crate::ids::{CertificateId, Timestamp};
 pub struct Key {
     pub id: String,
     pub purpose: KeyPurpose,
+    /// It signs from then on, and is known to everybody before.
+    pub active_from: Timestamp,
     pub public_key: Vec<u8>,
     /// The secret half, once for each role that may use it.
     pub sealed: Vec<(KeyHolder, Vec<u8>)>,
@@ -29,6 +31,13 @@ pub enum KeyPurpose {
     Authority,
     /// Symmetric; relays and identity share it.
     RelaySecret,
+}
+
+/// Of keys in the order they become active, the one that is in use: the last
+/// that is active, or the first where none is yet.
+pub fn in_use<T>(keys: &[(Timestamp, T)], now: Timestamp) -> Option<&T> {
+    let active = keys.iter().rev().find(|(active_from, _)| *active_from <= now);
+    active.or(keys.first()).map(|(_, key)| key)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

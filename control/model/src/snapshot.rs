@@ -18,7 +18,7 @@ use crate::{
     directory::{Credentials, Group, Principal, Role, User},
     event::{Event, Stream},
     ids::*,
-    keys::{Certificate, Key, KeyPurpose},
+    keys::{Certificate, Key, KeyPurpose, in_use},
     policy::{Policies, Policy},
     risk::{SessionRevocation, UserRevocation},
     route::Routes,
@@ -134,6 +134,9 @@ impl Snapshot {
             Event::KeyPublished(key) => {
                 tenant.keys.insert(key.id.clone(), Arc::new(key));
             }
+            Event::KeyRetired(id) => {
+                tenant.keys.remove(&id);
+            }
             Event::CertificateInstalled(certificate) => {
                 tenant.certificates.insert(certificate.id, Arc::new(certificate));
             }
@@ -235,9 +238,17 @@ impl Tenant {
         self.assignments.get(&app).map(Arc::as_ref)
     }
 
-    /// Keys of a purpose; the newest id (UUIDv7) comes last and signs.
-    pub fn keys_for(&self, purpose: KeyPurpose) -> impl DoubleEndedIterator<Item = &Arc<Key>> {
-        self.keys.values().filter(move |key| key.purpose == purpose)
+    /// Keys of a purpose, in the order they become active.
+    pub fn keys_for(&self, purpose: KeyPurpose) -> Vec<(Timestamp, &Key)> {
+        let keys = self.keys.values().filter(|key| key.purpose == purpose);
+        let mut keys: Vec<_> = keys.map(|key| (key.active_from, key.as_ref())).collect();
+        keys.sort_by(|(a, one), (b, other)| (a, &one.id).cmp(&(b, &other.id)));
+        keys
+    }
+
+    /// The key that signs or seals now.
+    pub fn key_in_use(&self, purpose: KeyPurpose, now: Timestamp) -> Option<&Key> {
+        in_use(&self.keys_for(purpose), now).copied()
     }
 
     pub fn policy(&self, id: PolicyId) -> Option<&Arc<Policy>> {

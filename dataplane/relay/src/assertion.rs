@@ -30,19 +30,22 @@ struct Assertion<'a> {
 
 /// `audience` is the application's external URL.
 pub(crate) fn sign(keys: &TenantKeys, user: &SessionClaims, audience: &str, now: Timestamp) -> Option<String> {
-    keys.sign_assertion(&Assertion {
-        iss: &keys.issuer,
-        aud: audience,
-        sub: user.sub.to_string(),
-        sid: user.sid.to_string(),
-        iat: now.seconds(),
-        exp: now.seconds() + ASSERTION_LIFE_S,
-        amr: &user.amr,
-        preferred_username: &user.preferred_username,
-        name: &user.name,
-        email: &user.email,
-        groups: &user.group_names,
-    })
+    keys.sign_assertion(
+        &Assertion {
+            iss: &keys.issuer,
+            aud: audience,
+            sub: user.sub.to_string(),
+            sid: user.sid.to_string(),
+            iat: now.seconds(),
+            exp: now.seconds() + ASSERTION_LIFE_S,
+            amr: &user.amr,
+            preferred_username: &user.preferred_username,
+            name: &user.name,
+            email: &user.email,
+            groups: &user.group_names,
+        },
+        now,
+    )
 }
 
 /// RFC 7517.

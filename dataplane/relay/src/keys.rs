@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use model::{
-    Snapshot, Tenant, TenantId,
-    keys::{Certificate, KeyHolder, KeyPurpose},
+    Snapshot, Tenant, TenantId, Timestamp,
+    keys::{Certificate, Key, KeyHolder, KeyPurpose, in_use},
 };
 use runtime::{sealing::SealingKey, secret::SharedSecret};
 use rustls::{
@@ -15,7 +15,7 @@ use rustls::{
     server::WebPkiClientVerifier,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tracing::warn;
 
 /// Everything derived from one snapshot.
@@ -31,10 +31,10 @@ pub struct TenantKeys {
     pub login_host: String,
     pub connect_host: String,
     sessions: BTreeMap<String, DecodingKey>,
-    assertion: Option<(String, EncodingKey)>,
+    assertions: Vec<(Timestamp, (String, EncodingKey))>,
     /// Public halves of assertion keys: (id, SubjectPublicKeyInfo).
     pub assertion_keys: Vec<(String, Vec<u8>)>,
-    secret: Option<SharedSecret>,
+    secrets: Vec<(Timestamp, SharedSecret)>,
     /// DER of the certificates connectors chain to.
     pub authorities: Vec<Vec<u8>>,
     /// How the connector endpoint speaks TLS; none without a certificate for it.
@@ -69,28 +69,27 @@ impl TenantKeys {
         let domain = &tenant.domain;
         let sessions = tenant
             .keys_for(KeyPurpose::Session)
-            .map(|key| (key.id.clone(), DecodingKey::from_ec_der(&key.public_key)))
+            .into_iter()
+            .map(|(_, key)| (key.id.clone(), DecodingKey::from_ec_der(&key.public_key)))
             .collect();
-        let assertion = tenant.keys_for(KeyPurpose::Assertion).next_back().and_then(|key| {
+        let assertion = |(active_from, key): (Timestamp, &Key)| {
             let secret = open(own, "assertion-key", key.sealed_for(KeyHolder::Relay)?)?;
-            Some((key.id.clone(), EncodingKey::from_ec_der(&secret)))
-        });
-        let secret = tenant
-            .keys_for(KeyPurpose::RelaySecret)
-            .next_back()
-            .and_then(|key| Some(SharedSecret::new(&open(own, "relay-secret", key.sealed_for(KeyHolder::Relay)?)?)));
+            Some((active_from, (key.id.clone(), EncodingKey::from_ec_der(&secret))))
+        };
+        let secret = |(active_from, key): (Timestamp, &Key)| {
+            let secret = open(own, "relay-secret", key.sealed_for(KeyHolder::Relay)?)?;
+            Some((active_from, SharedSecret::new(&secret)))
+        };
+        let assertion_keys = tenant.keys_for(KeyPurpose::Assertion);
         Self {
             issuer: format!("https://login.{domain}"),
             login_host: format!("login.{domain}"),
             connect_host: format!("connect.{domain}"),
             sessions,
-            assertion,
-            assertion_keys: tenant
-                .keys_for(KeyPurpose::Assertion)
-                .map(|key| (key.id.clone(), key.public_key.clone()))
-                .collect(),
-            secret,
-            authorities: tenant.keys_for(KeyPurpose::Authority).map(|key| key.public_key.clone()).collect(),
+            assertion_keys: assertion_keys.iter().map(|(_, key)| (key.id.clone(), key.public_key.clone())).collect(),
+            assertions: assertion_keys.into_iter().filter_map(assertion).collect(),
+            secrets: tenant.keys_for(KeyPurpose::RelaySecret).into_iter().filter_map(secret).collect(),
+            authorities: tenant.keys_for(KeyPurpose::Authority).iter().map(|(_, key)| key.public_key.clone()).collect(),
             endpoint_tls: None,
         }
     }
@@ -112,13 +111,19 @@ impl TenantKeys {
         self.sessions.get(id)
     }
 
-    pub fn secret(&self) -> Option<&SharedSecret> {
-        self.secret.as_ref()
+    /// Seals, and proves to identity who asks.
+    pub fn secret(&self, now: Timestamp) -> Option<&SharedSecret> {
+        in_use(&self.secrets, now)
+    }
+
+    /// Opens what any of the secrets sealed; with that secret.
+    pub fn open<T: DeserializeOwned>(&self, purpose: &str, sealed: &str) -> Option<(T, &SharedSecret)> {
+        self.secrets.iter().find_map(|(_, secret)| Some((secret.open(purpose, sealed)?, secret)))
     }
 
     /// Signs claims about a user for one application.
-    pub fn sign_assertion(&self, claims: &impl Serialize) -> Option<String> {
-        let (id, key) = self.assertion.as_ref()?;
+    pub fn sign_assertion(&self, claims: &impl Serialize, now: Timestamp) -> Option<String> {
+        let (id, key) = in_use(&self.assertions, now)?;
         let header = Header { kid: Some(id.clone()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, claims, key).ok()
     }

@@ -87,7 +87,8 @@ impl Relay {
     async fn renew(self: &Arc<Self>, asking: Asking, session: &Session) -> Result<Arc<Session>, Refusal> {
         let form = {
             let keys = self.keys();
-            let secret = keys.tenants.get(&asking.tenant).and_then(|it| it.secret()).ok_or(Refusal::NotReady)?;
+            let now = Timestamp(self.clock.now_ms());
+            let secret = keys.tenants.get(&asking.tenant).and_then(|it| it.secret(now)).ok_or(Refusal::NotReady)?;
             renewal_form(secret, asking.app, &session.token)
         };
         let token = self.ask_identity(&asking, "/token", form).await?;

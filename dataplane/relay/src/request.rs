@@ -270,7 +270,7 @@ impl Routed<'_> {
         match Wants::of(&self.parts.method, &self.parts.headers) {
             Wants::Page => {
                 let headers = &self.parts.headers;
-                match signin::begin(self.keys, self.app(), self.canonical, headers, self.now.seconds(), stronger) {
+                match signin::begin(self.keys, self.app(), self.canonical, headers, self.now, stronger) {
                     Ok(response) => response.into(),
                     Err(refusal) => refusal.into(),
                 }
@@ -293,7 +293,7 @@ impl Routed<'_> {
     }
 
     async fn callback(&self, record: &mut Option<Record>) -> Ended {
-        let callback = signin::callback(self.keys, self.canonical, &self.parts.headers, self.now.seconds());
+        let callback = signin::callback(self.keys, self.canonical, &self.parts.headers, self.now);
         let (app, exchange) = match callback {
             Ok(callback) => callback,
             Err(refusal) => return refusal.into(),

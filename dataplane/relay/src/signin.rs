@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use model::{App, AppId};
+use model::{App, AppId, Timestamp};
 use runtime::secret::SharedSecret;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
@@ -51,10 +51,10 @@ pub fn begin(
     app: &App,
     canonical: &Canonical,
     headers: &HeaderMap,
-    now_s: i64,
+    now: Timestamp,
     stronger: bool,
 ) -> Result<Response<Bytes>, Refusal> {
-    let secret = keys.secret().ok_or(Refusal::NotReady)?;
+    let secret = keys.secret(now).ok_or(Refusal::NotReady)?;
     let held = cookie(headers, BROWSER_COOKIE).filter(|it| it.len() == 43);
     let browser = held.map_or_else(random_token, str::to_owned);
     let state = State {
@@ -62,7 +62,7 @@ pub fn begin(
         app: app.id,
         browser: hash(&browser),
         back: canonical.target.clone(),
-        exp: now_s + SIGN_IN_LIFE_S,
+        exp: now.seconds() + SIGN_IN_LIFE_S,
     };
     let challenge = hash(&verifier(secret, &browser, &state.id));
     let sealed = secret.seal(STATE, &state).ok_or(Refusal::NotReady)?;
@@ -101,10 +101,9 @@ pub fn callback(
     keys: &TenantKeys,
     canonical: &Canonical,
     headers: &HeaderMap,
-    now_s: i64,
+    now: Timestamp,
 ) -> Result<(AppId, CodeExchange), Refusal> {
     const FAILED: fn(&'static str) -> Refusal = Refusal::SignInFailed;
-    let secret = keys.secret().ok_or(Refusal::NotReady)?;
     let query = canonical.target.split_once('?').map_or("", |(_, query)| query);
     let value = |name: &str| {
         let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(it, _)| it == name);
@@ -112,12 +111,12 @@ pub fn callback(
         found.next().is_none().then_some(first)
     };
     let sealed = value("state").ok_or(FAILED("no state"))?;
-    let state: State = secret.open(STATE, &sealed).ok_or(FAILED("a state that is not ours"))?;
+    let (state, secret): (State, _) = keys.open(STATE, &sealed).ok_or(FAILED("a state that is not ours"))?;
     let browser = cookie(headers, BROWSER_COOKIE).ok_or(FAILED("another browser began"))?;
     if hash(browser) != state.browser {
         return Err(FAILED("another browser began"));
     }
-    if now_s > state.exp {
+    if now.seconds() > state.exp {
         return Err(FAILED("it took too long"));
     }
     if value("iss").is_some_and(|iss| iss != keys.issuer) {

@@ -123,6 +123,9 @@ pub enum AdminCommand {
     /// Who is signed in.
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Keys that sign tokens and assertions.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// What happened.
     History {
         #[arg(long, default_value = "config")]
@@ -326,6 +329,28 @@ pub enum StateName {
     On,
     Off,
     ReportOnly,
+}
+
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// Which keys there are, and which are in use.
+    List,
+    /// A new key beside the old one, known to everybody before it is used.
+    Rotate {
+        purpose: KeyName,
+        /// Seconds until it is used; 0 when the old one leaked.
+        #[arg(long)]
+        active_in: Option<u32>,
+    },
+    /// What the key signed counts no more.
+    Retire { key: String },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum KeyName {
+    Session,
+    Assertion,
+    RelaySecret,
 }
 
 #[derive(Subcommand)]

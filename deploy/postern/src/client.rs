@@ -134,6 +134,7 @@ impl Admin {
         policies => policies_client::PoliciesClient,
         sessions => sessions_client::SessionsClient,
         history => history_client::HistoryClient,
+        keys => keys_client::KeysClient,
         tenants => tenants_client::TenantsClient,
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use crate::{
     apply,
     cli::{
-        AdminCommand, AppCommand, ConnectorCommand, Global, GroupCommand, PolicyCommand, RoleName, SessionCommand,
-        StateName, UserCommand,
+        AdminCommand, AppCommand, ConnectorCommand, Global, GroupCommand, KeyCommand, KeyName, PolicyCommand, RoleName,
+        SessionCommand, StateName, UserCommand,
     },
     client::{Admin, Credential},
     login,
@@ -73,6 +73,7 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::User(command) => user(&it, command).await,
         AdminCommand::Policy(command) => policy(&it, command).await,
         AdminCommand::Session(command) => session(&it, command).await,
+        AdminCommand::Key(command) => key(&it, command).await,
         AdminCommand::History { stream, subject, size, before } => history(&it, stream, subject, size, before).await,
         AdminCommand::Apply { file, dry_run } => apply::apply(&it, &file, dry_run).await,
         AdminCommand::Export => apply::export(&it).await,
@@ -407,6 +408,38 @@ async fn session(it: &Context, command: SessionCommand) -> anyhow::Result<()> {
             let request = v1::RevokeUserSessionsRequest { change: it.change(), user };
             let answer = it.admin.sessions().revoke_user(request).await?;
             it.done("revoked", answer.get_ref().position)
+        }
+    }
+}
+
+async fn key(it: &Context, command: KeyCommand) -> anyhow::Result<()> {
+    let mut keys = it.admin.keys();
+    match command {
+        KeyCommand::List => {
+            let listed = keys.list(v1::ListKeysRequest {}).await?.into_inner().keys;
+            let rows = listed.into_iter().map(|listed| {
+                let mut row = serde_json::to_value(listed.key.unwrap_or_default())?;
+                if let Some(row) = row.as_object_mut() {
+                    row.insert("in_use".into(), listed.in_use.into());
+                }
+                Ok(row)
+            });
+            let rows = rows.collect::<anyhow::Result<Vec<Value>>>()?;
+            output::list(it.format, &rows, &["purpose", "in_use", "active_from_ms", "id"])
+        }
+        KeyCommand::Rotate { purpose, active_in } => {
+            let purpose = match purpose {
+                KeyName::Session => v1::KeyPurpose::Session,
+                KeyName::Assertion => v1::KeyPurpose::Assertion,
+                KeyName::RelaySecret => v1::KeyPurpose::RelaySecret,
+            };
+            let request = v1::RotateKeyRequest { change: it.change(), purpose: purpose.into(), active_in_s: active_in };
+            let answer = keys.rotate(request).await?.into_inner();
+            output::show(it.format, &answer.key.unwrap_or_default())
+        }
+        KeyCommand::Retire { key } => {
+            let answer = keys.retire(v1::RetireKeyRequest { change: it.change(), id: key }).await?;
+            it.done("retired", answer.get_ref().position)
         }
     }
 }

@@ -88,7 +88,7 @@ fn summary(body: &EventBody) -> String {
         "Assigned" | "Unassigned" => json::<v1::Assignment>(payload),
         kind if kind.starts_with("Policy") => json::<v1::Policy>(payload),
         kind if kind.starts_with("Role") => json::<v1::RoleAssignment>(payload),
-        "KeyPublished" => json::<v1::Key>(payload),
+        "KeyPublished" | "KeyRetired" => json::<v1::Key>(payload),
         "CertificateInstalled" => json::<v1::Certificate>(payload),
         "UserRevoked" => json::<v1::UserRevocation>(payload),
         kind if kind.starts_with("User") => json::<v1::User>(payload),

@@ -125,9 +125,11 @@ fn one_of_each() -> Vec<Fact> {
         Event::KeyPublished(Key {
             id: "k1".into(),
             purpose: KeyPurpose::Session,
+            active_from: Timestamp(10),
             public_key: vec![5],
             sealed: vec![(KeyHolder::Identity, vec![6])],
         }),
+        Event::KeyRetired("k1".into()),
         Event::CertificateInstalled(Certificate {
             id: CertificateId(id),
             hosts: vec!["*.example.com".into()],
@@ -184,6 +186,7 @@ fn has_a_sample(event: &Event) {
         | Event::RoleGranted { .. }
         | Event::RoleWithdrawn { .. }
         | Event::KeyPublished(_)
+        | Event::KeyRetired(_)
         | Event::CertificateInstalled(_)
         | Event::UserCreated(_)
         | Event::UserChanged(_)
