@@ -182,7 +182,7 @@ async fn a_peer_that_falls_silent_is_found() {
     let url = cluster.url(0, "open", "/");
     // Frozen, not closed: no packet says that anything happened.
     signal(&cluster.connectors[0], "STOP");
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let asked = (0..20).map(|_| {
         let (mut browser, url) = (browser.clone(), url.clone());
         async move { browser.get(&url).await }
@@ -196,7 +196,7 @@ async fn a_peer_that_falls_silent_is_found() {
     signal(&cluster.connectors[0], "CONT");
     let mut other = cluster.connectors.into_iter().nth(1).unwrap();
     signal(&cluster.relays[1], "STOP");
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     other.line(|line| line.contains("link lost").then_some(())).await;
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     signal(&cluster.relays[1], "CONT");
@@ -249,7 +249,7 @@ async fn a_write_without_an_answer_can_be_sent_again() {
     let change = Some(v1::Change { request_id: "change-4711".into(), ..Default::default() });
     let group = Some(v1::ConnectorGroup { name: "branch".into(), ..Default::default() });
     let request = v1::PutConnectorGroupRequest { change, group };
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let refused = cluster.admin.connector_groups().create(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     assert!(refused.message().contains("same request_id"), "{}", refused.message());
