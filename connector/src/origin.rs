@@ -107,6 +107,12 @@ impl Origin {
         timeout(response_timeout, self.send_soon(request)).await.map_err(|_| ResetCode::Timeout)?
     }
 
+    /// Opens a connection, with TLS where it is spoken, and closes it.
+    pub async fn reach(&self) -> Result<(), ResetCode> {
+        let connect_timeout = Duration::from_millis(self.app.connect_timeout_ms.into());
+        timeout(connect_timeout, self.open(false)).await.map_err(|_| ResetCode::Timeout)?.map(|_| ())
+    }
+
     async fn send_soon(&self, mut request: Request<Body>) -> Result<Response<Incoming>, ResetCode> {
         let upgrade = request.headers().contains_key(http::header::UPGRADE);
         while let Some(mut shared) = self.shared_connection().await?.filter(|_| !upgrade) {

@@ -64,6 +64,9 @@ impl Worker {
     }
 
     async fn answer(&self, head: RequestHead, download: Download, upload: &mut Upload) {
+        if head.only_connect {
+            return self.test(head, upload).await;
+        }
         match self.ask(head, download).await {
             Ok(Answer { response, origin, upgraded: Some(input) }) => {
                 debug!(app = %origin.app.id, "upgraded");
@@ -76,6 +79,21 @@ impl Worker {
                 let _gone = upload.reset(code);
             }
         }
+    }
+
+    /// Can the origin be reached? It is asked nothing.
+    async fn test(&self, head: RequestHead, upload: &mut Upload) {
+        let reached = async {
+            let definition = self.origins.find(&head.app, head.app_version).await.ok_or(ResetCode::OriginRefused)?;
+            let app = definition.app.as_ref().ok_or(ResetCode::OriginRefused)?;
+            self.pools.origin(&definition, app)?.reach().await
+        };
+        let status = StatusCode::NO_CONTENT.as_u16().into();
+        // The stream is gone when these fail, and so is the reader.
+        let _gone = match reached.await {
+            Ok(()) => upload.respond(ResponseHead { status, ..Default::default() }, true),
+            Err(code) => upload.reset(code),
+        };
     }
 
     async fn ask(&self, head: RequestHead, download: Download) -> Result<Answer, ResetCode> {

@@ -15,4 +15,7 @@ pub mod v1 {
 /// The compiled descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The kind of a signed [`v1::AppTestPermit`], which is for no stream.
+pub const APP_TEST_PERMIT: &str = "AppTestPermit";
+
 pub use prost::Message;

@@ -316,3 +316,40 @@ async fn keys_are_rotated_while_everybody_works_and_retired_for_good() {
     // The user at a browser notices nothing but a redirect.
     assert_eq!(alice.open(&url).await.json()["path"], "/");
 }
+
+#[tokio::test]
+async fn an_administrator_tests_the_way_to_an_application_stage_by_stage() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.publish_origin("wiki", &origin).await;
+    let closed = format!("http://127.0.0.1:{}", free_port());
+    world.publish(app("closed", &closed), &["everyone"]).await;
+    world.publish(app("nowhere", "http://does-not-exist.invalid:80"), &["everyone"]).await;
+    let test = |name: &str| {
+        let printed = world.cli(&["app", "test", name]);
+        (printed.status.success(), String::from_utf8_lossy(&[printed.stdout, printed.stderr].concat()).into_owned())
+    };
+    let (reached, said) = test("wiki");
+    assert!(reached && said.contains("reached through connector"), "{said}");
+    assert_eq!(origin.requests.load(std::sync::atomic::Ordering::SeqCst), 0, "the application is asked nothing");
+    for (name, code) in [("closed", "origin_connect"), ("nowhere", "origin_dns")] {
+        let (reached, said) = test(name);
+        assert!(!reached && said.contains(code), "{said}");
+    }
+    let doctor = world.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(!doctor.status.success());
+    assert!(said.contains("FAULT closed at http://127.0.0.1") && said.contains("ok    wiki is reached"), "{said}");
+
+    // A stranger learns nothing, whatever permit it makes up, and a permit is for one host.
+    let mut stranger = world.browser();
+    let permit = world.admin.applications().test(v1::GetRequest { id: "closed".into() }).await.unwrap().into_inner();
+    let made_up = format!("Postern-Permit {}", permit.permit.replace('A', "B"));
+    let real = format!("Postern-Permit {}", permit.permit);
+    for (host, authorization) in [("closed", ""), ("closed", made_up.as_str()), ("wiki", real.as_str())] {
+        let answer = stranger.get_with(&world.url(host, "/.postern/test"), &[("authorization", authorization)]).await;
+        assert_eq!(answer.refusal(), "not_published");
+    }
+    let answer = stranger.get_with(&world.url("closed", "/.postern/test"), &[("authorization", &real)]).await;
+    assert_eq!(answer.refusal(), "origin_connect");
+}

@@ -261,6 +261,8 @@ async fn the_command_line_does_what_it_says() {
     let completion = Command::new(binary("postern")).args(["completion", "bash"]).output().unwrap();
     assert!(String::from_utf8_lossy(&completion.stdout).contains("postern"));
     let url = world.url("login", "/.well-known/openid-configuration");
+    // Nothing listens at port 10, which the doctor would find.
+    assert!(run(&["app", "retire", "wiki", "--wait"]).0);
     let (ok, healthy, error) = run(&["doctor", &url]);
     assert!(ok && healthy.contains("clocks agree") && healthy.contains("has links"), "{healthy}{error}");
     let (ok, sick, _) = run(&["doctor", &world.url("wiki", "/").replace(&world.port.to_string(), "1")]);

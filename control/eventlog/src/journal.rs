@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{Position, TenantId, Timestamp, event::Stream};
-use proto::{Message, signed::Signer, v1::EventBody};
+use proto::{
+    Message,
+    signed::Signer,
+    v1::{EventBody, SignedEvent},
+};
 use uuid::Uuid;
 
 use crate::{APPEND_MAX, Append, AppendError, EventLog, Fact, chain::Chain};
@@ -34,6 +38,18 @@ impl Journal {
 
     pub fn log(&self) -> &EventLog {
         &self.log
+    }
+
+    /// Signs something that is for no stream, and so can never stand in one.
+    pub fn permit(&self, kind: &'static str, tenant: &TenantId, payload: Vec<u8>) -> SignedEvent {
+        let body = EventBody {
+            tenant: tenant.to_string(),
+            subject: format!("postern.permit.{tenant}"),
+            kind: kind.to_owned(),
+            payload,
+            ..Default::default()
+        };
+        self.signer.sign(vec![body.encode_to_vec()]).remove(0)
     }
 
     /// Appends events of one state stream, each on a subject of its own, if the

@@ -34,7 +34,7 @@ use crate::{
 
 /// The connector keeps the application's time-outs; this is for a connector
 /// that does not.
-const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 
 /// All that is needed, and the proof that policy agreed.
 pub(crate) struct Forward<'a> {
@@ -110,7 +110,7 @@ impl Forward<'_> {
     async fn attempt(&self, body: Option<Incoming>, record: &mut Option<Record>) -> Result<Answered, Refusal> {
         let routed = self.routed;
         let started = routed.relay.clock.instant();
-        let parked = routed.stream().await?;
+        let parked = routed.stream_of(routed.app().group).await?;
         let waited = started.elapsed();
         let connector = parked.link.connector;
         let app = routed.app();
@@ -133,6 +133,7 @@ impl Forward<'_> {
             upgrade,
             request_id: self.request_id.clone(),
             traceparent: self.traceparent.clone(),
+            only_connect: false,
         };
         let first = if body.is_some() || upgrade { FirstBody::Later } else { FirstBody::None };
         let exchange = routed.relay.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;
@@ -197,9 +198,9 @@ fn note(record: &mut Option<Record>, connector: &str, waited: Duration, sent: In
 }
 
 impl Routed<'_> {
-    async fn stream(&self) -> Result<Parked, Refusal> {
+    pub(crate) async fn stream_of(&self, group: ConnectorGroupId) -> Result<Parked, Refusal> {
         let connectors = &self.relay.connectors;
-        let picked = connectors.pick(self.tenant_id, self.app().group, self.visitor.thread).await;
+        let picked = connectors.pick(self.tenant_id, group, self.visitor.thread).await;
         picked.map_err(|why| match why {
             NoStream::Offline => Refusal::NoConnector,
             NoStream::Busy => Refusal::Busy,
@@ -213,7 +214,12 @@ const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Relay {
     /// Begins an exchange; the stream comes back to its shelf by itself.
-    fn begin(self: &Arc<Self>, parked: Parked, head: RequestHead, body: FirstBody) -> Result<Exchange, TunnelError> {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        parked: Parked,
+        head: RequestHead,
+        body: FirstBody,
+    ) -> Result<Exchange, TunnelError> {
         let Parked { whole, link } = parked;
         let connectors = self.connectors.clone();
         Exchange::begin(whole, head, body, move |whole| connectors.park(Parked { whole, link }))

@@ -8,6 +8,7 @@
 //! `connectors` (streams), `judge` (open exchanges), `keys`, `refusal`.
 
 mod activity;
+mod app_test;
 mod assertion;
 mod body;
 pub mod canonical;
@@ -47,6 +48,7 @@ use std::{
 use arc_swap::ArcSwap;
 use eventlog::{Journal, Presence, Projection, View};
 use model::TenantId;
+use proto::signed::Verifier;
 use runtime::{Clock, clock::fresh_id, metrics::Metrics, probes::Readiness, sealing::SealingKey};
 use rustls::ServerConfig;
 use thiserror::Error;
@@ -82,6 +84,8 @@ pub struct Surroundings {
     pub projection: Projection,
     /// Writes ACTIVITY.
     pub journal: Journal,
+    /// Whose permits are believed: the controllers'.
+    pub trust: Verifier,
     /// Opens what is sealed to relays.
     pub sealing: Arc<SealingKey>,
     pub clock: Clock,
@@ -96,6 +100,7 @@ pub struct Relay {
     settings: Settings,
     clock: Clock,
     projection: Projection,
+    trust: Verifier,
     view: ArcSwap<View>,
     keys: Arc<ArcSwap<Keys>>,
     user_tls: Arc<ServerConfig>,
@@ -157,7 +162,7 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         0 => thread::available_parallelism().map_or(1, |it| it.get()),
         threads => threads,
     };
-    let Surroundings { projection, journal, sealing, clock, metrics, stop } = surroundings;
+    let Surroundings { projection, journal, trust, sealing, clock, metrics, stop } = surroundings;
     let view = projection.view();
     let keys = Arc::new(ArcSwap::from_pointee(Keys::derive(&view.snapshot, &sealing)));
     let id = fresh_id().simple().to_string();
@@ -183,6 +188,7 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         stop,
         ended: CancellationToken::new(),
         projection,
+        trust,
         settings,
     });
     let (address, listeners) = listeners(&relay.settings, count)?;

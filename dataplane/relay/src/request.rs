@@ -288,6 +288,10 @@ impl Routed<'_> {
                 Err(refusal) => refusal.into(),
             },
             signin::ASSERTION_KEYS => assertion::key_set(self.keys).into(),
+            signin::TEST => match self.test().await {
+                Ok(response) => response.into(),
+                Err(refusal) => refusal.into(),
+            },
             _ => Refusal::NotPublished.into(),
         }
     }

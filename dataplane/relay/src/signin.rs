@@ -27,6 +27,7 @@ pub const OUR_PATHS: &str = "/.postern/";
 pub const CALLBACK: &str = "/.postern/callback";
 pub const SIGN_OUT: &str = "/.postern/signout";
 pub const ASSERTION_KEYS: &str = "/.postern/keys";
+pub const TEST: &str = "/.postern/test";
 
 /// Holds what binds a sign-in to this browser.
 const BROWSER_COOKIE: &str = "__Host-postern-browser";

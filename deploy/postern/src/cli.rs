@@ -162,6 +162,10 @@ pub enum AppCommand {
         app: String,
         fields: Vec<String>,
     },
+    /// From here to the relay, to a connector, to the application's door.
+    Test {
+        app: String,
+    },
     /// Takes it off the Internet; open exchanges are cut.
     Retire {
         app: String,

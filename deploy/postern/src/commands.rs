@@ -15,11 +15,13 @@ use crate::{
     client::{Admin, Credential},
     login,
     output::{self, Format, say},
+    web::Web,
 };
 
 /// What a command needs.
 pub struct Context {
     pub admin: Admin,
+    pub authority: String,
     pub format: Format,
     global: Global,
 }
@@ -29,7 +31,7 @@ impl Context {
         let (path, credential) = Credential::find(global.credential_file.as_deref())?;
         let credential = login::refreshed(&path, credential).await?;
         let admin = Admin::connect(&credential).await?;
-        Ok(Self { admin, format: global.output, global: global.clone() })
+        Ok(Self { admin, authority: credential.authority, format: global.output, global: global.clone() })
     }
 
     pub fn change(&self) -> Option<v1::Change> {
@@ -137,6 +139,17 @@ async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {
             let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
             output::show(it.format, &app)
         }
+        AppCommand::Test { app } => {
+            let (outcome, reached) = reach(&it.admin, &it.authority, &app).await?;
+            match it.format {
+                Format::Json => output::show(it.format, &outcome)?,
+                Format::Table => say(&words(&outcome)),
+            }
+            if !reached {
+                bail!("{app} cannot be reached");
+            }
+            Ok(())
+        }
         AppCommand::Set { app, fields } => {
             let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
             let app: v1::App = with_fields(&app, &fields)?;
@@ -164,6 +177,45 @@ async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {
             let answer = it.admin.assignments().list(v1::GetRequest { id: app }).await?.into_inner();
             output::list(it.format, &answer.assignments, &["principal", "app"])
         }
+    }
+}
+
+/// Asks a relay whether a connector gets through to an application: what it
+/// says, and whether it does.
+pub async fn reach(admin: &Admin, authority: &str, app: &str) -> anyhow::Result<(Value, bool)> {
+    let permit = admin.applications().test(v1::GetRequest { id: app.to_owned() }).await?.into_inner();
+    let response = Web::trusting(authority)?.get_permitted(&permit.url, &permit.permit).await?;
+    let said = serde_json::from_slice(response.body());
+    let said =
+        said.with_context(|| format!("{} answers {}, and not as a relay does", permit.url, response.status()))?;
+    Ok((said, response.status().is_success()))
+}
+
+/// One line for people.
+pub fn words(outcome: &Value) -> String {
+    match outcome["code"].as_str() {
+        None => format!(
+            "reached through connector {} in {} ms",
+            outcome["connector"].as_str().unwrap_or("?"),
+            outcome["ms"]
+        ),
+        Some(code) => {
+            format!("{code}: {} {}", outcome["message"].as_str().unwrap_or(""), remedy(code))
+        }
+    }
+}
+
+fn remedy(code: &str) -> &'static str {
+    match code {
+        "no_connector" => "(is postern-connector of its group running?)",
+        "origin_dns" => "(the connector's machine cannot resolve the origin's name)",
+        "origin_connect" => "(nothing listens there, or a firewall between connector and application says no)",
+        "origin_tls" => "(set origin_ca_pem or origin_server_name of the application)",
+        "origin_refused" => {
+            "(the origin is a link-local or metadata address, or the connector has not heard of it yet)"
+        }
+        "origin_timeout" => "(the connector waited for its connect_timeout_ms)",
+        _ => "(see the refusal codes in docs/operators.md)",
     }
 }
 

@@ -14,7 +14,7 @@ use url::Url;
 use crate::{
     apply,
     client::{Admin, Credential},
-    commands::address as address_of,
+    commands::{address as address_of, reach, words},
     login,
     output::say,
     web::Web,
@@ -68,6 +68,7 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
     let discovery = format!("https://login.{}/.well-known/openid-configuration", tenant.domain);
     let checked = url.unwrap_or_else(|| address_of(&discovery, tenant.public_port));
     address(&checked, &credential.authority, &mut report).await;
+    applications(&admin, &credential.authority, &apps, &mut report).await;
     match report.faults {
         0 => Ok(()),
         1 => bail!("1 fault"),
@@ -114,6 +115,23 @@ async fn connectors(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Applications looked at; the others can be named to `postern app test`.
+const APPLICATIONS_MAX: usize = 50;
+
+/// From a relay through a connector to the door of each application.
+async fn applications(admin: &Admin, authority: &str, apps: &[v1::App], report: &mut Report) {
+    for app in apps.iter().take(APPLICATIONS_MAX) {
+        match reach(admin, authority, &app.id).await {
+            Ok((outcome, true)) => report.good(&format!("{} is {}", app.name, words(&outcome))),
+            Ok((outcome, false)) => report.bad(&format!("{} at {}", app.name, app.origin), &words(&outcome)),
+            Err(error) => report.bad(&format!("{}: {error:#}", app.name), "look at the faults above first"),
+        }
+    }
+    if apps.len() > APPLICATIONS_MAX {
+        report.good(&format!("{} more applications were not looked at", apps.len() - APPLICATIONS_MAX));
+    }
 }
 
 /// DNS, port, certificate, clock, answer.

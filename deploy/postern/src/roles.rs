@@ -251,6 +251,7 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
         relay::Surroundings {
             projection,
             journal: process.journal()?,
+            trust: process.keys.trust.of_state()?,
             sealing: process.keys.sealing.clone(),
             clock: process.clock,
             metrics: process.metrics.clone(),

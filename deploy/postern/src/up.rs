@@ -148,6 +148,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         relay::Surroundings {
             projection: projection.clone(),
             journal: Journal::new(log.clone(), relay_keys.signer()?),
+            trust: relay_keys.trust.of_state()?,
             sealing: relay_keys.sealing.clone(),
             clock,
             metrics: metrics.clone(),

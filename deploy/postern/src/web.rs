@@ -29,22 +29,40 @@ impl Web {
     }
 
     pub async fn get(&self, url: &str) -> anyhow::Result<Response<Bytes>> {
-        self.send(Method::GET, url, None).await
+        self.send(Method::GET, url, None, None).await
+    }
+
+    /// With a controller's permit.
+    pub async fn get_permitted(&self, url: &str, permit: &str) -> anyhow::Result<Response<Bytes>> {
+        self.send(Method::GET, url, None, Some(&format!("Postern-Permit {permit}"))).await
     }
 
     /// A form; the answer's JSON and whether it is a success.
     pub async fn post(&self, url: &str, form: String) -> anyhow::Result<(bool, serde_json::Value)> {
-        let response = self.send(Method::POST, url, Some(form)).await?;
+        let response = self.send(Method::POST, url, Some(form), None).await?;
         let json = serde_json::from_slice(response.body()).context("reading an answer of identity")?;
         Ok((response.status().is_success(), json))
     }
 
-    async fn send(&self, method: Method, url: &str, form: Option<String>) -> anyhow::Result<Response<Bytes>> {
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        form: Option<String>,
+        authorization: Option<&str>,
+    ) -> anyhow::Result<Response<Bytes>> {
         let url = Url::parse(url).with_context(|| format!("reading the address {url}"))?;
-        timeout(TIMEOUT, self.send_soon(method, &url, form)).await.with_context(|| format!("waiting for {url}"))?
+        let sent = timeout(TIMEOUT, self.send_soon(method, &url, form, authorization)).await;
+        sent.with_context(|| format!("waiting for {url}"))?
     }
 
-    async fn send_soon(&self, method: Method, url: &Url, form: Option<String>) -> anyhow::Result<Response<Bytes>> {
+    async fn send_soon(
+        &self,
+        method: Method,
+        url: &Url,
+        form: Option<String>,
+        authorization: Option<&str>,
+    ) -> anyhow::Result<Response<Bytes>> {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             bail!("{url} has no host");
         };
@@ -60,6 +78,9 @@ impl Web {
         let mut request = Request::builder().method(method).uri(target).header(header::HOST, authority);
         if form.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(Bytes::from(form.unwrap_or_default())))?;
         let exchange = async {

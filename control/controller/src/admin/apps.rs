@@ -1,12 +1,18 @@
 //! Applications.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use eventlog::wire;
 use model::{Command, Principal};
-use proto::v1::{self, applications_server::Applications};
+use proto::{
+    Message,
+    v1::{self, applications_server::Applications},
+};
 use tonic::{Request, Response, Status};
 
 use super::{Admin, Call, caller, page};
 use crate::{bootstrap::DEFAULT_GROUP, errors::invalid, resolve};
+
+const PERMIT_LIFE_S: i64 = 60;
 
 #[tonic::async_trait]
 impl Applications for Admin {
@@ -45,6 +51,21 @@ impl Applications for Admin {
         let call = self.call(caller, it.change);
         let app = resolve::app(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RetireApp(app)).await
+    }
+
+    async fn test(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::TestAppResponse>, Status> {
+        let caller = caller(&request)?;
+        let tenant = self.tenant(&caller);
+        let id = resolve::app(&tenant, "id", &request.get_ref().id).map_err(invalid)?;
+        let app = tenant.app(id).ok_or_else(|| Status::not_found("the application is gone"))?;
+        let expires_ms = self.writer.now().plus_seconds(PERMIT_LIFE_S).0;
+        let permit = v1::AppTestPermit { app: id.to_string(), expires_ms };
+        let signed = self.writer.journal().permit(proto::APP_TEST_PERMIT, &caller.tenant, permit.encode_to_vec());
+        Ok(Response::new(v1::TestAppResponse {
+            url: format!("https://{}:{}/.postern/test", app.external.host, self.settings.public_port),
+            permit: URL_SAFE_NO_PAD.encode(signed.encode_to_vec()),
+            expires_ms,
+        }))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::App>, Status> {
