@@ -5,6 +5,7 @@
 mod access;
 mod administration;
 mod applications;
+mod deployed;
 mod lifetimes;
 mod limits;
 mod many;

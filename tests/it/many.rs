@@ -88,14 +88,19 @@ async fn many_processes_are_one_installation() {
 #[tokio::test]
 async fn a_stolen_relay_credential_publishes_nothing() {
     let cluster = Cluster::start().await;
-    let connect = |role: &str| {
+    let connect_as = |role: &str, inbox: &str| {
         let settings = jetstream::Settings {
+            inbox: inbox.into(),
             url: cluster.nats_url.clone(),
             nkey: Some(cluster.folder.0.join("keys").join(role).join("nats.nk")),
+            ca: Some(cluster.folder.0.join("nats-ca.pem")),
+            certificate: Some(("nats-client.pem", "nats-client.key"))
+                .map(|(a, b)| (cluster.folder.0.join(a), cluster.folder.0.join(b))),
             ..Default::default()
         };
         async move { EventLog::connect(&settings).await.unwrap() }
     };
+    let connect = |role: &str| connect_as(role, role);
     let head = connect("controller").await.head(Stream::Config).await.unwrap();
     let evil = |stream: &str| Append { subject: format!("postern.{stream}.default.app.1"), bytes: "x".into() };
     let mut attempts = Vec::new();
@@ -113,11 +118,22 @@ async fn a_stolen_relay_credential_publishes_nothing() {
     let relay = connect("relay").await;
     assert!(relay.head(Stream::Directory).await.is_err(), "a relay does not read the directory");
     assert!(relay.head(Stream::Config).await.is_ok());
+    let listening = connect_as("relay", "identity").await;
+    assert!(listening.head(Stream::Config).await.is_err(), "nor does it hear what identity is answered");
     assert_eq!(connect("controller").await.head(Stream::Config).await.unwrap(), head, "nothing was written");
-    let stranger = jetstream::Settings { url: cluster.nats_url.clone(), ..Default::default() };
-    let stranger = EventLog::connect(&stranger).await;
-    if let Ok(stranger) = stranger {
-        assert!(stranger.head(Stream::Config).await.is_err(), "a stranger reads nothing");
+    // A key of ours without a certificate, and a certificate without a key, come to nothing.
+    for (nkey, certificate) in [(true, false), (false, true)] {
+        let stranger = jetstream::Settings {
+            url: cluster.nats_url.clone(),
+            ca: Some(cluster.folder.0.join("nats-ca.pem")),
+            nkey: nkey.then(|| cluster.folder.0.join("keys/controller/nats.nk")),
+            certificate: certificate
+                .then(|| (cluster.folder.0.join("nats-client.pem"), cluster.folder.0.join("nats-client.key"))),
+            ..Default::default()
+        };
+        if let Ok(stranger) = EventLog::connect(&stranger).await {
+            assert!(stranger.head(Stream::Config).await.is_err(), "a stranger reads nothing");
+        }
     }
 }
 

@@ -102,28 +102,3 @@ fn the_role_table_speaks_of_every_method() {
         assert!(methods.iter().any(|it| it == method), "{method} does not exist");
     }
 }
-
-#[test]
-fn what_is_deployed_is_what_the_settings_are() {
-    // Every [section] key of the shipped settings is one the role accepts: the
-    // roles refuse unknown keys, so reading them is the check.
-    for role in ["controller", "relay", "identity", "analytics"] {
-        let path = root().join(format!("deploy/settings/{role}.toml"));
-        let output = std::process::Command::new(postern_tests::processes::binary("postern"))
-            .args([role, "--check", "--settings"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{role}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    for file in ["compose/compose.yaml", "kubernetes/postern.yaml"] {
-        let text = fs::read_to_string(root().join("deploy").join(file)).unwrap();
-        for document in text.split("\n---\n") {
-            let parsed: Result<serde_norway::Value, _> = serde_norway::from_str(document);
-            assert!(parsed.is_ok(), "{file} is not YAML");
-        }
-        for role in ["controller", "relay", "identity", "analytics"] {
-            assert!(text.contains(role), "{file} has no {role}");
-        }
-    }
-}

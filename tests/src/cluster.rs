@@ -148,14 +148,34 @@ async fn start_nats(folder: &Folder) -> (String, Running) {
     let store = folder.0.join("jetstream");
     let config = Command::new(binary("postern"))
         .args(["nats-config", "--keys", text(&keys), "--store", text(&store)])
+        .args(["--tls-certificate", text(&folder.0.join("nats.pem")), "--tls-key", text(&folder.0.join("nats.key"))])
+        .args(["--tls-ca", text(&folder.0.join("nats-ca.pem"))])
         .output()
         .unwrap();
     assert!(config.status.success());
     std::fs::write(folder.0.join("nats-server.conf"), config.stdout).unwrap();
-    let url = format!("nats://127.0.0.1:{}", free_port());
+    nats_certificates(folder);
+    let url = format!("tls://127.0.0.1:{}", free_port());
     let nats = run_nats(folder, &url);
     wait_for_nats(&url).await;
     (url, nats)
+}
+
+/// An authority of the broker's own, a certificate for it and one for its clients.
+fn nats_certificates(folder: &Folder) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let write = |name: &str, pem: String| std::fs::write(folder.0.join(name), pem).unwrap();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    write("nats-ca.pem", ca.self_signed(&ca_key).unwrap().pem());
+    let issuer = Issuer::new(ca, ca_key);
+    for name in ["nats", "nats-client"] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        write(&format!("{name}.pem"), params.signed_by(&key, &issuer).unwrap().pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
 }
 
 fn run_nats(folder: &Folder, url: &str) -> Running {
@@ -166,7 +186,7 @@ fn run_nats(folder: &Folder, url: &str) -> Running {
 }
 
 async fn wait_for_nats(url: &str) {
-    let address = url.trim_start_matches("nats://");
+    let address = url.trim_start_matches("tls://");
     until("nats-server listens", async || std::net::TcpStream::connect(address).ok()).await;
 }
 
@@ -191,7 +211,10 @@ pub fn start_role(folder: &Folder, role: &str, name: &str, nats: &str, own: &str
 }
 
 fn start_with_keys(folder: &Folder, role: &str, name: &str, nats: &str, own: &str, keys: PathBuf) -> Running {
-    let settings = format!("keys = {keys:?}\n[log]\nurl = {nats:?}\n[telemetry]\nlevel = \"info\"\n{own}");
+    let [ca, certificate, key] = ["nats-ca.pem", "nats-client.pem", "nats-client.key"].map(|it| folder.0.join(it));
+    let settings = format!(
+        "keys = {keys:?}\n[log]\nurl = {nats:?}\nca = {ca:?}\ncertificate = {certificate:?}\ncertificate_key = {key:?}\n[telemetry]\nlevel = \"info\"\n{own}"
+    );
     let path = folder.0.join(format!("{name}.toml"));
     std::fs::write(&path, settings).unwrap();
     run_role(folder, role, name)

@@ -48,6 +48,9 @@ pub struct Settings {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// A file with one nkey seed (`SU…`).
     pub nkey: Option<PathBuf>,
+    /// Answers come to subjects below `_INBOX_<inbox>`, which only this role may
+    /// read: answers carry events.
+    pub inbox: String,
     pub replicas: usize,
     /// Only the controller may create streams.
     pub create: bool,
@@ -245,6 +248,9 @@ fn entry(
 async fn connect(settings: &Settings) -> Result<Client, LogError> {
     let failed = |source: std::io::Error| LogError::new("reading the credentials for the log", source);
     let mut options = ConnectOptions::new().retry_on_initial_connect().ping_interval(Duration::from_secs(5));
+    if !settings.inbox.is_empty() {
+        options = options.custom_inbox_prefix(format!("_INBOX_{}", settings.inbox));
+    }
     if let Some(path) = &settings.nkey {
         let seed = tokio::fs::read_to_string(path).await.map_err(failed)?;
         options = options.nkey(seed.trim().to_owned());

@@ -60,12 +60,15 @@ pub enum Command {
     },
     /// Prints a nats-server configuration with the permissions of each role.
     NatsConfig {
-        /// The folder `postern keys` made.
+        /// The folder `postern keys` made. Without it, the server reads each
+        /// role's public nkey from its environment: POSTERN_NKEY_CONTROLLER and so on.
         #[arg(long)]
-        keys: PathBuf,
+        keys: Option<PathBuf>,
         /// Where nats-server keeps its streams.
         #[arg(long, default_value = "/var/lib/nats")]
         store: PathBuf,
+        #[command(flatten)]
+        tls: crate::nats::Tls,
     },
     /// Prints a completion script for a shell.
     Completion { shell: clap_complete::Shell },

@@ -53,8 +53,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             output::say(&format!("{} has the keys of every role; copy each folder to its machine only", out.display()));
             Ok(())
         }
-        Command::NatsConfig { keys, store } => {
-            output::say(&nats::config(&keys, &store)?);
+        Command::NatsConfig { keys, store, tls } => {
+            output::say(nats::config(keys.as_deref(), &store, &tls)?.trim_end());
             Ok(())
         }
         Command::Completion { shell } => {

@@ -42,6 +42,9 @@ struct Settings {
     log: LogSettings,
     /// Folder of this role's keys, from `postern keys`.
     keys: PathBuf,
+    /// Where the controller leaves the owner's credential; the keys folder
+    /// unless given.
+    state: Option<PathBuf>,
     /// `/livez`, `/readyz`, `/metrics`.
     admin_listen: Option<SocketAddr>,
     #[serde(default)]
@@ -50,6 +53,12 @@ struct Settings {
     relay: Option<relay::Settings>,
     identity: Option<IdentitySettings>,
     analytics: Option<analytics::Settings>,
+}
+
+impl Settings {
+    fn state(&self) -> &std::path::Path {
+        self.state.as_deref().unwrap_or(&self.keys)
+    }
 }
 
 /// Where events are.
@@ -103,7 +112,7 @@ impl Process {
         let settings: Settings = load(arguments)?;
         let telemetry = telemetry::start(role, &settings.telemetry)?;
         let keys = RoleKeys::load(&settings.keys)?;
-        let log = connect(&settings, role == "controller").await?;
+        let log = connect(&settings, role).await?;
         Ok(Self {
             settings,
             keys,
@@ -168,7 +177,7 @@ fn check(arguments: &RoleArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn connect(settings: &Settings, create: bool) -> anyhow::Result<EventLog> {
+async fn connect(settings: &Settings, role: &str) -> anyhow::Result<EventLog> {
     let log = &settings.log;
     let own = settings.keys.join("nats.nk");
     let nkey = log.nkey.clone().or_else(|| own.exists().then_some(own));
@@ -177,8 +186,9 @@ async fn connect(settings: &Settings, create: bool) -> anyhow::Result<EventLog> 
         ca: log.ca.clone(),
         certificate: log.certificate.clone().zip(log.certificate_key.clone()),
         nkey,
+        inbox: role.to_owned(),
         replicas: log.replicas,
-        create,
+        create: role == "controller",
     };
     EventLog::connect(&options).await.with_context(|| format!("connecting to {}", log.url))
 }
@@ -213,7 +223,7 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
     let tenant = TenantId::default_tenant();
     let owner = controller::bootstrap::ensure_owner(&controller.writer, &surroundings, &tenant).await?;
     if let Some(owner) = owner {
-        let path = process.settings.keys.join("first-owner.txt");
+        let path = process.settings.state().join("first-owner.txt");
         let text = format!("username {}\npassword {}\n", owner.username, owner.password);
         runtime::files::write_private(&path, text.as_bytes())?;
         info!(file = %path.display(), "the first owner's password is in this file; read it and delete it");
@@ -236,7 +246,7 @@ fn write_owner_credential(process: &Process, controller: &controller::server::Co
         key: Some(runtime::tls::pem("PRIVATE KEY", &issued.key)),
         token: None,
     };
-    credential.save(&process.settings.keys.join("owner.json"))
+    credential.save(&process.settings.state().join("owner.json"))
 }
 
 pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -42,10 +42,15 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     fs::rename(&draft, path)
 }
 
-/// Reads a secret, and says how to fix a file that others can read too.
+/// Reads a secret, and says how to fix a file that others can read too. A file
+/// that root hands to this process through its group is private enough: that is
+/// how secrets are mounted into containers and given to services.
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
-    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let file = fs::metadata(path)?;
+    let mode = file.permissions().mode() & 0o777;
+    let handed_down = file.uid() == 0 && fs::metadata("/proc/self")?.uid() != 0;
+    let forbidden = if handed_down { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!("{} has mode {mode:o}; it is a secret: chmod 600 it", path.display()),
