@@ -21,6 +21,7 @@ socket.getaddrinfo = lambda host, *rest, **named: resolve(
 issuer, client_id, api_url, username, password = sys.argv[1:]
 redirect = "http://127.0.0.1:7/callback"
 metadata = requests.get(f"{issuer}/.well-known/openid-configuration").json()
+assert metadata["issuer"] == issuer, metadata  # OpenID Connect Discovery, section 4.3
 client = OAuth2Session(
     client_id, redirect_uri=redirect, scope="openid", code_challenge_method="S256", token_endpoint_auth_method="none"
 )

@@ -36,14 +36,14 @@ pub async fn ensure(
     writer: &Writer,
     surroundings: &Surroundings,
     tenant_id: &TenantId,
-    domain: &str,
+    (domain, public_port): (&str, u16),
     identity_origin: &str,
 ) -> Result<Authority, ControllerError> {
     let wish = Wish::of_system(tenant_id, "bootstrap");
     let tenant = tenant_of(writer, tenant_id);
-    if tenant.domain.is_empty() {
-        writer.execute(&wish, vec![Command::SetTenant { domain: domain.to_owned() }]).await?;
-    }
+    // A domain stays: everything published ends in it.
+    let domain = if tenant.domain.is_empty() { domain } else { &tenant.domain };
+    writer.execute(&wish, vec![Command::SetTenant { domain: domain.to_owned(), public_port }]).await?;
     let mut commands = Vec::new();
     let (peers, now) = (&surroundings.peers, writer.now());
     for purpose in [KeyPurpose::Session, KeyPurpose::Assertion, KeyPurpose::RelaySecret, KeyPurpose::Authority] {

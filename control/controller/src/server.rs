@@ -68,8 +68,10 @@ pub async fn start(
     let tenant = TenantId::default_tenant();
     let Surroundings { projection, journal, clock, .. } = surroundings.clone();
     let writer = Arc::new(Writer::new(journal, projection, clock));
-    let authority =
-        Arc::new(bootstrap::ensure(&writer, &surroundings, &tenant, &settings.domain, identity_origin).await?);
+    let authority = Arc::new(
+        bootstrap::ensure(&writer, &surroundings, &tenant, (&settings.domain, settings.public_port), identity_origin)
+            .await?,
+    );
     let listen = |source| ControllerError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;

@@ -96,7 +96,10 @@ impl Fact {
 
 fn encode(event: &Event) -> (&'static str, Vec<u8>) {
     match event {
-        Event::TenantChanged { domain } => ("TenantChanged", v1::Tenant { domain: domain.clone() }.encode_to_vec()),
+        Event::TenantChanged { domain, public_port } => {
+            let (domain, public_port) = (domain.clone(), u32::from(*public_port));
+            ("TenantChanged", v1::Tenant { domain, public_port }.encode_to_vec())
+        }
         Event::AppPublished(app) => ("AppPublished", wire::app_to(app).encode_to_vec()),
         Event::AppChanged(app) => ("AppChanged", wire::app_to(app).encode_to_vec()),
         Event::AppRetired(id) => ("AppRetired", v1::App { id: id.to_string(), ..Default::default() }.encode_to_vec()),
@@ -157,7 +160,8 @@ fn decode(kind: &str, payload: &[u8]) -> Result<Event, DecodeError> {
 
 fn decode_known(kind: &str, payload: &[u8]) -> Result<Parsed<Event>, DecodeError> {
     Ok(match kind {
-        "TenantChanged" => wire::tenant_from(message(kind, payload)?).map(|domain| Event::TenantChanged { domain }),
+        "TenantChanged" => wire::tenant_from(message(kind, payload)?)
+            .map(|(domain, public_port)| Event::TenantChanged { domain, public_port }),
         "AppPublished" => wire::app_from(message(kind, payload)?).map(Box::new).map(Event::AppPublished),
         "AppChanged" => wire::app_from(message(kind, payload)?).map(Box::new).map(Event::AppChanged),
         "AppRetired" => parse("id", &message::<v1::App>(kind, payload)?.id).map(Event::AppRetired),

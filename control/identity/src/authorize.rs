@@ -300,7 +300,7 @@ impl Identity {
     /// With the issuer, so that answers of two providers cannot be mixed up (RFC 9207).
     fn back(&self, redirect_uri: &str, values: &[(&str, &str)]) -> Answer {
         let Ok(mut url) = Url::parse(redirect_uri) else { return Answer::error(BAD_REQUEST.0, BAD_REQUEST.1) };
-        let issuer = self.issuer(&self.tenant());
+        let issuer = self.tenant().issuer();
         url.query_pairs_mut().extend_pairs(values).append_pair("iss", &issuer);
         Answer::redirect(url.as_str())
     }

@@ -46,7 +46,7 @@ impl Identity {
             device_code.clone(),
             Waiting { user_code: user_code.clone(), client: client.id(), exp: now + DEVICE_LIFE_S, session: None },
         );
-        let uri = format!("{}/device", self.issuer(&tenant));
+        let uri = format!("{}/device", tenant.issuer());
         Ok(json!({
             "device_code": device_code,
             "user_code": user_code,

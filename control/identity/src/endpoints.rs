@@ -66,10 +66,9 @@ async fn home(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answ
 }
 
 /// OpenID Connect Discovery 1.0.
-async fn configuration(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Json<serde_json::Value> {
-    let issuer = identity.issuer(&identity.tenant());
-    let port = visitor(headers).port.filter(|it| *it != 443).map_or(String::new(), |it| format!(":{it}"));
-    let at = |path: &str| format!("{issuer}{port}{path}");
+async fn configuration(State(identity): State<Arc<Identity>>) -> Json<serde_json::Value> {
+    let issuer = identity.tenant().issuer();
+    let at = |path: &str| format!("{issuer}{path}");
     Json(json!({
         "issuer": issuer,
         "authorization_endpoint": at("/authorize"),

@@ -91,10 +91,6 @@ const INVALID_GRANT: TokenError = TokenError("invalid_grant", "the code, token o
 const INVALID_CLIENT: TokenError = TokenError("invalid_client", "the client is unknown or its secret is wrong");
 
 impl Identity {
-    pub(crate) fn issuer(&self, tenant: &Tenant) -> String {
-        format!("https://login.{}", tenant.domain)
-    }
-
     pub(crate) fn code(&self, asked: &crate::flow::Asked, session: SsoSession) -> Option<String> {
         self.between.seal(
             "code",
@@ -152,7 +148,7 @@ impl Identity {
         request: TokenRequest,
     ) -> Result<Value, TokenError> {
         self.check_secret(tenant, &client, &request.client_secret)?;
-        let claims = keys::verify(tenant, &self.issuer(tenant), &client.audience(), &request.subject_token);
+        let claims = keys::verify(tenant, &client.audience(), &request.subject_token);
         let claims = claims.ok_or(INVALID_GRANT)?;
         let session =
             SsoSession { user: claims.sub, session: claims.sid, started_ms: claims.started_ms, amr: claims.amr };
@@ -247,7 +243,7 @@ impl Identity {
         });
         let now = self.now().seconds();
         Some(SessionClaims {
-            iss: self.issuer(tenant),
+            iss: tenant.issuer(),
             aud: client.audience(),
             sub: user.id,
             sid: session.session,

@@ -21,6 +21,7 @@ use crate::{
 pub enum Command {
     SetTenant {
         domain: String,
+        public_port: u16,
     },
     PublishApp(Box<App>),
     ChangeApp(Box<App>),
@@ -162,7 +163,10 @@ pub fn decide(snapshot: &Snapshot, tenant_id: &TenantId, command: Command) -> Re
     let empty = Tenant::default();
     let tenant = snapshot.tenant(tenant_id).map_or(&empty, |it| it.as_ref());
     match command {
-        Command::SetTenant { domain } => Ok(unless(tenant.domain == domain, Event::TenantChanged { domain })),
+        Command::SetTenant { domain, public_port } => {
+            let same = tenant.domain == domain && tenant.public_port == public_port;
+            Ok(unless(same, Event::TenantChanged { domain, public_port }))
+        }
         Command::PublishApp(app) => match tenant.app(app.id) {
             Some(before) if *before == *app => Ok(vec![]),
             Some(_) => Err(Rejection::Exists(What::App)),

@@ -47,7 +47,7 @@ impl Stream {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    TenantChanged { domain: String },
+    TenantChanged { domain: String, public_port: u16 },
     AppPublished(Box<App>),
     AppChanged(Box<App>),
     AppRetired(AppId),

@@ -22,6 +22,7 @@ use crate::{
     policy::{Policies, Policy},
     risk::{SessionRevocation, UserRevocation},
     route::Routes,
+    session::is_issuer,
 };
 
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -37,6 +38,8 @@ pub struct Snapshot {
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct Tenant {
     pub domain: String,
+    /// Where users reach relays.
+    pub public_port: u16,
     pub apps: OrdMap<AppId, Arc<Published>>,
     pub assignments: OrdMap<AppId, Arc<BTreeSet<Principal>>>,
     pub groups: OrdMap<ConnectorGroupId, ConnectorGroup>,
@@ -92,7 +95,10 @@ impl Snapshot {
     pub fn apply(&mut self, tenant_id: &TenantId, event: Event, version: u64) {
         let tenant = Arc::make_mut(self.tenants.entry(tenant_id.clone()).or_default());
         match event {
-            Event::TenantChanged { domain } => tenant.domain = domain,
+            Event::TenantChanged { domain, public_port } => {
+                tenant.domain = domain;
+                tenant.public_port = public_port;
+            }
             Event::AppPublished(app) | Event::AppChanged(app) => {
                 if let Some(before) = tenant.apps.get(&app.id) {
                     self.routes.remove(&before.app.external, before.app.id);
@@ -249,6 +255,17 @@ impl Tenant {
     /// The key that signs or seals now.
     pub fn key_in_use(&self, purpose: KeyPurpose, now: Timestamp) -> Option<&Key> {
         in_use(&self.keys_for(purpose), now).copied()
+    }
+
+    /// Who signs tokens of this tenant (OpenID Connect Core, section 2).
+    pub fn issuer(&self) -> String {
+        let host = format!("https://login.{}", self.domain);
+        if matches!(self.public_port, 0 | 443) { host } else { format!("{host}:{}", self.public_port) }
+    }
+
+    /// Also tokens from before the port changed: it is the key that proves them.
+    pub fn is_issuer(&self, iss: &str) -> bool {
+        is_issuer(&self.domain, iss)
     }
 
     pub fn policy(&self, id: PolicyId) -> Option<&Arc<Policy>> {

@@ -7,6 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use model::{
     Snapshot, Tenant, TenantId, Timestamp,
     keys::{Certificate, Key, KeyHolder, KeyPurpose, in_use},
+    session::is_issuer,
 };
 use runtime::{sealing::SealingKey, secret::SharedSecret};
 use rustls::{
@@ -28,6 +29,7 @@ pub struct Keys {
 /// Of one tenant.
 pub struct TenantKeys {
     pub issuer: String,
+    domain: String,
     pub login_host: String,
     pub connect_host: String,
     sessions: BTreeMap<String, DecodingKey>,
@@ -82,7 +84,8 @@ impl TenantKeys {
         };
         let assertion_keys = tenant.keys_for(KeyPurpose::Assertion);
         Self {
-            issuer: format!("https://login.{domain}"),
+            issuer: tenant.issuer(),
+            domain: domain.clone(),
             login_host: format!("login.{domain}"),
             connect_host: format!("connect.{domain}"),
             sessions,
@@ -105,6 +108,10 @@ impl TenantKeys {
         config.alpn_protocols = vec![b"h2".to_vec()];
         self.endpoint_tls = Some(Arc::new(config));
         Some(())
+    }
+
+    pub fn is_issuer(&self, iss: &str) -> bool {
+        is_issuer(&self.domain, iss)
     }
 
     pub fn session_key(&self, id: &str) -> Option<&DecodingKey> {

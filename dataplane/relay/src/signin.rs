@@ -83,7 +83,7 @@ pub fn begin(
     // The port users came through is the port identity is reached on.
     let port =
         canonical.authority.strip_prefix(&canonical.host).filter(|_| canonical.authority.len() > canonical.host.len());
-    let location = format!("{}{}/authorize?{}", keys.issuer, port.unwrap_or(""), query.finish());
+    let location = format!("https://{}{}/authorize?{}", keys.login_host, port.unwrap_or(""), query.finish());
     let mut response = redirect(&location)?;
     set_cookie(&mut response, BROWSER_COOKIE, &browser, Some(SIGN_IN_LIFE_S))?;
     Ok(response)
@@ -120,7 +120,7 @@ pub fn callback(
     if now.seconds() > state.exp {
         return Err(FAILED("it took too long"));
     }
-    if value("iss").is_some_and(|iss| iss != keys.issuer) {
+    if value("iss").is_some_and(|iss| !keys.is_issuer(&iss)) {
         return Err(FAILED("another issuer answered"));
     }
     let code = value("code").ok_or(FAILED("identity refused"))?;
@@ -147,7 +147,7 @@ pub fn finish(app: AppId, token: &str, back: &str) -> Result<Response<Bytes>, Re
 /// Out of this application and on to identity, which ends the session everywhere.
 pub fn sign_out(keys: &TenantKeys, app: AppId, canonical: &Canonical) -> Result<Response<Bytes>, Refusal> {
     let port = canonical.authority.strip_prefix(&canonical.host).unwrap_or("");
-    let mut response = redirect(&format!("{}{port}/signout", keys.issuer))?;
+    let mut response = redirect(&format!("https://{}{port}/signout", keys.login_host))?;
     set_cookie(&mut response, &cookie_name(app), "", Some(0))?;
     Ok(response)
 }

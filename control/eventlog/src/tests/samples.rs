@@ -100,7 +100,7 @@ fn one_of_each() -> Vec<Fact> {
     let people = Group { id: GroupId(id), name };
     let principal = Principal::User(user.id);
     let states = [
-        Event::TenantChanged { domain: "example.com".into() },
+        Event::TenantChanged { domain: "example.com".into(), public_port: 443 },
         Event::AppPublished(Box::new(app.clone())),
         Event::AppChanged(Box::new(app.clone())),
         Event::AppRetired(app.id),
