@@ -103,3 +103,79 @@ pub fn is_forbidden(address: IpAddr) -> bool {
         IpAddr::V6(it) => it.is_unicast_link_local() || it.is_multicast() || it.is_unspecified() || it == EC2_METADATA,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::Ed25519KeyPair;
+    use proto::{signed::Signer, v1::EventBody};
+
+    use super::*;
+
+    fn event(signer: &Signer, kind: &str, group: &str, version: u64) -> bytes::Bytes {
+        let app = App { id: "a".into(), connector_group: group.into(), ..Default::default() };
+        let body = EventBody { kind: kind.into(), version, payload: app.encode_to_vec(), ..Default::default() };
+        signer.sign(vec![body.encode_to_vec()]).remove(0).encode_to_vec().into()
+    }
+
+    async fn known(origins: &Origins) -> Option<(u64, bool)> {
+        let found = origins.known.borrow().get("a").cloned();
+        found.map(|it| (it.version, it.app.is_some()))
+    }
+
+    #[tokio::test]
+    async fn only_the_controller_says_what_may_be_reached() {
+        let (controller, relay) =
+            (Signer::new(Ed25519KeyPair::generate().unwrap()), Signer::new(Ed25519KeyPair::generate().unwrap()));
+        let origins = Origins::new("berlin", vec![controller.public_key().to_vec()]);
+        origins.learn(&[event(&relay, "AppPublished", "berlin", 9)]);
+        assert_eq!(known(&origins).await, None, "a relay makes nothing up");
+        origins.learn(&[event(&controller, "UserCreated", "berlin", 9)]);
+        assert_eq!(known(&origins).await, None, "nor does it pass off another event");
+        origins.learn(&[event(&controller, "AppPublished", "berlin", 2)]);
+        assert_eq!(known(&origins).await, Some((2, true)));
+        origins.learn(&[event(&controller, "AppChanged", "berlin", 1)]);
+        assert_eq!(known(&origins).await, Some((2, true)), "an older definition is no news");
+        origins.learn(&[event(&controller, "AppChanged", "munich", 3)]);
+        assert_eq!(known(&origins).await, Some((3, false)), "it moved to another group");
+        origins
+            .learn(&[event(&controller, "AppPublished", "berlin", 4), event(&controller, "AppRetired", "berlin", 5)]);
+        assert_eq!(known(&origins).await, Some((5, false)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_come_before_its_definition_but_not_long() {
+        let controller = Signer::new(Ed25519KeyPair::generate().unwrap());
+        let origins = Arc::new(Origins::new("berlin", vec![controller.public_key().to_vec()]));
+        assert!(origins.find("a", 1).await.is_none());
+        origins.learn(&[event(&controller, "AppPublished", "berlin", 1)]);
+        let newer = async {
+            tokio::time::sleep(DEFINITION_WAIT / 2).await;
+            origins.learn(&[event(&controller, "AppChanged", "berlin", 2)]);
+        };
+        let (found, ()) = tokio::join!(origins.find("a", 2), newer);
+        assert_eq!(found.unwrap().version, 2, "never an older definition than the relay judged by");
+    }
+
+    #[test]
+    fn metadata_and_what_is_not_one_host_is_forbidden() {
+        let forbidden = [
+            "169.254.169.254",
+            "169.254.1.1",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "::",
+            "255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+        ];
+        for address in forbidden {
+            assert!(is_forbidden(address.parse().unwrap()), "{address}");
+        }
+        for address in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "::1", "fd12::1", "8.8.8.8"] {
+            assert!(!is_forbidden(address.parse().unwrap()), "{address}");
+        }
+    }
+}

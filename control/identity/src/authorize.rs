@@ -8,7 +8,10 @@ use model::{
     session::SESSION_LIFE_S,
 };
 use proto::v1::SignInAttempt;
-use runtime::clock::{fresh_id, random_bytes};
+use runtime::{
+    clock::{fresh_id, random_bytes},
+    cookies::cookie,
+};
 use serde::Deserialize;
 use url::Url;
 
@@ -16,7 +19,7 @@ use crate::{
     Identity,
     clients::Client,
     credentials::{check_code, totp},
-    flow::{Asked, BROWSER_COOKIE, FLOW_LIFE_S, Flow, SSO_COOKIE, SsoSession, cookie, hash, random_token, set_cookie},
+    flow::{Asked, BROWSER_COOKIE, FLOW_LIFE_S, Flow, SSO_COOKIE, SsoSession, hash, random_token, set_cookie},
     pages::{Answer, Page},
 };
 
@@ -91,7 +94,7 @@ impl Identity {
 
     /// The signed-in browser, if it is one.
     pub(crate) fn session(&self, visitor: &Visitor, tenant: &Tenant) -> Option<SsoSession> {
-        let session: SsoSession = self.between.open("sso", &cookie(&visitor.headers, SSO_COOKIE)?)?;
+        let session: SsoSession = self.between.open("sso", cookie(&visitor.headers, SSO_COOKIE)?)?;
         self.holds(tenant, &session).then_some(session)
     }
 
@@ -112,7 +115,7 @@ impl Identity {
     }
 
     pub(crate) fn begin(&self, visitor: &Visitor, asked: Asked, session: Option<SsoSession>) -> Answer {
-        let held = cookie(&visitor.headers, BROWSER_COOKIE).filter(|it| it.len() == 43);
+        let held = cookie(&visitor.headers, BROWSER_COOKIE).filter(|it| it.len() == 43).map(str::to_owned);
         let browser = held.unwrap_or_else(random_token);
         let user = session.as_ref().map(|it| it.user);
         let exp = self.now().seconds() + FLOW_LIFE_S;
@@ -140,7 +143,7 @@ impl Identity {
         let again = || Answer::error("This page is too old", "Go back to the application and open it again.");
         let flow: Flow = self.between.open("flow", sealed).ok_or_else(again)?;
         let browser = cookie(&visitor.headers, BROWSER_COOKIE).ok_or_else(again)?;
-        match flow.browser == hash(&browser) && self.now().seconds() <= flow.exp {
+        match flow.browser == hash(browser) && self.now().seconds() <= flow.exp {
             true => Ok(flow),
             false => Err(again()),
         }

@@ -3,7 +3,6 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, header};
 use model::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -54,19 +53,6 @@ impl SsoSession {
 
 pub(crate) const SSO_COOKIE: &str = "__Host-sso";
 pub(crate) const BROWSER_COOKIE: &str = "__Host-signin";
-
-/// One cookie by name; two of the same name are none.
-pub(crate) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let mut found = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(it, _)| *it == name);
-    let first = found.next()?.1.to_owned();
-    found.next().is_none().then_some(first)
-}
 
 pub(crate) fn hash(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))

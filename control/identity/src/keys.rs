@@ -1,13 +1,12 @@
 //! Keys identity signs and checks tokens with, from the snapshot.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use model::{
     Tenant, Timestamp,
     keys::{KeyHolder, KeyPurpose},
     session::SessionClaims,
 };
-use runtime::{sealing::SealingKey, secret::SharedSecret};
+use runtime::{jwk, sealing::SealingKey, secret::SharedSecret};
 use serde_json::{Value, json};
 
 /// Signs with the key in use; older ones go on verifying until they are retired.
@@ -57,13 +56,10 @@ pub(crate) fn relay_secrets(tenant: &Tenant, sealing: &SealingKey) -> Vec<Shared
 
 /// RFC 7517.
 pub(crate) fn key_set(tenant: &Tenant) -> Value {
-    let jwk = |id: &str, point: &[u8]| {
-        let coordinates = point.strip_prefix(&[4]).filter(|it| it.len() == 64)?;
-        let (x, y) = coordinates.split_at(32);
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        Some(json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": id, "x": x, "y": y }))
-    };
-    let keys: Vec<Value> =
-        tenant.keys_for(KeyPurpose::Session).iter().filter_map(|(_, key)| jwk(&key.id, &key.public_key)).collect();
+    let keys: Vec<Value> = tenant
+        .keys_for(KeyPurpose::Session)
+        .iter()
+        .filter_map(|(_, key)| jwk::p256(&key.id, &key.public_key))
+        .collect();
     json!({ "keys": keys })
 }

@@ -14,10 +14,13 @@ const WAIT_MAX_S: i64 = 900;
 /// A name or address that was quiet for this long starts anew.
 const FORGET_S: i64 = 3600;
 const REMEMBERED_MAX: usize = 50_000;
+const SWEEP_INTERVAL_S: i64 = 10;
 
 #[derive(Default)]
 pub(crate) struct Throttle {
     failures: HashMap<String, Failures>,
+    /// Looking through all of them is not for every attempt of an attacker.
+    swept: Timestamp,
 }
 
 struct Failures {
@@ -37,7 +40,8 @@ impl Throttle {
     }
 
     pub(crate) fn failed(&mut self, name: &str, address: &str, now: Timestamp) {
-        if self.failures.len() >= REMEMBERED_MAX {
+        if self.failures.len() >= REMEMBERED_MAX && now.seconds() - self.swept.seconds() >= SWEEP_INTERVAL_S {
+            self.swept = now;
             self.failures.retain(|_, it| now.seconds() - it.last.seconds() < FORGET_S);
         }
         for (key, free) in [(by_name(name), FREE_FAILURES_BY_NAME), (by_address(address), FREE_FAILURES_BY_ADDRESS)] {
@@ -68,4 +72,50 @@ fn by_name(name: &str) -> String {
 
 fn by_address(address: &str) -> String {
     format!("address {address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000_000);
+
+    #[test]
+    fn guessing_gets_slower_and_slower_and_mistyping_costs_nothing() {
+        let mut throttle = Throttle::default();
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            waits.push(throttle.wait_s("alice", "10.0.0.1", NOW));
+            throttle.failed("alice", "10.0.0.1", NOW);
+        }
+        assert_eq!(waits[..5], [None; 5]);
+        assert_eq!(waits[5..], [Some(30), Some(60), Some(120), Some(240)]);
+        assert_eq!(throttle.wait_s("alice", "10.0.0.2", NOW), Some(480), "a name waits wherever it is tried from");
+        assert_eq!(throttle.wait_s("bob", "10.0.0.1", NOW), None, "others behind that address do not, yet");
+        assert_eq!(throttle.wait_s("alice", "10.0.0.1", NOW.plus_seconds(480)), None);
+        throttle.succeeded("alice");
+        throttle.failed("alice", "10.0.0.3", NOW);
+        assert_eq!(throttle.wait_s("alice", "10.0.0.3", NOW), None, "a right password starts anew");
+    }
+
+    #[test]
+    fn one_address_that_tries_many_names_waits() {
+        let mut throttle = Throttle::default();
+        for n in 0..FREE_FAILURES_BY_ADDRESS {
+            throttle.failed(&format!("user{n}"), "10.0.0.1", NOW);
+        }
+        assert_eq!(throttle.wait_s("anyone", "10.0.0.1", NOW), Some(WAIT_FIRST_S));
+        assert_eq!(throttle.wait_s("anyone", "10.0.0.2", NOW), None);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut throttle = Throttle::default();
+        for n in 0..REMEMBERED_MAX + 10 {
+            throttle.failed(&n.to_string(), &n.to_string(), NOW);
+        }
+        assert!(throttle.failures.len() <= REMEMBERED_MAX);
+        throttle.failed("later", "later", NOW.plus_seconds(FORGET_S));
+        assert_eq!(throttle.failures.len(), 2);
+    }
 }

@@ -50,11 +50,13 @@ struct Refresh {
 #[derive(Default)]
 pub(crate) struct UsedCodes {
     until: HashMap<String, i64>,
+    swept_s: i64,
 }
 
 impl UsedCodes {
     fn is_first_use(&mut self, id: &str, now_s: i64) -> bool {
-        if self.until.len() >= USED_CODES_MAX {
+        if self.until.len() >= USED_CODES_MAX && now_s != self.swept_s {
+            self.swept_s = now_s;
             self.until.retain(|_, until| *until > now_s);
         }
         // Too many codes at once: better none than one twice.
@@ -272,4 +274,21 @@ fn groups_that_matter(tenant: &Tenant, app: Option<&model::App>) -> std::collect
     });
     let policies = tenant.policies.iter().flat_map(|policy| policy.named_groups());
     assigned.chain(policies).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_works_once() {
+        let mut used = UsedCodes::default();
+        assert!(used.is_first_use("a", 0));
+        assert!(!used.is_first_use("a", 1));
+        for n in 0..USED_CODES_MAX {
+            used.is_first_use(&n.to_string(), 0);
+        }
+        assert!(!used.is_first_use("b", 1), "none rather than one twice");
+        assert!(used.is_first_use("b", CODE_LIFE_S), "ended codes make room");
+    }
 }

@@ -1,7 +1,6 @@
 //! `Postern-Assertion`: who the user is, signed for the application, and the
 //! public keys to check it with (`/.postern/keys` on the application's host).
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use model::{Timestamp, session::SessionClaims};
@@ -50,18 +49,10 @@ pub(crate) fn sign(keys: &TenantKeys, user: &SessionClaims, audience: &str, now:
 
 /// RFC 7517.
 pub(crate) fn key_set(keys: &TenantKeys) -> Response<Bytes> {
-    let keys: Vec<_> = keys.assertion_keys.iter().filter_map(|(id, point)| jwk(id, point)).collect();
+    let keys: Vec<_> = keys.assertion_keys.iter().filter_map(|(id, point)| runtime::jwk::p256(id, point)).collect();
     let mut response = Response::new(Bytes::from(json!({ "keys": keys }).to_string()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
     response
-}
-
-/// An uncompressed P-256 point: 4, x, y.
-fn jwk(id: &str, point: &[u8]) -> Option<serde_json::Value> {
-    let coordinates = point.strip_prefix(&[4]).filter(|it| it.len() == 64)?;
-    let (x, y) = coordinates.split_at(32);
-    let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-    Some(json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": id, "x": x, "y": y }))
 }

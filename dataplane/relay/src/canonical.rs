@@ -215,3 +215,6 @@ pub fn names<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Ite
         .map(str::trim)
         .filter(|it| !it.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,3 +244,6 @@ fn external_location(location: &str, app: &App, authority: &str) -> Option<Strin
         || (app.origin.port == default_port && host.eq_ignore_ascii_case(&app.origin.host));
     is_origin.then(|| format!("https://{authority}{path}"))
 }
+
+#[cfg(test)]
+mod tests;

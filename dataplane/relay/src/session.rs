@@ -13,6 +13,7 @@ use model::{
     session::{SESSION_LIFE_S, SessionClaims},
 };
 use quick_cache::sync::Cache;
+use runtime::cookies::cookie;
 
 use crate::{keys::TenantKeys, settings::SESSION_CACHE_ENTRIES};
 
@@ -59,20 +60,6 @@ pub fn presented(headers: &HeaderMap, app: AppId) -> Presented {
         Some(token) if token.split('.').count() == 3 => Presented::Bearer(token.to_owned()),
         Some(_) | None => Presented::Nothing,
     }
-}
-
-/// One cookie by name. Two of the same name are none: somebody tossed one in.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut found = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(it, _)| *it == name)
-        .map(|(_, value)| value);
-    let first = found.next()?;
-    found.next().is_none().then_some(first)
 }
 
 /// Verified tokens. The key is the token and what it was verified for, whole.
@@ -124,4 +111,36 @@ fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys
         token: token.to_owned(),
         claims,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn headers(fields: &[(header::HeaderName, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_token_comes_in_the_cookie_of_its_application_or_as_bearer() {
+        let (app, other) = (AppId(Uuid::from_u128(1)), AppId(Uuid::from_u128(2)));
+        let name = cookie_name(app);
+        let ours = headers(&[(header::COOKIE, &format!("x=1; {name}=token"))]);
+        assert_eq!(presented(&ours, app), Presented::Cookie("token".into()));
+        assert_eq!(presented(&ours, other), Presented::Nothing, "a cookie is for one application");
+        let tossed = headers(&[(header::COOKIE, &format!("{name}=mine; {name}=tossed"))]);
+        assert_eq!(presented(&tossed, app), Presented::Nothing);
+
+        let bearer = |value: &str| presented(&headers(&[(header::AUTHORIZATION, value)]), app);
+        assert_eq!(bearer("Bearer a.b.c"), Presented::Bearer("a.b.c".into()));
+        assert_eq!(bearer("bearer  a.b.c "), Presented::Bearer("a.b.c".into()));
+        for not_ours in ["Basic YTpi", "Bearer opaque-token-of-the-application", "Bearer", "Negotiate a.b.c"] {
+            assert_eq!(bearer(not_ours), Presented::Nothing, "{not_ours}");
+        }
+        let both = headers(&[(header::COOKIE, &format!("{name}=token")), (header::AUTHORIZATION, "Bearer a.b.c")]);
+        assert_eq!(presented(&both, app), Presented::Cookie("token".into()), "the header is the application's then");
+    }
 }

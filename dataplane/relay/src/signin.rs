@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use model::{App, AppId, Timestamp};
-use runtime::secret::SharedSecret;
+use runtime::{cookies::cookie, secret::SharedSecret};
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
@@ -18,7 +18,7 @@ use crate::{
     canonical::Canonical,
     keys::TenantKeys,
     refusal::Refusal,
-    session::{COOKIE_PREFIX, cookie, cookie_name},
+    session::{COOKIE_PREFIX, cookie_name},
     settings::SIGN_IN_LIFE_S,
 };
 
@@ -138,7 +138,8 @@ pub fn callback(
 /// The end of a sign-in: the token in a cookie, the user where they wanted to go.
 pub fn finish(app: AppId, token: &str, back: &str) -> Result<Response<Bytes>, Refusal> {
     // Sealed by us, and still only ever a path.
-    let back = if back.starts_with('/') && !back.starts_with("//") { back } else { "/" };
+    let is_path = back.starts_with('/') && !back.starts_with("//") && !back.contains('\\');
+    let back = if is_path { back } else { "/" };
     let mut response = redirect(back)?;
     set_cookie(&mut response, &cookie_name(app), token, None)?;
     Ok(response)
@@ -208,3 +209,6 @@ fn random_token() -> String {
 fn hash(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! A process and its surroundings: clock and chance, settings, keys in files,
-//! telemetry, probes, signals. Knows nothing of what the process does.
+//! telemetry, probes, signals, and what of HTTP and JOSE several of ours need.
+//! Knows nothing of what the process does.
 
 pub mod clock;
+pub mod cookies;
 pub mod files;
+pub mod jwk;
 pub mod metrics;
 pub mod probes;
 pub mod sealing;

@@ -86,6 +86,97 @@ fn nobody_enters_unassigned() {
     assert_eq!(enters(&given([assigned(Principal::Group(group_id(3)))]), &[4]), Err(Denied::NotAssigned));
 }
 
+/// All conditions against each other, judged a second time by the sentence an
+/// administrator would say: it applies if it is on, for this application, for
+/// one of these people, from one of these networks, and none of the exceptions
+/// holds; a block ends it, anything else must be proved.
+#[test]
+fn every_combination_reads_as_it_is_written() {
+    let (groups, nobody) = (BTreeSet::from([group_id(1)]), BTreeSet::new());
+    let inside: ipnet::IpNet = "10.0.0.0/8".parse().unwrap();
+    let who = [
+        vec![],
+        vec![Principal::Everyone],
+        vec![Principal::User(user_id(1))],
+        vec![Principal::Group(group_id(1))],
+        vec![Principal::Group(group_id(2))],
+    ];
+    let apps = [BTreeSet::new(), BTreeSet::from([app_id(1)]), BTreeSet::from([app_id(2)])];
+    let networks = [vec![], vec![inside]];
+    let grants = [Grant::Block, Grant::RequireAll(BTreeSet::from([Control::Mfa]))];
+    let proofs = [BTreeSet::new(), BTreeSet::from([Control::Mfa])];
+    let mut seen = std::collections::BTreeMap::<&str, u32>::new();
+    for state in [State::On, State::Off, State::ReportOnly] {
+        for (include, exclude) in pairs(&who, &who) {
+            for (only_apps, exclude_apps) in pairs(&apps, &apps) {
+                for (only_networks, exclude_networks) in pairs(&networks, &networks) {
+                    for (grant, satisfied) in pairs(&grants, &proofs) {
+                        let policy = Policy {
+                            state,
+                            include: include.clone(),
+                            exclude: exclude.clone(),
+                            apps: only_apps.clone(),
+                            exclude_apps: exclude_apps.clone(),
+                            networks: only_networks.clone(),
+                            exclude_networks: exclude_networks.clone(),
+                            grant: grant.clone(),
+                            ..block(1)
+                        };
+                        let mut policies = Policies::default();
+                        policies.insert(policy.clone());
+                        for (user, address) in
+                            [(Some(user_id(1)), "10.1.1.1"), (Some(user_id(1)), "8.8.8.8"), (None, "10.1.1.1")]
+                        {
+                            let address = address.parse().unwrap();
+                            let groups = if user.is_some() { &groups } else { &nobody };
+                            let facts = Facts { app: app_id(1), user, groups, address, satisfied };
+                            let verdict = policy::evaluate(policies.for_app(facts.app), &facts);
+                            let expected = if state == State::On { said(&policy, &facts) } else { "grant" };
+                            let came = match verdict.decision {
+                                Decision::Grant => "grant",
+                                Decision::Challenge(_) => "challenge",
+                                Decision::Deny(_) => "deny",
+                            };
+                            assert_eq!(came, expected, "{policy:?} {facts:?}");
+                            let reported = state == State::ReportOnly && said(&policy, &facts) != "grant";
+                            assert_eq!(verdict.would_refuse.len(), usize::from(reported), "{policy:?} {facts:?}");
+                            *seen.entry(came).or_default() += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen.len() == 3 && seen.values().all(|count| *count > 100), "each outcome was met: {seen:?}");
+}
+
+fn pairs<'a, A, B>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B)> {
+    a.iter().flat_map(move |a| b.iter().map(move |b| (a, b)))
+}
+
+fn said(policy: &Policy, facts: &Facts<'_>) -> &'static str {
+    let is = |principal: &Principal| match principal {
+        Principal::Everyone => true,
+        Principal::User(user) => facts.user == Some(*user),
+        Principal::Group(group) => facts.groups.contains(group),
+    };
+    let for_app = policy.apps.is_empty() || policy.apps.contains(&facts.app);
+    let for_user = policy.include.is_empty() || policy.include.iter().any(is);
+    let from_there = policy.networks.is_empty() || policy.networks.iter().any(|it| it.contains(&facts.address));
+    let excepted = policy.exclude_apps.contains(&facts.app)
+        || policy.exclude.iter().any(is)
+        || policy.exclude_networks.iter().any(|it| it.contains(&facts.address));
+    if !(for_app && for_user && from_there) || excepted {
+        return "grant";
+    }
+    match &policy.grant {
+        Grant::Block => "deny",
+        Grant::RequireAll(controls) if controls.is_subset(facts.satisfied) => "grant",
+        Grant::RequireAny(controls) if !controls.is_disjoint(facts.satisfied) => "grant",
+        Grant::RequireAll(_) | Grant::RequireAny(_) => "challenge",
+    }
+}
+
 fn check(table: &str) {
     let mut policies = Policies::default();
     let mut names = vec![];

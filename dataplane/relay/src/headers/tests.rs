@@ -1,0 +1,200 @@
+//! What an application reads about its user is what we say, in every spelling
+//! (attack class R1, header smuggling).
+
+use std::time::Duration;
+
+use model::{
+    AppId, ConnectorGroupId, ExternalUrl, Origin, SessionId, TenantId, UserId,
+    app::{IdentityHeader, Name, PreAuthentication},
+};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+fn app() -> App {
+    App {
+        id: AppId(Uuid::from_u128(1)),
+        name: Name::parse("wiki").unwrap(),
+        external: ExternalUrl::parse("https://wiki.example.com/").unwrap(),
+        origin: Origin::parse("http://10.0.0.5:3000").unwrap(),
+        group: ConnectorGroupId(Uuid::from_u128(2)),
+        pre_authentication: PreAuthentication::SignIn,
+        identity_headers: vec![IdentityHeader {
+            name: model::app::HeaderName::parse("X-Remote-User").unwrap(),
+            claim: Claim::Username,
+        }],
+        assertion: true,
+        connect_timeout: Duration::from_secs(10),
+        response_timeout: Duration::from_secs(85),
+        idle_timeout: Duration::from_secs(85),
+        origin_ca_pem: String::new(),
+        origin_server_name: String::new(),
+        staleness_max: Duration::from_secs(300),
+        serve_when_stale: false,
+        hidden: false,
+        trusted_addresses: vec!["10.1.0.0/16".parse().unwrap()],
+        host_header: HostHeader::External,
+        encoded_slashes: false,
+    }
+}
+
+fn alice() -> SessionClaims {
+    SessionClaims {
+        iss: "https://login.example.com".into(),
+        aud: String::new(),
+        sub: UserId(Uuid::from_u128(3)),
+        sid: SessionId(Uuid::from_u128(4)),
+        iat: 0,
+        exp: 600,
+        started_ms: 0,
+        directory: 1,
+        amr: vec![],
+        tenant: TenantId::default_tenant(),
+        preferred_username: "alice".into(),
+        name: String::new(),
+        email: String::new(),
+        groups: vec![],
+        group_names: vec![],
+        nonce: None,
+    }
+}
+
+/// What the application receives.
+fn sent(fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    let mut request = http::Request::builder().uri("/").header("host", "wiki.example.com").body(()).unwrap();
+    request.headers_mut().extend(headers);
+    let parts = request.into_parts().0;
+    let canonical = crate::canonical::parse(&parts, Some("wiki.example.com")).unwrap();
+    let user = alice();
+    let added = Added {
+        peer: peer.parse().unwrap(),
+        request_id: "r1",
+        traceparent: "t1",
+        user: Some(&user),
+        assertion: Some("signed"),
+        took_authorization: true,
+    };
+    let block = forward(&parts.headers, &app(), &canonical, &added)?;
+    Ok(tunnel::fields::decode(&block).unwrap())
+}
+
+fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    headers.get_all(name).iter().map(|it| it.to_str().unwrap()).collect()
+}
+
+#[test]
+fn nothing_a_client_says_about_the_user_arrives() {
+    let lies = [
+        ("x-remote-user", "root"),
+        ("X-Remote-User", "root"),
+        ("connection", "x-remote-user, postern-assertion, x-forwarded-for, close"),
+        ("postern-assertion", "forged"),
+        ("postern-anything", "forged"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-user", "root"),
+        ("forwarded", "for=1.1.1.1"),
+        ("x-real-ip", "1.1.1.1"),
+        ("traceparent", "lie"),
+        ("authorization", "Bearer ours"),
+    ];
+    let headers = sent(&lies, "192.0.2.7").unwrap();
+    assert_eq!(all(&headers, "x-remote-user"), ["alice"]);
+    assert_eq!(all(&headers, "postern-assertion"), ["signed"]);
+    assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+    assert_eq!(all(&headers, "forwarded"), ["for=192.0.2.7;host=\"wiki.example.com\";proto=https"]);
+    assert_eq!(all(&headers, "traceparent"), ["t1"]);
+    for gone in ["postern-anything", "x-forwarded-user", "x-real-ip", "authorization", "connection"] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+}
+
+#[test]
+fn an_underscore_is_refused_where_it_imitates_and_dropped_elsewhere() {
+    for imitation in
+        ["x_remote_user", "X_Remote-User", "postern_assertion", "x_forwarded_for", "content_length", "host_"]
+    {
+        let outcome = sent(&[(imitation, "1")], "192.0.2.7");
+        match imitation {
+            "content_length" | "host_" => assert!(!outcome.unwrap().contains_key(imitation)),
+            _ => assert!(matches!(outcome, Err(Refusal::BadRequest(_))), "{imitation}"),
+        }
+    }
+}
+
+#[test]
+fn only_a_trusted_proxy_is_believed_about_who_is_behind_it() {
+    let said = [("x-forwarded-for", "203.0.113.9, 10.1.0.4")];
+    let through_proxy = sent(&said, "10.1.0.3").unwrap();
+    assert_eq!(all(&through_proxy, "x-forwarded-for"), ["203.0.113.9, 10.1.0.4, 10.1.0.3"]);
+    let direct = sent(&said, "192.0.2.7").unwrap();
+    assert_eq!(all(&direct, "x-forwarded-for"), ["192.0.2.7"]);
+
+    let address = |chain: &str, peer: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_str(chain).unwrap());
+        client_address(&headers, &app(), peer.parse().unwrap()).to_string()
+    };
+    assert_eq!(address("203.0.113.9, 10.1.0.4", "10.1.0.3"), "203.0.113.9");
+    assert_eq!(
+        address("198.51.100.1, 203.0.113.9", "10.1.0.3"),
+        "203.0.113.9",
+        "what a user claims comes first in the list"
+    );
+    assert_eq!(address("203.0.113.9, garbage", "10.1.0.3"), "10.1.0.3");
+    assert_eq!(address("203.0.113.9", "192.0.2.7"), "192.0.2.7");
+    assert_eq!(address("::ffff:203.0.113.9", "::ffff:10.1.0.3"), "203.0.113.9", "one address has one spelling");
+}
+
+#[test]
+fn cookies_are_joined_and_ours_stay_here() {
+    let crumbs = [("cookie", "a=1"), ("cookie", "__Host-postern-x=secret; b=2"), ("cookie", " c=3 ;; ")];
+    assert_eq!(all(&sent(&crumbs, "192.0.2.7").unwrap(), "cookie"), ["a=1; b=2; c=3"]);
+}
+
+#[test]
+fn answers_lose_what_is_about_connections_and_show_no_inside_address() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("postern-refusal", "blocked_by_policy"),
+        ("set-cookie", "app=1"),
+        ("set-cookie", "__Host-postern-x=evil; Path=/"),
+        ("location", "http://10.0.0.5:3000/next?a=b"),
+    ] {
+        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    back(&mut headers, &app(), "wiki.example.com:8443");
+    assert_eq!(all(&headers, "set-cookie"), ["app=1"]);
+    assert_eq!(all(&headers, "location"), ["https://wiki.example.com:8443/next?a=b"]);
+    assert_eq!(headers.len(), 2);
+    for elsewhere in
+        ["http://10.0.0.5:3001/x", "http://10.0.0.5:3000.evil.com/", "/relative", "https://other.example.com/"]
+    {
+        let mut headers = HeaderMap::new();
+        headers.insert("location", HeaderValue::from_str(elsewhere).unwrap());
+        back(&mut headers, &app(), "wiki.example.com");
+        assert_eq!(all(&headers, "location"), [elsewhere]);
+    }
+}
+
+proptest! {
+    /// Whatever a client sends, each of our fields arrives once and says what we say.
+    #[test]
+    fn our_fields_are_ours(fields in prop::collection::vec(
+        ("(x-remote-user|X_REMOTE_USER|x-forwarded-for|forwarded|postern-[a-z]{1,4}|connection|te|[a-z-]{1,8})",
+         "[ -~]{0,12}"), 0..12)) {
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let Ok(headers) = sent(&fields, "192.0.2.7") else { return Ok(()) };
+        prop_assert_eq!(all(&headers, "x-remote-user"), ["alice"]);
+        prop_assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+        prop_assert_eq!(all(&headers, "postern-assertion"), ["signed"]);
+        prop_assert!(headers.keys().all(|name| !name.as_str().contains('_')));
+        prop_assert!(!headers.keys().any(|name| name.as_str().starts_with("postern-") && name != "postern-assertion"));
+    }
+}
