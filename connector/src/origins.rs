@@ -117,29 +117,29 @@ mod tests {
         signer.sign(vec![body.encode_to_vec()]).remove(0).encode_to_vec().into()
     }
 
-    async fn known(origins: &Origins) -> Option<(u64, bool)> {
+    fn known(origins: &Origins) -> Option<(u64, bool)> {
         let found = origins.known.borrow().get("a").cloned();
         found.map(|it| (it.version, it.app.is_some()))
     }
 
-    #[tokio::test]
-    async fn only_the_controller_says_what_may_be_reached() {
+    #[test]
+    fn only_the_controller_says_what_may_be_reached() {
         let (controller, relay) =
             (Signer::new(Ed25519KeyPair::generate().unwrap()), Signer::new(Ed25519KeyPair::generate().unwrap()));
         let origins = Origins::new("berlin", vec![controller.public_key().to_vec()]);
         origins.learn(&[event(&relay, "AppPublished", "berlin", 9)]);
-        assert_eq!(known(&origins).await, None, "a relay makes nothing up");
+        assert_eq!(known(&origins), None, "a relay makes nothing up");
         origins.learn(&[event(&controller, "UserCreated", "berlin", 9)]);
-        assert_eq!(known(&origins).await, None, "nor does it pass off another event");
+        assert_eq!(known(&origins), None, "nor does it pass off another event");
         origins.learn(&[event(&controller, "AppPublished", "berlin", 2)]);
-        assert_eq!(known(&origins).await, Some((2, true)));
+        assert_eq!(known(&origins), Some((2, true)));
         origins.learn(&[event(&controller, "AppChanged", "berlin", 1)]);
-        assert_eq!(known(&origins).await, Some((2, true)), "an older definition is no news");
+        assert_eq!(known(&origins), Some((2, true)), "an older definition is no news");
         origins.learn(&[event(&controller, "AppChanged", "munich", 3)]);
-        assert_eq!(known(&origins).await, Some((3, false)), "it moved to another group");
+        assert_eq!(known(&origins), Some((3, false)), "it moved to another group");
         origins
             .learn(&[event(&controller, "AppPublished", "berlin", 4), event(&controller, "AppRetired", "berlin", 5)]);
-        assert_eq!(known(&origins).await, Some((5, false)));
+        assert_eq!(known(&origins), Some((5, false)));
     }
 
     #[tokio::test(start_paused = true)]
