@@ -70,6 +70,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut config = tonic_prost_build::configure()
+        .bytes(".postern.v1.SignedEvent")
+        .bytes(".postern.v1.EventBody")
         .bytes(".postern.v1.Frame")
         .bytes(".postern.v1.RequestHead")
         .bytes(".postern.v1.ResponseHead")

@@ -70,7 +70,7 @@ impl Origins {
     fn verify(&self, event: &[u8]) -> Option<(String, Definition)> {
         let event = SignedEvent::decode(event).ok()?;
         let (body, _) = self.trust.lock().ok()?.verify(&event).ok()?;
-        let app = App::decode(body.payload.as_slice()).ok()?;
+        let app = App::decode(body.payload).ok()?;
         let present = match body.kind.as_str() {
             "AppPublished" | "AppChanged" => app.connector_group == self.group,
             "AppRetired" => false,
@@ -113,7 +113,7 @@ mod tests {
 
     fn event(signer: &Signer, kind: &str, group: &str, version: u64) -> bytes::Bytes {
         let app = App { id: "a".into(), connector_group: group.into(), ..Default::default() };
-        let body = EventBody { kind: kind.into(), version, payload: app.encode_to_vec(), ..Default::default() };
+        let body = EventBody { kind: kind.into(), version, payload: app.encode_to_vec().into(), ..Default::default() };
         signer.sign(vec![body.encode_to_vec()]).remove(0).encode_to_vec().into()
     }
 

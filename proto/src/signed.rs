@@ -14,6 +14,7 @@ use aws_lc_rs::{
     digest::{SHA256, digest},
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
+use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
@@ -66,13 +67,13 @@ impl Signer {
             levels.push(below.chunks(2).map(|pair| if let [a, b] = pair { node(a, b) } else { pair[0] }).collect());
         }
         let Some(root) = levels[levels.len() - 1].first() else { return vec![] };
-        let signature = self.pair.sign(&signed_bytes(root)).as_ref().to_vec();
+        let signature = Bytes::copy_from_slice(self.pair.sign(&signed_bytes(root)).as_ref());
         let count = bodies.len() as u32;
         bodies
             .into_iter()
             .enumerate()
             .map(|(index, body)| SignedEvent {
-                body,
+                body: body.into(),
                 key_id: self.key_id.clone(),
                 signature: signature.clone(),
                 index: index as u32,
@@ -97,7 +98,7 @@ pub fn body_hash(body: &[u8]) -> Hash {
 #[derive(Clone, Default)]
 pub struct Verifier {
     keys: BTreeMap<String, Vec<u8>>,
-    last: Option<(String, Vec<u8>, Hash)>,
+    last: Option<(String, Bytes, Hash)>,
 }
 
 impl Verifier {
@@ -113,7 +114,7 @@ impl Verifier {
     /// The body, and its hash, if a trusted writer wrote it.
     pub fn verify(&mut self, event: &SignedEvent) -> Result<(EventBody, Hash), Untrusted> {
         let hash = self.verify_proof(event)?;
-        let body = EventBody::decode(event.body.as_slice()).map_err(|_| Untrusted::Malformed)?;
+        let body = EventBody::decode(event.body.clone()).map_err(|_| Untrusted::Malformed)?;
         Ok((body, hash))
     }
 
@@ -158,11 +159,11 @@ fn hash_parts(prefix: u8, parts: &[&[u8]]) -> Hash {
     hash
 }
 
-fn path(levels: &[Vec<Hash>], mut index: usize) -> Vec<Vec<u8>> {
+fn path(levels: &[Vec<Hash>], mut index: usize) -> Vec<Bytes> {
     let mut path = Vec::with_capacity(levels.len());
     for level in levels {
         if let Some(sibling) = level.get(index ^ 1) {
-            path.push(sibling.to_vec());
+            path.push(Bytes::copy_from_slice(sibling));
         }
         index /= 2;
     }
@@ -178,7 +179,7 @@ fn climb(mut hash: Hash, event: &SignedEvent) -> Option<Hash> {
     let mut siblings = event.path.iter();
     while width > 1 {
         if index ^ 1 < width {
-            let sibling: Hash = siblings.next()?.as_slice().try_into().ok()?;
+            let sibling: Hash = siblings.next()?.as_ref().try_into().ok()?;
             hash = if index & 1 == 0 { node(&hash, &sibling) } else { node(&sibling, &hash) };
         }
         index /= 2;
@@ -220,14 +221,16 @@ mod tests {
         verifier.verify(&event).unwrap();
         for at in 0..event.body.len() {
             let mut forged = event.clone();
-            forged.body[at] ^= 1;
+            let mut body = forged.body.to_vec();
+            body[at] ^= 1;
+            forged.body = body.into();
             assert_eq!(verifier.verify(&forged), Err(Untrusted::Forged));
         }
         let mut moved = event.clone();
         moved.index = 3;
         assert!(verifier.verify(&moved).is_err());
         let mut longer = event.clone();
-        longer.path.push(vec![0; 32]);
+        longer.path.push(vec![0; 32].into());
         assert_eq!(verifier.verify(&longer), Err(Untrusted::Malformed));
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use proto::{signed::Hash, v1::EventBody};
 use thiserror::Error;
 
@@ -25,17 +26,25 @@ pub enum Place {
     Duplicate,
 }
 
-/// Keyed by subject. A reader that starts from the last event of each subject
-/// takes that event on trust in its signature, and chains from there.
+/// A reader that starts from the last event of each subject takes that event on
+/// trust in its signature, and chains from there.
 #[derive(Default)]
 pub struct Chain {
-    links: HashMap<String, (u64, Hash)>,
+    /// By the first half of the subject's SHA-256: subjects are long, and there
+    /// are millions.
+    links: HashMap<u128, (u64, Hash)>,
+}
+
+fn key(subject: &str) -> u128 {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest(&SHA256, subject.as_bytes()).as_ref()[..16]);
+    u128::from_be_bytes(half)
 }
 
 impl Chain {
     /// Version and previous hash for the next event on a subject.
     pub fn next(&self, subject: &str) -> (u64, Vec<u8>) {
-        match self.links.get(subject) {
+        match self.links.get(&key(subject)) {
             Some((version, hash)) => (version + 1, hash.to_vec()),
             None => (1, vec![]),
         }
@@ -43,12 +52,12 @@ impl Chain {
 
     /// The first sight of a subject while loading the last event of each.
     pub fn begin(&mut self, body: &EventBody, hash: Hash) {
-        self.links.insert(body.subject.clone(), (body.version, hash));
+        self.links.insert(key(&body.subject), (body.version, hash));
     }
 
     pub fn follow(&mut self, body: &EventBody, hash: Hash) -> Result<Place, BrokenChain> {
-        let (before, previous) =
-            self.links.get(&body.subject).map_or((0, &[][..]), |(version, it)| (*version, &it[..]));
+        let key = key(&body.subject);
+        let (before, previous) = self.links.get(&key).map_or((0, &[][..]), |(version, it)| (*version, &it[..]));
         if body.version == before && previous == hash {
             return Ok(Place::Duplicate);
         }
@@ -58,7 +67,7 @@ impl Chain {
         if body.version != before + 1 {
             return Err(BrokenChain::Gap { subject: body.subject.clone(), before, found: body.version });
         }
-        self.links.insert(body.subject.clone(), (body.version, hash));
+        self.links.insert(key, (body.version, hash));
         Ok(Place::Next)
     }
 }

@@ -15,9 +15,12 @@ use std::{
 use bytes::Bytes;
 use model::{Position, event::Stream};
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
 
-use crate::{Append, AppendError, Entry, LogError};
+use crate::{Append, AppendError, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD};
 
 /// Appends waiting for the writer. Past this, appenders wait.
 const WAITING_APPENDS_MAX: usize = 1024;
@@ -128,25 +131,31 @@ impl Embedded {
             let mut statement = connection.prepare_cached(
                 "SELECT position, event FROM events WHERE stream = ? AND position > ? ORDER BY position LIMIT ?",
             )?;
-            statement.query_map(params![stream as i64, after, limit], entry)?.collect()
+            entries(&mut statement.query(params![stream as i64, after, limit])?, limit)
         })
         .await
     }
 
-    pub(crate) async fn latest(&self, stream: Stream) -> Result<(Vec<Entry>, Position), LogError> {
-        self.query(move |connection| {
-            // One transaction, so the position and the events belong together.
-            let transaction = connection.unchecked_transaction()?;
-            let head = head(&transaction, stream)?;
-            let mut statement = transaction.prepare_cached(
-                "SELECT e.position, e.event FROM events e JOIN latest l
-                 ON l.stream = e.stream AND l.position = e.position AND l.subject = e.subject
-                 WHERE e.stream = ? ORDER BY e.position",
-            )?;
-            let entries = statement.query_map(params![stream as i64], entry)?.collect::<Result<Vec<_>, _>>()?;
-            Ok((entries, head))
-        })
-        .await
+    pub(crate) async fn latest(&self, stream: Stream) -> Result<Latest, LogError> {
+        let (parts, receiver) = mpsc::channel(PARTS_AHEAD);
+        let (started, position) = oneshot::channel();
+        let reader = self.reader.clone();
+        let mut reading = JoinSet::new();
+        reading.spawn_blocking(move || {
+            let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(source) = read_latest(&connection, stream, started, &parts) {
+                // Nobody listens any more when this fails.
+                let _gone = parts.blocking_send(Err(LogError::new("reading the log", source)));
+            }
+        });
+        match position.await {
+            Ok(position) => Ok(Latest { position, parts: receiver, _reading: reading }),
+            Err(_) => {
+                let mut failed = receiver;
+                let why = failed.recv().await.and_then(Result::err);
+                Err(why.unwrap_or_else(|| LogError::new("reading the log", "the reader ended")))
+            }
+        }
     }
 
     async fn query<T: Send + 'static>(
@@ -158,6 +167,29 @@ impl Embedded {
             .await
             .map_err(|source| LogError::new("reading the log", source))?
             .map_err(|source| LogError::new("reading the log", source))
+    }
+}
+
+/// In one transaction, so the position and the events belong together.
+fn read_latest(
+    connection: &Connection,
+    stream: Stream,
+    started: oneshot::Sender<Position>,
+    parts: &mpsc::Sender<Result<Vec<Entry>, LogError>>,
+) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    let _gone = started.send(head(&transaction, stream)?);
+    let mut statement = transaction.prepare_cached(
+        "SELECT e.position, e.event FROM events e JOIN latest l
+         ON l.stream = e.stream AND l.position = e.position AND l.subject = e.subject
+         WHERE e.stream = ? ORDER BY e.position",
+    )?;
+    let mut rows = statement.query(params![stream as i64])?;
+    loop {
+        let part = entries(&mut rows, PART_EVENTS)?;
+        if part.is_empty() || parts.blocking_send(Ok(part)).is_err() {
+            return Ok(());
+        }
     }
 }
 
@@ -175,8 +207,23 @@ fn lock(path: &Path) -> Result<File, LogError> {
     Ok(file)
 }
 
-fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry { position: row.get(0)?, bytes: Bytes::from(row.get::<_, Vec<u8>>(1)?) })
+/// Positions and events of the next rows. The events share one buffer: whoever
+/// keeps one for long copies it.
+fn entries(rows: &mut rusqlite::Rows<'_>, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+    let (mut buffer, mut ends) = (Vec::new(), Vec::new());
+    while ends.len() < limit {
+        let Some(row) = rows.next()? else { break };
+        buffer.extend_from_slice(row.get_ref(1)?.as_blob()?);
+        ends.push((row.get(0)?, buffer.len()));
+    }
+    let buffer = Bytes::from(buffer);
+    let mut start = 0;
+    let entry = |(position, end)| {
+        let bytes = buffer.slice(start..end);
+        start = end;
+        Entry { position, bytes }
+    };
+    Ok(ends.into_iter().map(entry).collect())
 }
 
 fn head(connection: &Connection, stream: Stream) -> rusqlite::Result<Position> {

@@ -19,11 +19,11 @@ use async_nats::{
 };
 use futures_util::{FutureExt, StreamExt};
 use model::{Position, event::Stream};
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
 use crate::{
-    Append, AppendError, EVENT_BYTES_MAX, Entry, LogError,
+    Append, AppendError, EVENT_BYTES_MAX, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD,
     presence::{Presence, Presences},
 };
 
@@ -153,21 +153,27 @@ impl JetStream {
         Ok(entries)
     }
 
-    pub(crate) async fn latest(&self, stream: Stream) -> Result<(Vec<Entry>, Position), LogError> {
+    pub(crate) async fn latest(&self, stream: Stream) -> Result<Latest, LogError> {
         let head = self.head(stream).await?;
         if head == 0 {
-            return Ok((vec![], 0));
+            return Ok(Latest::nothing());
         }
         let mut messages = self.consume(stream, DeliverPolicy::LastPerSubject).await?;
-        let mut entries: Vec<Entry> = Vec::new();
-        // The last message of a stream is the last of its subject, so it always comes.
-        while entries.last().is_none_or(|it| it.position < head) {
-            let next = tokio::time::timeout(CATCH_UP_TIMEOUT, messages.next()).await;
-            let message = next.map_err(|late| LogError::new("reading a stream", late))?;
-            entries.push(entry(message)?);
-        }
-        let position = entries.last().map_or(head, |it| it.position);
-        Ok((entries, position))
+        let (parts, receiver) = mpsc::channel(PARTS_AHEAD);
+        let mut reading = JoinSet::new();
+        reading.spawn(async move {
+            let mut reached = 0;
+            while reached < head {
+                let part = part(&mut messages, head).await;
+                let last = part.as_ref().ok().and_then(|part| part.last()).map(|it| it.position);
+                if parts.send(part).await.is_err() {
+                    return;
+                }
+                let Some(last) = last else { return };
+                reached = last;
+            }
+        });
+        Ok(Latest { position: head, parts: receiver, _reading: reading })
     }
 
     async fn stream(&self, stream: Stream) -> Result<jetstream::stream::Stream, LogError> {
@@ -198,6 +204,18 @@ impl JetStream {
         let published = self.client.publish(subject, payload.into()).await;
         published.map_err(|source| LogError::new("announcing", source))
     }
+}
+
+/// The next messages up to `head`. The last message of a stream is the last of
+/// its subject, so it always comes; one that came since may stand in its place.
+async fn part(messages: &mut Messages, head: Position) -> Result<Vec<Entry>, LogError> {
+    let mut part: Vec<Entry> = Vec::new();
+    while part.len() < PART_EVENTS && part.last().is_none_or(|it| it.position < head) {
+        let next = tokio::time::timeout(CATCH_UP_TIMEOUT, messages.next()).await;
+        let message = next.map_err(|late| LogError::new("reading a stream", late))?;
+        part.push(entry(message)?);
+    }
+    Ok(part)
 }
 
 type Messages = std::pin::Pin<

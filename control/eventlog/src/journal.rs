@@ -46,7 +46,7 @@ impl Journal {
             tenant: tenant.to_string(),
             subject: format!("postern.permit.{tenant}"),
             kind: kind.to_owned(),
-            payload,
+            payload: payload.into(),
             ..Default::default()
         };
         self.signer.sign(vec![body.encode_to_vec()]).remove(0)
@@ -90,16 +90,16 @@ impl Journal {
                 let (version, previous) = place(&subject);
                 let (kind, payload) = draft.fact.encode();
                 EventBody {
-                    id: draft.id.as_bytes().to_vec(),
+                    id: Bytes::copy_from_slice(draft.id.as_bytes()),
                     tenant: draft.tenant.to_string(),
                     subject,
                     version,
-                    previous,
+                    previous: previous.into(),
                     time_ms: draft.time.0,
                     actor: draft.actor.clone(),
                     cause: draft.cause.clone(),
                     kind: kind.to_owned(),
-                    payload,
+                    payload: payload.into(),
                 }
             })
             .collect();

@@ -13,6 +13,7 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use model::{Position, event::Stream};
 use thiserror::Error;
+use tokio::{sync::mpsc, task::JoinSet};
 
 pub mod chain;
 pub mod codec;
@@ -52,7 +53,10 @@ pub struct Append {
 /// JetStream takes 1,000 messages in an atomic batch.
 pub const APPEND_MAX: usize = 512;
 /// Events one read returns at most.
-pub const READ_MAX: usize = 1024;
+pub const READ_MAX: usize = 4096;
+/// Parts of [`Latest`], and how many are read ahead.
+const PART_EVENTS: usize = 8192;
+const PARTS_AHEAD: usize = 2;
 /// Encoded size of one event.
 pub const EVENT_BYTES_MAX: usize = 512 * 1024;
 
@@ -131,7 +135,7 @@ impl EventLog {
     }
 
     /// The last event of each subject, in order, and the position this is true at.
-    pub async fn latest(&self, stream: Stream) -> Result<(Vec<Entry>, Position), LogError> {
+    pub async fn latest(&self, stream: Stream) -> Result<Latest, LogError> {
         match &self.backend {
             Backend::Embedded(it) => it.latest(stream).await,
             Backend::JetStream(it) => it.latest(stream).await,
@@ -178,6 +182,34 @@ impl From<Embedded> for EventLog {
 }
 
 /// A reader at a position. Cancel-safe: a dropped `next` loses nothing.
+/// The last event of each subject, in order, a part at a time: all of them at
+/// once would need more memory than what they say.
+pub struct Latest {
+    position: Position,
+    parts: mpsc::Receiver<Result<Vec<Entry>, LogError>>,
+    _reading: JoinSet<()>,
+}
+
+impl Latest {
+    pub(crate) fn nothing() -> Self {
+        let (_, parts) = mpsc::channel(1);
+        Self { position: 0, parts, _reading: JoinSet::new() }
+    }
+
+    /// `None` after the last part.
+    pub async fn next(&mut self) -> Result<Option<Vec<Entry>>, LogError> {
+        let part = self.parts.recv().await.transpose()?;
+        let last = part.as_ref().and_then(|part| part.last());
+        self.position = last.map_or(self.position, |last| self.position.max(last.position));
+        Ok(part)
+    }
+
+    /// What came is the truth as of here. It may move on until the last part came.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+}
+
 pub struct Follow {
     stream: Stream,
     after: Position,

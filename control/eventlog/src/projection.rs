@@ -7,15 +7,17 @@
 
 use std::{
     collections::BTreeMap,
+    panic::resume_unwind,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
 use model::{Position, Snapshot, TenantId, event::Stream};
 use proto::{
     Message,
-    signed::{Untrusted, Verifier},
+    signed::{Hash, Untrusted, Verifier},
     v1::{EventBody, SignedEvent},
 };
 use thiserror::Error;
@@ -193,30 +195,93 @@ impl Fold {
 
     async fn load(&mut self, log: &EventLog, streams: &[Stream], mirror: Option<&Embedded>) -> Result<(), StartError> {
         for stream in streams {
-            let (entries, position) = log.latest(*stream).await?;
-            if let Some(mirror) = mirror {
-                let seen = mirror.head(*stream);
-                if seen > position {
-                    return Err(StartError::WentBack { stream: *stream, seen, found: position });
+            let seen = mirror.map_or(0, |mirror| mirror.head(*stream));
+            let mut latest = log.latest(*stream).await?;
+            let found = latest.position();
+            if seen > found {
+                return Err(StartError::WentBack { stream: *stream, seen, found });
+            }
+            while let Some(entries) = latest.next().await? {
+                self.begin(*stream, &entries)?;
+                if let Some(mirror) = mirror {
+                    copy(mirror, *stream, &entries).await;
                 }
             }
-            for entry in &entries {
-                let refused = |source| StartError::Refused { stream: *stream, position: entry.position, source };
-                self.fold(*stream, entry, true).map_err(refused)?;
-            }
-            if let Some(mirror) = mirror {
-                copy(mirror, *stream, &entries).await;
-            }
-            self.snapshot.advance(*stream, position);
+            self.snapshot.advance(*stream, latest.position());
             self.confirmed_by.insert(*stream, now());
         }
         Ok(())
     }
 
-    /// Verifies and applies one event. `first` takes its place in the chain on trust.
-    fn fold(&mut self, stream: Stream, entry: &Entry, first: bool) -> Result<(), Refused> {
+    /// Verifies the first events of subjects on all cores, and applies them in
+    /// order; each takes its place in the chain on trust.
+    fn begin(&mut self, stream: Stream, entries: &[Entry]) -> Result<(), StartError> {
+        let threads = thread::available_parallelism().map_or(1, |it| it.get());
+        let share = entries.len().div_ceil(threads).max(1);
+        let trust = &self.trust;
+        let verify = |entries: &[Entry]| {
+            let mut trust = trust.clone();
+            entries.iter().map(|entry| Believed::verify(&mut trust, stream, entry)).collect::<Vec<_>>()
+        };
+        let believed: Vec<_> = thread::scope(|scope| {
+            let verifying: Vec<_> = entries.chunks(share).map(|part| scope.spawn(|| verify(part))).collect();
+            let join = |thread: ScopedJoinHandle<'_, Vec<_>>| thread.join().unwrap_or_else(|it| resume_unwind(it));
+            verifying.into_iter().flat_map(join).collect()
+        });
+        for (entry, believed) in entries.iter().zip(believed) {
+            let refused = |source| StartError::Refused { stream, position: entry.position, source };
+            let believed = believed.map_err(refused)?;
+            self.chain.lock().unwrap_or_else(PoisonError::into_inner).begin(&believed.body, believed.hash);
+            self.apply(entry, believed);
+        }
+        Ok(())
+    }
+
+    /// Verifies and applies one event.
+    fn fold(&mut self, stream: Stream, entry: &Entry) -> Result<(), Refused> {
+        let believed = Believed::verify(&mut self.trust, stream, entry)?;
+        let place = {
+            let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+            chain.follow(&believed.body, believed.hash)?
+        };
+        match place {
+            Place::Duplicate => {}
+            Place::Next => self.apply(entry, believed),
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: &Entry, believed: Believed) {
+        self.remember_app(&believed.event, entry);
+        self.snapshot.apply(&believed.tenant, believed.event, believed.body.version);
+    }
+
+    fn remember_app(&mut self, event: &model::Event, entry: &Entry) {
+        if let model::Event::AppPublished(app) | model::Event::AppChanged(app) = event {
+            self.signed_apps.insert(app.id, bytes::Bytes::copy_from_slice(&entry.bytes));
+        } else if let model::Event::AppRetired(id) = event {
+            self.signed_apps.insert(*id, bytes::Bytes::copy_from_slice(&entry.bytes));
+        }
+    }
+
+    fn confirm(&mut self, stream: Stream) {
+        self.confirmed_by.insert(stream, now());
+        self.confirmed = self.confirmed_by.values().min().copied().unwrap_or(self.confirmed);
+    }
+}
+
+/// An event that a trusted writer wrote, and that is where it belongs.
+struct Believed {
+    body: EventBody,
+    hash: Hash,
+    tenant: TenantId,
+    event: model::Event,
+}
+
+impl Believed {
+    fn verify(trust: &mut Verifier, stream: Stream, entry: &Entry) -> Result<Self, Refused> {
         let event = SignedEvent::decode(entry.bytes.clone()).map_err(|_| Untrusted::Malformed)?;
-        let (body, hash) = self.trust.verify(&event)?;
+        let (body, hash) = trust.verify(&event)?;
         let tenant = TenantId::parse(&body.tenant).ok_or_else(|| Refused::Tenant(body.tenant.clone()))?;
         let fact = Fact::decode(&body.kind, &body.payload)?;
         let Fact::State(event) = fact else {
@@ -226,30 +291,7 @@ impl Fold {
         if subject.stream != stream || subject.path(&tenant) != body.subject {
             return Err(Refused::Misfiled { said: subject.path(&tenant), meant: body.subject });
         }
-        {
-            let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-            if first {
-                chain.begin(&body, hash);
-            } else if chain.follow(&body, hash)? == Place::Duplicate {
-                return Ok(());
-            }
-        }
-        self.remember_app(&event, entry);
-        self.snapshot.apply(&tenant, event, body.version);
-        Ok(())
-    }
-
-    fn remember_app(&mut self, event: &model::Event, entry: &Entry) {
-        if let model::Event::AppPublished(app) | model::Event::AppChanged(app) = event {
-            self.signed_apps.insert(app.id, entry.bytes.clone());
-        } else if let model::Event::AppRetired(id) = event {
-            self.signed_apps.insert(*id, entry.bytes.clone());
-        }
-    }
-
-    fn confirm(&mut self, stream: Stream) {
-        self.confirmed_by.insert(stream, now());
-        self.confirmed = self.confirmed_by.values().min().copied().unwrap_or(self.confirmed);
+        Ok(Self { body, hash, tenant, event })
     }
 }
 
@@ -310,7 +352,7 @@ impl Follower {
             if fold.quarantine.is_some() {
                 break;
             }
-            if let Err(refused) = fold.fold(self.stream, entry, false) {
+            if let Err(refused) = fold.fold(self.stream, entry) {
                 outcome = Err(format!("event {} of {}: {refused}", entry.position, self.stream.name()));
                 break;
             }
@@ -361,7 +403,7 @@ async fn copy(mirror: &Embedded, stream: Stream, entries: &[Entry]) {
     for entries in entries.chunks(crate::APPEND_MAX) {
         let appends = entries.iter().filter_map(|entry| {
             let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
-            let subject = EventBody::decode(event.body.as_slice()).ok()?.subject;
+            let subject = EventBody::decode(event.body).ok()?.subject;
             Some(Append { subject, bytes: entry.bytes.clone() })
         });
         let positions = entries.iter().map(|entry| entry.position).collect();

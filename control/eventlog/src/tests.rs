@@ -78,11 +78,9 @@ async fn many_appends_without_expectation_all_land() {
 #[tokio::test]
 async fn latest_is_the_last_of_each_subject() {
     for world in World::both().await {
-        assert_eq!(world.log.latest(Stream::Config).await.unwrap(), (vec![], 0));
+        assert_eq!(world.latest().await, (vec![], 0));
         world.append(["a", "b", "a", "c", "b"], None).await.unwrap();
-        let (entries, position) = world.log.latest(Stream::Config).await.unwrap();
-        let found: Vec<String> = entries.iter().map(show).collect();
-        assert_eq!((found, position), (vec!["3 a".into(), "4 c".into(), "5 b".into()], 5), "{}", world.name);
+        assert_eq!(world.latest().await, (vec!["3 a".into(), "4 c".into(), "5 b".into()], 5), "{}", world.name);
     }
 }
 
@@ -276,6 +274,15 @@ impl World {
         let append = |name: String| Append { subject: subject(&name), bytes: name.into_bytes().into() };
         let events = names.into_iter().map(|name| append(name.into())).collect();
         self.log.append(Stream::Config, events, expected).await
+    }
+
+    async fn latest(&self) -> (Vec<String>, Position) {
+        let mut latest = self.log.latest(Stream::Config).await.unwrap();
+        let mut found = Vec::new();
+        while let Some(part) = latest.next().await.unwrap() {
+            found.extend(part.iter().map(show));
+        }
+        (found, latest.position())
     }
 
     async fn read(&self, after: Position) -> Vec<String> {

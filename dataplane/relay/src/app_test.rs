@@ -64,6 +64,6 @@ fn permitted(headers: &HeaderMap, trust: &Verifier, now_ms: i64) -> Option<AppId
     if body.kind != proto::APP_TEST_PERMIT {
         return None;
     }
-    let permit = AppTestPermit::decode(body.payload.as_slice()).ok()?;
+    let permit = AppTestPermit::decode(body.payload).ok()?;
     (now_ms < permit.expires_ms).then(|| permit.app.parse().ok())?
 }

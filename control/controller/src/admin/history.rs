@@ -52,7 +52,7 @@ impl History for Admin {
 
 fn show(entry: &eventlog::Entry, tenant: &str, contains: &str) -> Option<v1::HistoryEntry> {
     let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
-    let body = EventBody::decode(event.body.as_slice()).ok()?;
+    let body = EventBody::decode(event.body).ok()?;
     if body.tenant != tenant || !body.subject.contains(contains) {
         return None;
     }
@@ -78,7 +78,7 @@ fn summary(body: &EventBody) -> String {
     if Fact::decode(&body.kind, &body.payload).is_err() {
         return String::new();
     }
-    let payload = body.payload.as_slice();
+    let payload = body.payload.as_ref();
     match body.kind.as_str() {
         "TenantChanged" => json::<v1::Tenant>(payload),
         kind if kind.starts_with("App") => json::<v1::App>(payload),

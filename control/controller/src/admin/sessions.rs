@@ -81,8 +81,7 @@ async fn sign_ins(log: &EventLog, tenant: &TenantId) -> Result<BTreeMap<String, 
         let Some(last) = entries.last() else { break };
         position = last.position;
         for entry in &entries {
-            let body =
-                SignedEvent::decode(entry.bytes.clone()).ok().and_then(|it| EventBody::decode(it.body.as_slice()).ok());
+            let body = SignedEvent::decode(entry.bytes.clone()).ok().and_then(|it| EventBody::decode(it.body).ok());
             let Some(body) = body.filter(|it| it.tenant == tenant.as_str()) else { continue };
             if let Ok(Fact::Activity(Activity::SignIn(it))) = Fact::decode(&body.kind, &body.payload)
                 && it.outcome == "success"
