@@ -24,7 +24,7 @@ async fn world_with(name: &str) -> (World, Origin, Browser) {
 #[tokio::test]
 async fn large_bodies_stream_both_ways_with_flat_memory() {
     let (world, origin, mut alice) = world_with("files").await;
-    const BYTES: u64 = 300 * 1024 * 1024;
+    const BYTES: u64 = 5 * 1024 * 1024 * 1024;
     let before = world.up.rss_kib();
     let url = url::Url::parse(&world.url("files", &format!("/big?{BYTES}"))).unwrap();
     let mut body = alice.send(http::Method::GET, &url, &[], Bytes::new()).await.into_body();
