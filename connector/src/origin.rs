@@ -102,7 +102,7 @@ impl Origin {
     }
 
     /// Sends a request and waits for the head of the response.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, ResetCode> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Answered, ResetCode> {
         let response_timeout = Duration::from_millis(self.app.response_timeout_ms.into());
         timeout(response_timeout, self.send_soon(request)).await.map_err(|_| ResetCode::Timeout)?
     }
@@ -113,11 +113,11 @@ impl Origin {
         timeout(connect_timeout, self.open(false)).await.map_err(|_| ResetCode::Timeout)?.map(|_| ())
     }
 
-    async fn send_soon(&self, mut request: Request<Body>) -> Result<Response<Incoming>, ResetCode> {
+    async fn send_soon(&self, mut request: Request<Body>) -> Result<Answered, ResetCode> {
         let upgrade = request.headers().contains_key(http::header::UPGRADE);
         while let Some(mut shared) = self.shared_connection().await?.filter(|_| !upgrade) {
             match shared.try_send_request(self.for_http2(request)).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(Answered { response, lent: None }),
                 // The origin is going away; nothing was sent, so another may try.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) => request = for_http1(unsent),
@@ -127,7 +127,7 @@ impl Origin {
         }
         while let Some(mut idle) = self.idle_connection().filter(|_| !upgrade) {
             match idle.try_send_request(request).await {
-                Ok(response) => return Ok(self.keep(idle, response)),
+                Ok(response) => return Ok(Answered::lending(response, idle)),
                 // The origin closed it meanwhile; nothing was sent, so another may try.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) => request = unsent,
@@ -138,11 +138,13 @@ impl Origin {
         match self.connect(upgrade).await? {
             Connection::Http1(mut fresh) => {
                 let response = fresh.send_request(request).await.map_err(|error| bad_response(&error))?;
-                Ok(self.keep(fresh, response))
+                Ok(Answered::lending(response, fresh))
             }
             Connection::Http2(mut fresh) => {
                 *self.shared.lock().await = Some(fresh.clone());
-                fresh.send_request(self.for_http2(request)).await.map_err(|error| bad_response(&error))
+                let answered = fresh.send_request(self.for_http2(request)).await;
+                let response = answered.map_err(|error| bad_response(&error))?;
+                Ok(Answered { response, lent: None })
             }
         }
     }
@@ -157,23 +159,11 @@ impl Origin {
         None
     }
 
-    /// Puts the connection where the next request finds it, once its response
-    /// has been read to the end. hyper closes it after anything odd.
-    fn keep(&self, connection: http1::SendRequest<Body>, response: Response<Incoming>) -> Response<Incoming> {
-        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-            return response;
-        }
-        let (mut parts, body) = response.into_parts();
-        parts.extensions.insert(Lent(Arc::new(Mutex::new(Some(connection)))));
-        Response::from_parts(parts, body)
-    }
-
     /// Called when a response body is complete.
-    pub fn give_back(&self, lent: &Lent) {
-        let connection = lent.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub fn give_back(&self, lent: Lent) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = connection.filter(|_| idle.len() < IDLE_CONNECTIONS_MAX) {
-            idle.push((connection, Instant::now()));
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push((lent.0, Instant::now()));
         }
     }
 
@@ -278,9 +268,21 @@ enum Connection {
     Http2(http2::SendRequest<Body>),
 }
 
-/// A connection on its way back to the pool, carried by its response.
-#[derive(Clone)]
-pub struct Lent(Arc<Mutex<Option<http1::SendRequest<Body>>>>);
+/// A response, and the connection it comes on, for when its body was read to the
+/// end. hyper closes it after anything odd.
+pub struct Answered {
+    pub response: Response<Incoming>,
+    pub lent: Option<Lent>,
+}
+
+pub struct Lent(http1::SendRequest<Body>);
+
+impl Answered {
+    fn lending(response: Response<Incoming>, connection: http1::SendRequest<Body>) -> Self {
+        let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+        Self { response, lent: (!switched).then_some(Lent(connection)) }
+    }
+}
 
 impl Target {
     fn parse(origin: &str) -> Option<Self> {

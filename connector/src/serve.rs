@@ -22,7 +22,7 @@ use tunnel::{
 };
 
 use crate::{
-    origin::{Body, Lent, Origin, Pools},
+    origin::{Answered, Body, Lent, Origin, Pools},
     origins::Origins,
 };
 
@@ -68,11 +68,11 @@ impl Worker {
             return self.test(head, upload).await;
         }
         match self.ask(head, download).await {
-            Ok(Answer { response, origin, upgraded: Some(input) }) => {
+            Ok(Answer { response, origin, upgraded: Some(input), .. }) => {
                 debug!(app = %origin.app.id, "upgraded");
                 upgraded(response, input, upload).await;
             }
-            Ok(Answer { response, origin, upgraded: None }) => respond(response, &origin, upload).await,
+            Ok(Answer { response, lent, origin, upgraded: None }) => respond(response, lent, &origin, upload).await,
             Err(code) => {
                 debug!(?code, "refused");
                 // The stream is gone when this fails, and so is the reader.
@@ -110,19 +110,20 @@ impl Worker {
         if let Some(traceparent) = traceparent(&Span::current()).and_then(|it| it.parse().ok()) {
             request.headers_mut().insert("traceparent", traceparent);
         }
-        let response = origin.send(request).await?;
+        let Answered { response, lent } = origin.send(request).await?;
         Span::current().record("http.response.status_code", i64::from(response.status().as_u16()));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Switching without being asked is no answer to a request.
         if switched && upgraded.is_none() {
             return Err(ResetCode::BadResponse);
         }
-        Ok(Answer { response, origin, upgraded: upgraded.filter(|_| switched) })
+        Ok(Answer { response, lent, origin, upgraded: upgraded.filter(|_| switched) })
     }
 }
 
 struct Answer {
     response: Response<Incoming>,
+    lent: Option<Lent>,
     origin: Arc<Origin>,
     /// What the user sends after the switch.
     upgraded: Option<Download>,
@@ -138,15 +139,14 @@ fn request(head: &RequestHead) -> Result<Request<Body>, ResetCode> {
     Ok(request)
 }
 
-async fn respond(response: Response<Incoming>, origin: &Origin, upload: &mut Upload) {
+async fn respond(response: Response<Incoming>, lent: Option<Lent>, origin: &Origin, upload: &mut Upload) {
     let (mut parts, mut body) = response.into_parts();
-    let lent = parts.extensions.remove::<Lent>();
     let head = response_head(parts.status, &mut parts.headers);
     let idle_timeout = Duration::from_millis(origin.app.idle_timeout_ms.into());
     match pass_on(head, &mut body, idle_timeout, upload).await {
         Ok(()) => {
             if let Some(lent) = lent {
-                origin.give_back(&lent);
+                origin.give_back(lent);
             }
         }
         // The user must see a cut and never a short success.

@@ -32,20 +32,7 @@ impl World {
     pub async fn start_with(environment: Vec<(&'static str, String)>) -> Self {
         let mut folder = Folder::default();
         folder.1 = environment;
-        let up = start_up(&folder);
-        Self::first(folder, up).await
-    }
-
-    /// On one core, and quiet: for benchmarks.
-    pub async fn start_on(core: &str) -> Self {
-        let folder = Folder::default();
-        let mut command = Command::new("taskset");
-        command.args(["-c", core]).arg(binary("postern"));
-        let up = run_up(command, &folder, "warn");
-        Self::first(folder, up).await
-    }
-
-    async fn first(folder: Folder, mut up: Running) -> Self {
+        let mut up = start_up(&folder);
         let password = up.line(|line| line.trim().strip_prefix("password").map(|it| it.trim().to_owned())).await;
         Self::ready(folder, up, password).await
     }
@@ -163,13 +150,21 @@ pub fn applied() -> Option<v1::Change> {
 }
 
 fn start_up(folder: &Folder) -> Running {
-    run_up(folder.program("postern"), folder, "info,relay=debug,connector=debug")
-}
-
-fn run_up(mut command: Command, folder: &Folder, log: &str) -> Running {
     let any = "127.0.0.1:0";
+    let mut command = folder.program("postern");
     command
-        .args(["up", "--listen", any, "--admin-api", any, "--admin-listen", any, "--log", log, "--data"])
+        .args([
+            "up",
+            "--listen",
+            any,
+            "--admin-api",
+            any,
+            "--admin-listen",
+            any,
+            "--log",
+            "info,relay=debug,connector=debug",
+            "--data",
+        ])
         .arg(folder.0.join("data"));
     Running::start("postern up", &mut command)
 }

@@ -1,6 +1,6 @@
 //! What is published: an application, its external URL and its origin.
 
-use std::{collections::BTreeSet, fmt, net::Ipv6Addr, sync::Arc, time::Duration};
+use std::{fmt, net::Ipv6Addr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -266,12 +266,5 @@ impl fmt::Display for Origin {
             Scheme::H2c => write!(f, "h2c://{}:{}", self.host, self.port),
             Scheme::Unix => write!(f, "unix:{}", self.host),
         }
-    }
-}
-
-impl App {
-    /// Header names that carry identity, lower case: what no client may send.
-    pub fn guarded_headers(&self) -> BTreeSet<String> {
-        self.identity_headers.iter().map(|it| it.name.as_str().to_ascii_lowercase()).collect()
     }
 }

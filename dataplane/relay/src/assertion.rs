@@ -1,13 +1,15 @@
 //! `Postern-Assertion`: who the user is, signed for the application, and the
 //! public keys to check it with (`/.postern/keys` on the application's host).
 
+use std::sync::{Arc, PoisonError};
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use model::{Timestamp, session::SessionClaims};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::keys::TenantKeys;
+use crate::{keys::TenantKeys, session::Session};
 
 /// Long enough for one request, short enough to be of no use in a log.
 const ASSERTION_LIFE_S: i64 = 60;
@@ -27,8 +29,37 @@ struct Assertion<'a> {
     groups: &'a [String],
 }
 
+/// A signature costs more than the rest of a request, so one serves a session
+/// for a while and still lives at least this much less than its whole life.
+const REUSED_S: i64 = 20;
+
+/// What was signed last for a session.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    text: Arc<str>,
+    key: String,
+    audience: String,
+    iat: i64,
+}
+
 /// `audience` is the application's external URL.
-pub(crate) fn sign(keys: &TenantKeys, user: &SessionClaims, audience: &str, now: Timestamp) -> Option<String> {
+pub(crate) fn sign(keys: &TenantKeys, session: &Session, audience: &str, now: Timestamp) -> Option<Arc<str>> {
+    let key = keys.assertion_key(now)?;
+    let mut signed = session.signed.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(it) = &*signed
+        && (0..REUSED_S).contains(&(now.seconds() - it.iat))
+        && it.key == key
+        && it.audience == audience
+    {
+        return Some(it.text.clone());
+    }
+    let text: Arc<str> = fresh(keys, &session.claims, audience, now)?.into();
+    let (key, audience) = (key.to_owned(), audience.to_owned());
+    *signed = Some(Signed { text: text.clone(), key, audience, iat: now.seconds() });
+    Some(text)
+}
+
+fn fresh(keys: &TenantKeys, user: &SessionClaims, audience: &str, now: Timestamp) -> Option<String> {
     keys.sign_assertion(
         &Assertion {
             iss: &keys.issuer,

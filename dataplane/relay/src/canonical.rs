@@ -144,10 +144,16 @@ fn check_path(path: &str) -> Result<PathTraits, Refusal> {
     let bytes = path.as_bytes();
     let mut traits = PathTraits { encoded_slash: false, double_slash: path.contains("//") };
     let mut at = 0;
+    let mut dots = false;
     while at < bytes.len() {
         match bytes[at] {
+            b'.' => {
+                dots = true;
+                at += 1;
+            }
             b'%' => {
                 match decoded(bytes, at)? {
+                    b'.' => dots = true,
                     0 => return Err(Refusal::BadRequest("an encoded NUL")),
                     b'/' | b'\\' => traits.encoded_slash = true,
                     byte if byte.is_ascii_control() => return Err(Refusal::BadRequest("an encoded control byte")),
@@ -159,7 +165,7 @@ fn check_path(path: &str) -> Result<PathTraits, Refusal> {
             _ => return Err(Refusal::BadRequest("a byte that no path has")),
         }
     }
-    if path.split('/').any(is_dot_segment) {
+    if dots && path.split('/').any(is_dot_segment) {
         return Err(Refusal::BadRequest("a dot segment"));
     }
     Ok(traits)

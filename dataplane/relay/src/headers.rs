@@ -60,22 +60,21 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
     let mut block = Builder::with_capacity(1024);
     block.push("host", host_header(app, canonical).as_bytes());
     let named: Vec<&str> = names(headers, &header::CONNECTION).collect();
-    let guarded = app.guarded_headers();
+    let is_guarded =
+        |name: &str| is_ours(name) || app.identity_headers.iter().any(|it| it.name.as_str().eq_ignore_ascii_case(name));
     for (name, value) in headers {
         let name = name.as_str();
         if ends_here(name, &named, added.took_authorization) {
             continue;
         }
-        let spelled = name.replace('_', "-");
-        let is_guarded = guarded.contains(&spelled) || is_ours(&spelled);
         if name.contains('_') {
-            match is_guarded {
+            match is_guarded(&name.replace('_', "-")) {
                 // Some servers read `X_User` and `X-User` as one.
                 true => return Err(Refusal::BadRequest("a field that imitates one of ours")),
                 false => continue,
             }
         }
-        if !is_guarded {
+        if !is_guarded(name) {
             block.push(name, value.as_bytes());
         }
     }

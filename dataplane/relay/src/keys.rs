@@ -128,6 +128,11 @@ impl TenantKeys {
         self.secrets.iter().find_map(|(_, secret)| Some((secret.open(purpose, sealed)?, secret)))
     }
 
+    /// The id of the key that signs assertions now.
+    pub fn assertion_key(&self, now: Timestamp) -> Option<&str> {
+        in_use(&self.assertions, now).map(|(id, _)| id.as_str())
+    }
+
     /// Signs claims about a user for one application.
     pub fn sign_assertion(&self, claims: &impl Serialize, now: Timestamp) -> Option<String> {
         let (id, key) = in_use(&self.assertions, now)?;

@@ -11,8 +11,12 @@ pub(crate) struct Outcome {
     pub refusal: String,
 }
 
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 pub(crate) struct RelayMetrics {
-    pub requests: Family<Outcome, Counter>,
+    requests: Family<Outcome, Counter>,
+    /// Those of forwarded requests by class, found once.
+    forwarded: [Counter; 5],
     pub seconds: Histogram,
     pub links: Gauge,
     pub connections: Gauge,
@@ -23,8 +27,14 @@ pub(crate) struct RelayMetrics {
 impl RelayMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        let requests = Family::<Outcome, Counter>::default();
+        let forwarded = CLASSES.map(|status| {
+            let outcome = Outcome { status, refusal: "forwarded".into() };
+            requests.get_or_create(&outcome).clone()
+        });
         let ours = Self {
-            requests: Family::default(),
+            requests,
+            forwarded,
             seconds: Histogram::new(buckets),
             links: Gauge::default(),
             connections: Gauge::default(),
@@ -45,15 +55,13 @@ impl RelayMetrics {
     }
 
     pub(crate) fn observe(&self, access: &Access) {
-        let status = match access.status / 100 {
-            1 => "1xx",
-            2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            _ => "5xx",
-        };
-        let refusal = if access.refusal.is_empty() { "forwarded".into() } else { access.refusal.clone() };
-        self.requests.get_or_create(&Outcome { status, refusal }).inc();
+        let class = (access.status / 100).clamp(1, 5) as usize - 1;
+        if access.refusal.is_empty() {
+            self.forwarded[class].inc();
+        } else {
+            let outcome = Outcome { status: CLASSES[class], refusal: access.refusal.clone() };
+            self.requests.get_or_create(&outcome).inc();
+        }
         self.seconds.observe(f64::from(access.total_us) / 1e6);
     }
 }

@@ -215,7 +215,7 @@ impl Routed<'_> {
             Presented::Bearer(token) => (token, true),
             Presented::Nothing => return Err(self.ask_to_sign_in(false)),
         };
-        let verified = self.relay.sessions.verify(&token, self.app().id, self.tenant_id, self.keys);
+        let verified = self.relay.sessions.verify(token, self.app().id, self.tenant_id, self.keys);
         let Some(session) = verified else { return Err(self.ask_to_sign_in(false)) };
         match session.claims.check(self.tenant, self.now) {
             Ok(()) => {
@@ -338,10 +338,10 @@ impl Routed<'_> {
         let request_id = record.as_ref().map_or(String::new(), |it| it.access.request_id.clone());
         let traceparent = trace::traceparent(&Span::current(), &self.parts.headers, &request_id);
         let claims = entry.session.as_ref().map(|it| &it.claims);
-        let assertion = match (self.app().assertion, claims) {
-            (true, Some(claims)) => {
+        let assertion = match (self.app().assertion, &entry.session) {
+            (true, Some(session)) => {
                 let audience = self.app().external.to_string();
-                Some(assertion::sign(self.keys, claims, &audience, self.now).ok_or(Refusal::NotReady)?)
+                Some(assertion::sign(self.keys, session, &audience, self.now).ok_or(Refusal::NotReady)?)
             }
             (true, None) | (false, _) => None,
         };

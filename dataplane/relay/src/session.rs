@@ -3,7 +3,10 @@
 //! A token is a JWT identity signed for one application. Its signature is
 //! checked once and remembered; whether it still holds is asked every time.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use http::{HeaderMap, header};
 use jsonwebtoken::{Algorithm, Validation};
@@ -12,10 +15,10 @@ use model::{
     policy::Control,
     session::{SESSION_LIFE_S, SessionClaims},
 };
-use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, sync::Cache};
 use runtime::cookies::cookie;
 
-use crate::{keys::TenantKeys, settings::SESSION_CACHE_ENTRIES};
+use crate::{assertion::Signed, keys::TenantKeys, settings::SESSION_CACHE_ENTRIES};
 
 /// Every cookie of ours begins with this; none is forwarded, none is accepted
 /// from an application. `__Host-` makes browsers refuse it from other hosts.
@@ -30,13 +33,17 @@ pub struct Session {
     pub groups: BTreeSet<GroupId>,
     pub satisfied: BTreeSet<Control>,
     pub token: String,
+    /// The key that signed it.
+    key: String,
+    /// The assertion that was signed last for it.
+    pub(crate) signed: Mutex<Option<Signed>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Presented {
+pub enum Presented<'a> {
     Nothing,
-    Cookie(String),
-    Bearer(String),
+    Cookie(&'a str),
+    Bearer(&'a str),
 }
 
 pub fn cookie_name(app: AppId) -> String {
@@ -45,10 +52,11 @@ pub fn cookie_name(app: AppId) -> String {
 }
 
 /// The cookie counts before the header: an application may have tokens of its own.
-pub fn presented(headers: &HeaderMap, app: AppId) -> Presented {
-    let name = cookie_name(app);
-    if let Some(token) = cookie(headers, &name) {
-        return Presented::Cookie(token.to_owned());
+pub fn presented(headers: &HeaderMap, app: AppId) -> Presented<'_> {
+    if headers.contains_key(header::COOKIE)
+        && let Some(token) = cookie(headers, &cookie_name(app))
+    {
+        return Presented::Cookie(token);
     }
     let bearer = headers
         .get(header::AUTHORIZATION)
@@ -57,14 +65,33 @@ pub fn presented(headers: &HeaderMap, app: AppId) -> Presented {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     match bearer {
-        Some(token) if token.split('.').count() == 3 => Presented::Bearer(token.to_owned()),
+        Some(token) if token.split('.').count() == 3 => Presented::Bearer(token),
         Some(_) | None => Presented::Nothing,
     }
 }
 
 /// Verified tokens. The key is the token and what it was verified for, whole.
 pub struct Sessions {
-    verified: Cache<(String, AppId), Arc<Session>>,
+    verified: Cache<Verified, Arc<Session>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Verified {
+    token: String,
+    app: AppId,
+}
+
+/// To look one up without copying the token.
+#[derive(Hash)]
+struct Wanted<'a> {
+    token: &'a str,
+    app: AppId,
+}
+
+impl Equivalent<Verified> for Wanted<'_> {
+    fn equivalent(&self, key: &Verified) -> bool {
+        self.token == key.token && self.app == key.app
+    }
 }
 
 impl Default for Sessions {
@@ -80,14 +107,13 @@ impl Sessions {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
-        let cache_key = (token.to_owned(), app);
-        if let Some(session) = self.verified.get(&cache_key) {
+        if let Some(session) = self.verified.get(&Wanted { token, app }) {
             // A key that was withdrawn takes its sessions along.
-            let trusted = kid(token).is_some_and(|kid| keys.session_key(&kid).is_some());
+            let trusted = keys.session_key(&session.key).is_some();
             return (trusted && session.claims.tenant == *tenant).then_some(session);
         }
         let session = Arc::new(check_signature(token, app, tenant, keys)?);
-        self.verified.insert(cache_key, session.clone());
+        self.verified.insert(Verified { token: token.to_owned(), app }, session.clone());
         Some(session)
     }
 }
@@ -97,7 +123,8 @@ fn kid(token: &str) -> Option<String> {
 }
 
 fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys) -> Option<Session> {
-    let key = keys.session_key(&kid(token)?)?;
+    let kid = kid(token)?;
+    let key = keys.session_key(&kid)?;
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_audience(&[app.to_string()]);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -109,6 +136,8 @@ fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys
         groups: claims.groups.iter().copied().collect(),
         satisfied: claims.satisfied(),
         token: token.to_owned(),
+        key: kid,
+        signed: Mutex::default(),
         claims,
     })
 }
@@ -129,18 +158,21 @@ mod tests {
         let (app, other) = (AppId(Uuid::from_u128(1)), AppId(Uuid::from_u128(2)));
         let name = cookie_name(app);
         let ours = headers(&[(header::COOKIE, &format!("x=1; {name}=token"))]);
-        assert_eq!(presented(&ours, app), Presented::Cookie("token".into()));
+        assert_eq!(presented(&ours, app), Presented::Cookie("token"));
         assert_eq!(presented(&ours, other), Presented::Nothing, "a cookie is for one application");
         let tossed = headers(&[(header::COOKIE, &format!("{name}=mine; {name}=tossed"))]);
         assert_eq!(presented(&tossed, app), Presented::Nothing);
 
-        let bearer = |value: &str| presented(&headers(&[(header::AUTHORIZATION, value)]), app);
-        assert_eq!(bearer("Bearer a.b.c"), Presented::Bearer("a.b.c".into()));
-        assert_eq!(bearer("bearer  a.b.c "), Presented::Bearer("a.b.c".into()));
+        let bearer = |value: &str| match presented(&headers(&[(header::AUTHORIZATION, value)]), app) {
+            Presented::Bearer(token) => token.to_owned(),
+            Presented::Nothing | Presented::Cookie(_) => "none".to_owned(),
+        };
+        assert_eq!(bearer("Bearer a.b.c"), "a.b.c");
+        assert_eq!(bearer("bearer  a.b.c "), "a.b.c");
         for not_ours in ["Basic YTpi", "Bearer opaque-token-of-the-application", "Bearer", "Negotiate a.b.c"] {
-            assert_eq!(bearer(not_ours), Presented::Nothing, "{not_ours}");
+            assert_eq!(bearer(not_ours), "none", "{not_ours}");
         }
         let both = headers(&[(header::COOKIE, &format!("{name}=token")), (header::AUTHORIZATION, "Bearer a.b.c")]);
-        assert_eq!(presented(&both, app), Presented::Cookie("token".into()), "the header is the application's then");
+        assert_eq!(presented(&both, app), Presented::Cookie("token"), "the header is the application's then");
     }
 }

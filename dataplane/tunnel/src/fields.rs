@@ -5,6 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
 use crate::TunnelError;
 
@@ -50,8 +51,9 @@ pub fn decode(block: &Bytes) -> Result<HeaderMap, TunnelError> {
     let mut start = 0;
     while start < block.len() {
         let line = &block[start..];
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(BAD)?;
-        let end = line.windows(2).position(|pair| pair == b"\r\n").ok_or(BAD)?;
+        // A value cannot have a line feed, so the first one ends the field.
+        let end = memchr(b'\n', line).filter(|end| *end > 0 && line[end - 1] == b'\r').ok_or(BAD)? - 1;
+        let colon = memchr(b':', &line[..end]).ok_or(BAD)?;
         if line.get(colon + 1) != Some(&b' ') || end < colon + 2 || headers.len() >= FIELDS_MAX {
             return Err(BAD);
         }
