@@ -61,6 +61,18 @@ impl Admin {
         self.writer.snapshot().tenant(&caller.tenant).cloned().unwrap_or_default()
     }
 
+    /// A request to change something, and what it needs from around it.
+    pub(crate) fn open<T>(
+        &self,
+        request: Request<T>,
+        change: impl FnOnce(&mut T) -> Option<v1::Change>,
+    ) -> Result<(Call, T), Status> {
+        let caller = caller(&request)?;
+        let mut it = request.into_inner();
+        let change = change(&mut it);
+        Ok((self.call(caller, change), it))
+    }
+
     pub(crate) fn call(&self, caller: Caller, change: Option<v1::Change>) -> Call {
         let tenant = self.tenant(&caller);
         Call { caller, change: change.unwrap_or_default(), tenant }

@@ -19,17 +19,13 @@ use crate::{
 #[tonic::async_trait]
 impl Assignments for Admin {
     async fn assign(&self, request: Request<v1::AssignmentRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let (app, principal) = assignment(&call, it.assignment)?;
         self.change(&call, Command::Assign { app, principal }).await
     }
 
     async fn unassign(&self, request: Request<v1::AssignmentRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let (app, principal) = assignment(&call, it.assignment)?;
         self.change(&call, Command::Unassign { app, principal }).await
     }
@@ -54,9 +50,7 @@ fn assignment(call: &Call, wire: Option<v1::Assignment>) -> Result<(model::AppId
 #[tonic::async_trait]
 impl Policies for Admin {
     async fn create(&self, request: Request<v1::PutPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.policy.unwrap_or_default();
         wire.id = call.id_or_new(&wire.id, "policy")?;
         let policy = parse(&call.tenant, wire)?;
@@ -66,9 +60,7 @@ impl Policies for Admin {
     }
 
     async fn update(&self, request: Request<v1::PutPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.policy.unwrap_or_default();
         wire.id = resolve::policy(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
         let policy = parse(&call.tenant, wire)?;
@@ -78,9 +70,7 @@ impl Policies for Admin {
     }
 
     async fn remove(&self, request: Request<v1::RemovePolicyRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let policy = resolve::policy(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RemovePolicy(policy)).await
     }

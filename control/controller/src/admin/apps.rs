@@ -34,9 +34,7 @@ impl Applications for Admin {
     }
 
     async fn update(&self, request: Request<v1::UpdateAppRequest>) -> Result<Response<v1::AppResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.app.unwrap_or_default();
         wire.id = resolve::app(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
         let app = self.app(&call, wire)?;
@@ -46,9 +44,7 @@ impl Applications for Admin {
     }
 
     async fn retire(&self, request: Request<v1::RetireAppRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let app = resolve::app(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RetireApp(app)).await
     }

@@ -23,9 +23,7 @@ impl ConnectorGroups for Admin {
         &self,
         request: Request<v1::PutConnectorGroupRequest>,
     ) -> Result<Response<v1::ConnectorGroupResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.group.unwrap_or_default();
         wire.id = call.id_or_new(&wire.id, "connector-group")?;
         let group = wire::connector_group_from(wire.clone()).map_err(invalid)?;
@@ -37,9 +35,7 @@ impl ConnectorGroups for Admin {
         &self,
         request: Request<v1::PutConnectorGroupRequest>,
     ) -> Result<Response<v1::ConnectorGroupResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.group.unwrap_or_default();
         wire.id = resolve::connector_group(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
         let group = wire::connector_group_from(wire.clone()).map_err(invalid)?;
@@ -51,9 +47,7 @@ impl ConnectorGroups for Admin {
         &self,
         request: Request<v1::RetireConnectorGroupRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let group = resolve::connector_group(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RetireConnectorGroup(group)).await
     }
@@ -75,9 +69,7 @@ impl Connectors for Admin {
         &self,
         request: Request<v1::IssueTokenRequest>,
     ) -> Result<Response<v1::IssueTokenResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let group = resolve::connector_group(&call.tenant, "group", &it.group).map_err(invalid)?;
         let life_s = if it.life_s == 0 { TOKEN_LIFE_S } else { it.life_s };
         if life_s > TOKEN_LIFE_S_MAX {
@@ -106,9 +98,7 @@ impl Connectors for Admin {
         &self,
         request: Request<v1::RevokeConnectorRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let connector = resolve::connector(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RevokeConnector(connector)).await
     }

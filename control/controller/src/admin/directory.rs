@@ -14,9 +14,7 @@ use crate::{
 #[tonic::async_trait]
 impl Users for Admin {
     async fn create(&self, request: Request<v1::CreateUserRequest>) -> Result<Response<v1::UserResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.user.unwrap_or_default();
         wire.id = call.id_or_new(&wire.id, "user")?;
         let user = wire::user_from(wire).map_err(invalid)?;
@@ -32,9 +30,7 @@ impl Users for Admin {
     }
 
     async fn update(&self, request: Request<v1::UpdateUserRequest>) -> Result<Response<v1::UserResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.user.unwrap_or_default();
         wire.id = resolve::user(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
         let user = wire::user_from(wire).map_err(invalid)?;
@@ -44,9 +40,7 @@ impl Users for Admin {
     }
 
     async fn remove(&self, request: Request<v1::RemoveUserRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let user = resolve::user(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RemoveUser(user)).await
     }
@@ -56,9 +50,7 @@ impl Users for Admin {
         &self,
         request: Request<v1::SetPasswordRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let user = resolve::user(&call.tenant, "id", &it.id).map_err(invalid)?;
         let password = self.seal_password(it.password).await?;
         let totp = call.tenant.credentials.get(&user).map_or(vec![], |it| it.totp.clone());
@@ -68,9 +60,7 @@ impl Users for Admin {
     }
 
     async fn reset_mfa(&self, request: Request<v1::ResetMfaRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let user = resolve::user(&call.tenant, "id", &it.id).map_err(invalid)?;
         let password = call.tenant.credentials.get(&user).map_or(vec![], |it| it.password.clone());
         let credentials = Command::SetCredentials(Credentials { user, password, totp: vec![] });
@@ -125,9 +115,7 @@ impl Admin {
 #[tonic::async_trait]
 impl Groups for Admin {
     async fn create(&self, request: Request<v1::PutGroupRequest>) -> Result<Response<v1::GroupResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.group.unwrap_or_default();
         wire.id = call.id_or_new(&wire.id, "group")?;
         let group = wire::group_from(wire.clone()).map_err(invalid)?;
@@ -136,9 +124,7 @@ impl Groups for Admin {
     }
 
     async fn update(&self, request: Request<v1::PutGroupRequest>) -> Result<Response<v1::GroupResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.group.unwrap_or_default();
         wire.id = resolve::group(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
         let group = wire::group_from(wire.clone()).map_err(invalid)?;
@@ -147,9 +133,7 @@ impl Groups for Admin {
     }
 
     async fn remove(&self, request: Request<v1::RemoveGroupRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let group = resolve::group(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RemoveGroup(group)).await
     }
@@ -165,9 +149,7 @@ impl Groups for Admin {
         &self,
         request: Request<v1::MembershipRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let (group, member) = self.membership(&call, it.membership)?;
         self.change(&call, Command::AddMember { group, member }).await
     }
@@ -176,9 +158,7 @@ impl Groups for Admin {
         &self,
         request: Request<v1::MembershipRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let (group, member) = self.membership(&call, it.membership)?;
         self.change(&call, Command::RemoveMember { group, member }).await
     }

@@ -62,9 +62,7 @@ impl Keys for Admin {
     }
 
     async fn retire(&self, request: Request<v1::RetireKeyRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         match call.tenant.keys.get(&it.id) {
             Some(key) if key.purpose == KeyPurpose::Authority => {
                 Err(field(Code::InvalidArgument, "id", "is an authority, whose certificates are still out there"))

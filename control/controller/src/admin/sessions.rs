@@ -22,9 +22,7 @@ const EVENTS_LOOKED_AT: Position = 100_000;
 #[tonic::async_trait]
 impl Sessions for Admin {
     async fn revoke(&self, request: Request<v1::RevokeSessionRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let session = it.session.parse();
         let session =
             session.map_err(|_| field(Code::InvalidArgument, "session", "is the id of a session; list them"))?;
@@ -35,9 +33,7 @@ impl Sessions for Admin {
         &self,
         request: Request<v1::RevokeUserSessionsRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let call = self.call(caller, it.change);
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let user = resolve::user(&call.tenant, "user", &it.user).map_err(invalid)?;
         self.change(&call, self.end_sessions(user)).await
     }
