@@ -123,9 +123,18 @@ async fn slow_clients_are_given_up_on() {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         answer.starts_with("HTTP/1.1 408") && answer.contains("postern-refusal: slow_body")
     };
-    let all = async { tokio::join!(silent, half_a_head, no_preface, half_a_block, dripping_body) };
-    let ended = tokio::time::timeout(Duration::from_secs(60), all).await.expect("some slow client is still there");
-    assert_eq!(ended, (true, true, true, true, true));
+    // A whole request, and then nothing: kept for a while, not for ever.
+    let idle = async {
+        let mut stream = alice.connect(&url).await;
+        let request = format!("GET /a HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _closed = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 200")
+    };
+    let all = async { tokio::join!(silent, half_a_head, no_preface, half_a_block, dripping_body, idle) };
+    let ended = tokio::time::timeout(Duration::from_secs(120), all).await.expect("some slow client is still there");
+    assert_eq!(ended, (true, true, true, true, true, true));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use postern_tests::{
     browser::Browser,
+    http2,
     origin::Origin,
     world::{World, app},
 };
@@ -280,4 +281,77 @@ async fn an_application_may_listen_on_a_unix_socket_or_speak_http2_over_tls() {
     let opened = secure.connections.load(Ordering::SeqCst) - before;
     // Each worker of the connector has its own.
     assert!(opened < 10, "requests share connections, and {opened} were opened");
+}
+
+/// An application that records the bytes it gets, and answers with nothing.
+async fn recorder() -> (u16, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let record = seen.clone();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    tokio::task::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let record = record.clone();
+            #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+            tokio::task::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    record.lock().unwrap().extend_from_slice(&buffer[..read]);
+                    if buffer[..read].ends_with(b"0\r\n\r\n") {
+                        let _gone = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                    }
+                }
+            });
+        }
+    });
+    (port, seen)
+}
+
+#[tokio::test]
+async fn trailers_of_a_user_go_nowhere() {
+    let world = World::start().await;
+    world.user("alice").await;
+    let (port, seen) = recorder().await;
+    world.publish(app("raw", &format!("http://127.0.0.1:{port}")), &["everyone"]).await;
+    let mut alice = world.browser();
+    alice.sign_in(&world.url("demo", "/"), "alice", postern_tests::world::PASSWORD).await;
+    let callback = alice.get(&world.url("raw", "/")).await.location().unwrap();
+    let signed_in = alice.get(callback.as_str()).await.location().unwrap();
+    alice.get(signed_in.as_str()).await;
+    let url = url::Url::parse(&world.url("raw", "/first")).unwrap();
+    let cookies = alice.cookie_header(&url).unwrap();
+    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+
+    let mut stream = alice.connect(&url).await;
+    let request = format!(
+        "POST /first HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\nte: trailers\r\ntrailer: x-evil\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\nabc\r\n0\r\nx-evil: 1\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _closed = stream.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+
+    // Over HTTP/2 a trailer may also pretend to be the head: that breaks the stream.
+    let mut connection = http2::Http2::begin(alice.connect_for(&url, b"h2").await).await;
+    let head = [
+        vec![0x83, 0x87],
+        http2::field(":path", "/second"),
+        http2::field(":authority", authority),
+        http2::field("cookie", &cookies),
+    ]
+    .concat();
+    assert!(connection.write(http2::HEADERS, http2::END_HEADERS, 1, &head).await);
+    assert!(connection.write(http2::DATA, 0, 1, b"abc").await);
+    let lie = [http2::field("x-evil", "2"), http2::field(":path", "/admin")].concat();
+    assert!(connection.write(http2::HEADERS, http2::END_HEADERS | http2::END_STREAM, 1, &lie).await);
+    let broken = postern_tests::until("the stream breaks", async || {
+        let frame = connection.read().await;
+        frame.is_none_or(|it| matches!(it.kind, http2::RST_STREAM | http2::GOAWAY | http2::HEADERS)).then_some(())
+    });
+    broken.await;
+    let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
+    assert!(seen.contains("POST /first") && !seen.contains("x-evil") && !seen.contains("/admin"), "{seen}");
+    let second = seen.split("POST /second").nth(1);
+    assert!(second.is_none_or(|rest| !rest.contains("0\r\n\r\n")), "a broken request never ends well: {seen}");
 }

@@ -72,6 +72,27 @@ impl Http2 {
     }
 }
 
+/// A field without compression (RFC 7541, section 6.2.2).
+pub fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0];
+    for text in [name, value] {
+        let mut rest = text.len();
+        if rest < 127 {
+            field.push(u8::try_from(rest).unwrap());
+        } else {
+            field.push(127);
+            rest -= 127;
+            while rest >= 128 {
+                field.push(u8::try_from(rest % 128).unwrap() | 128);
+                rest /= 128;
+            }
+            field.push(u8::try_from(rest).unwrap());
+        }
+        field.extend(text.as_bytes());
+    }
+    field
+}
+
 /// A header block for `GET /`, without compression.
 pub fn get(authority: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x87, 0x84, 0x41, u8::try_from(authority.len()).unwrap()];

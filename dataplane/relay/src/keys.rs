@@ -106,6 +106,7 @@ impl TenantKeys {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![b"h2".to_vec()];
+        config.ignore_client_order = true;
         self.endpoint_tls = Some(Arc::new(config));
         Some(())
     }

@@ -244,6 +244,7 @@ fn user_tls(keys: &Arc<ArcSwap<Keys>>) -> Result<Arc<ServerConfig>, RelayError> 
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(FromSnapshot(keys.clone())));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Users choose the cipher: a phone without AES in hardware asks for ChaCha20.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
 }

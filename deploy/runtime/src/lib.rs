@@ -20,6 +20,6 @@ pub use clock::Clock;
 /// Chooses the one cryptographic library for TLS and JOSE. Every binary calls
 /// this first; a second call does nothing.
 pub fn install_crypto() {
-    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _installed = tls::provider().install_default();
     let _installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
 }
