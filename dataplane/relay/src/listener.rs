@@ -104,8 +104,8 @@ impl Relay {
         let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.user_tls.clone())).await;
         match handshake {
             Ok(Ok(stream)) => {
-                let visitor = Visitor::new(peer.ip(), sni, thread);
-                self.serve_user(stream, visitor, slot).await;
+                let visitor = Visitor::new(peer.ip(), sni, thread, slot);
+                self.serve_user(stream, visitor).await;
             }
             Ok(Err(error)) => debug!(%error, "no TLS"),
             Err(_) => debug!("no TLS in time"),
@@ -140,7 +140,7 @@ impl Relay {
         }
     }
 
-    async fn serve_user(self: Arc<Self>, stream: TlsStream<TcpStream>, visitor: Arc<Visitor>, _slot: Slot) {
+    async fn serve_user(self: Arc<Self>, stream: TlsStream<TcpStream>, visitor: Arc<Visitor>) {
         self.metrics.connections.inc();
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let (relay, guest) = (self.clone(), visitor.clone());

@@ -8,11 +8,16 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::slots::Slot;
+
 pub(crate) struct Visitor {
     pub peer: IpAddr,
     pub sni: Option<String>,
     pub thread: usize,
     usage: Mutex<Usage>,
+    /// Taken until the connection and everything on it has ended, also what it
+    /// was switched to.
+    _slot: Slot,
 }
 
 struct Usage {
@@ -22,8 +27,9 @@ struct Usage {
 }
 
 impl Visitor {
-    pub(crate) fn new(peer: IpAddr, sni: Option<String>, thread: usize) -> Arc<Self> {
-        Arc::new(Self { peer, sni, thread, usage: Mutex::new(Usage { open: 0, since: Instant::now() }) })
+    pub(crate) fn new(peer: IpAddr, sni: Option<String>, thread: usize, slot: Slot) -> Arc<Self> {
+        let usage = Mutex::new(Usage { open: 0, since: Instant::now() });
+        Arc::new(Self { peer, sni, thread, usage, _slot: slot })
     }
 
     fn change(&self, by: isize) {
@@ -65,12 +71,15 @@ impl Drop for Visit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slots::Slots;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_when_nothing_was_open_for_the_whole_time() {
         const LIMIT: Duration = Duration::from_secs(300);
         let started = Instant::now();
-        let visitor = Visitor::new(IpAddr::from([127, 0, 0, 1]), None, 0);
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let slots = Slots::new(1, 1);
+        let visitor = Visitor::new(peer, None, 0, Slot::take(&slots, peer).unwrap());
         let visit = Visit::begin(visitor.clone());
         let ended = async {
             tokio::time::sleep(LIMIT * 10).await;
@@ -78,5 +87,10 @@ mod tests {
         };
         tokio::join!(ended, visitor.idle(LIMIT));
         assert!(started.elapsed() >= LIMIT * 11, "{:?}", started.elapsed());
+        let switched = Visit::begin(visitor.clone());
+        drop(visitor);
+        assert_eq!(slots.taken(), 1, "what goes on after a switch counts");
+        drop(switched);
+        assert_eq!(slots.taken(), 0);
     }
 }
