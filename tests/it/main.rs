@@ -11,5 +11,6 @@ mod limits;
 mod many;
 mod protocols;
 mod sign_in;
+mod signals;
 mod tidy;
 mod traces;

@@ -19,6 +19,8 @@ pub struct World {
     pub password: String,
     pub admin: Admin,
     pub authority: String,
+    /// `HOST:PORT` of probes and metrics.
+    pub probes: String,
 }
 
 pub const PASSWORD: &str = "correct horse battery";
@@ -54,7 +56,8 @@ impl World {
         let (_, credential) = Credential::find(Some(&data.join("owner.json"))).unwrap();
         let admin = Admin::connect(&credential).await.unwrap();
         let authority = std::fs::read_to_string(data.join("authority.pem")).unwrap();
-        Self { folder, up, port, password, admin, authority }
+        let probes = up.line(|line| line.split("http://").nth(1)?.strip_suffix("/readyz").map(str::to_owned)).await;
+        Self { folder, up, port, password, admin, authority, probes }
     }
 
     pub fn url(&self, name: &str, path: &str) -> String {

@@ -9,7 +9,7 @@ use std::sync::{
 use eventlog::{Activity, Draft, Fact, Journal};
 use model::{TenantId, Timestamp};
 use proto::v1::ActivityGap;
-use runtime::{Clock, clock::fresh_id, telemetry::chain};
+use runtime::{Clock, clock::fresh_id, metrics::Counter, telemetry::chain};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -18,28 +18,34 @@ use crate::settings::WAITING_ACCESSES_MAX;
 #[derive(Clone)]
 pub(crate) struct ActivityLog {
     waiting: mpsc::Sender<(TenantId, i64, Activity)>,
+    /// Not said in the log yet.
     dropped: Arc<AtomicU64>,
-    total_dropped: Arc<AtomicU64>,
+    dropped_total: Counter,
 }
 
 impl ActivityLog {
     /// The buffer, and the task that empties it into the log.
-    pub(crate) fn new(journal: Journal, writer: String, clock: Clock) -> (Self, impl Future<Output = ()>) {
+    pub(crate) fn new(
+        journal: Journal,
+        writer: String,
+        clock: Clock,
+        dropped_total: Counter,
+    ) -> (Self, impl Future<Output = ()>) {
         let (waiting, receiver) = mpsc::channel(WAITING_ACCESSES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let log = Self { waiting, dropped: dropped.clone(), total_dropped: Arc::default() };
+        let log = Self { waiting, dropped: dropped.clone(), dropped_total };
         (log, write(journal, writer, clock, receiver, dropped))
     }
 
     pub(crate) fn record(&self, tenant: &TenantId, now_ms: i64, activity: Activity) {
         if self.waiting.try_send((tenant.clone(), now_ms, activity)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.total_dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped_total.inc();
         }
     }
 
     pub(crate) fn dropped_total(&self) -> u64 {
-        self.total_dropped.load(Ordering::Relaxed)
+        self.dropped_total.get()
     }
 }
 

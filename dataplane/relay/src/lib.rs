@@ -166,7 +166,9 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
     let view = projection.view();
     let keys = Arc::new(ArcSwap::from_pointee(Keys::derive(&view.snapshot, &sealing)));
     let id = fresh_id().simple().to_string();
-    let (activity, writing) = ActivityLog::new(journal.clone(), format!("relay:{id}"), clock);
+    let metrics = Arc::new(RelayMetrics::register(&metrics));
+    let dropped = metrics.accesses_dropped.clone();
+    let (activity, writing) = ActivityLog::new(journal.clone(), format!("relay:{id}"), clock, dropped);
     let (link_queues, receivers): (Vec<_>, Vec<_>) =
         (0..count).map(|_| mpsc::channel(listener::WAITING_LINKS_MAX)).unzip();
     let relay = Arc::new(Relay {
@@ -179,7 +181,7 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         sessions: Sessions::default(),
         renewals: Renewals::default(),
         activity,
-        metrics: Arc::new(RelayMetrics::register(&metrics)),
+        metrics,
         open: (0..count).map(|_| Arc::default()).collect(),
         slots: Slots::new(settings.connections_max, settings.connections_per_source_max),
         link_queues,
@@ -261,6 +263,8 @@ impl Relay {
             if keys_changed(&self.view.load(), &view) {
                 self.keys.store(Arc::new(Keys::derive(&view.snapshot, &sealing)));
             }
+            self.metrics.snapshot_age.set(view.age().as_secs() as i64);
+            self.metrics.open.set(self.open_exchanges() as i64);
             self.view.store(Arc::new(view));
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },

@@ -169,6 +169,9 @@ impl Relay {
             }
         };
         if let Err(error) = served {
+            if error.is_parse() {
+                self.metrics.malformed.inc();
+            }
             debug!(%error, "a user's connection ended early");
         }
         self.metrics.connections.dec();

@@ -22,6 +22,10 @@ pub(crate) struct RelayMetrics {
     pub connections: Gauge,
     pub connections_refused: Counter,
     pub cuts: Counter,
+    pub malformed: Counter,
+    pub accesses_dropped: Counter,
+    pub open: Gauge,
+    pub snapshot_age: Gauge,
 }
 
 impl RelayMetrics {
@@ -40,6 +44,10 @@ impl RelayMetrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             cuts: Counter::default(),
+            malformed: Counter::default(),
+            accesses_dropped: Counter::default(),
+            open: Gauge::default(),
+            snapshot_age: Gauge::default(),
         };
         metrics.register("requests", "Requests by status class and refusal", ours.requests.clone());
         metrics.register(
@@ -51,6 +59,14 @@ impl RelayMetrics {
         metrics.register("connections", "Connections of users", ours.connections.clone());
         metrics.register("connections_refused", "Connections over a limit", ours.connections_refused.clone());
         metrics.register("cuts", "Open exchanges that were cut", ours.cuts.clone());
+        metrics.register("malformed", "Connections that broke the grammar of HTTP", ours.malformed.clone());
+        metrics.register("accesses_dropped", "Access events the log was too slow for", ours.accesses_dropped.clone());
+        metrics.register("open_exchanges", "Exchanges with applications that are open", ours.open.clone());
+        metrics.register(
+            "snapshot_age_seconds",
+            "Since the log last confirmed the snapshot",
+            ours.snapshot_age.clone(),
+        );
         ours
     }
 
