@@ -34,7 +34,7 @@ const PARKED_MIN: usize = 8;
 const PARKED_PER_BUSY: usize = 4;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(60);
 /// However short lives are.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// A relay cannot ask for more links than this.
@@ -101,6 +101,7 @@ impl Links {
     }
 
     async fn keep_certificate(self: Arc<Self>, stop: CancellationToken) {
+        let mut retry = RENEWAL_PAUSE;
         loop {
             let due = self.identity.borrow().until_renewal(now_s());
             tokio::select! {
@@ -112,11 +113,13 @@ impl Links {
                 Ok(renewed) => {
                     info!("certificate renewed");
                     self.identity.send_replace(renewed);
+                    retry = RENEWAL_PAUSE;
                     RENEWAL_PAUSE
                 }
                 Err(error) => {
                     warn!(error = %chain(&error), "the certificate is not renewed yet");
-                    RENEWAL_RETRY
+                    retry = (retry * 2).min(RENEWAL_RETRY_MAX);
+                    jitter(retry).max(RENEWAL_PAUSE)
                 }
             };
             tokio::select! {
