@@ -1,6 +1,8 @@
 //! Published forms of request smuggling (attack class R1) and what clients
 //! really send, each whole and one byte at a time.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\n";
@@ -104,5 +106,30 @@ fn a_head_is_under_way_from_its_first_byte_to_its_last() {
     {
         framing.follow(bytes.as_bytes()).unwrap();
         assert_eq!(framing.head(), head, "{bytes:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+    /// However the network cuts a request, the verdict is one; and what passes
+    /// has at most one length and one coding, never both.
+    #[test]
+    fn no_cut_changes_the_verdict(pieces in prop::collection::vec(prop::sample::select(vec![
+        "GET / HTTP/1.1", "POST /a HTTP/1.1", "POST / HTTP/1.0", "\r\n", "\r\n\r\n", "\n", "\r", " ", "Host: a\r\n",
+        "Content-Length: 3\r\n", "content-length:0\r\n", "Content-Length: 3, 3\r\n", "Transfer-Encoding: chunked\r\n",
+        "transfer-encoding:\tchunked\r\n", "Transfer-Encoding: identity\r\n", "Connection: upgrade\r\n", "Upgrade: x\r\n",
+        "abc", "3\r\nabc\r\n", "0\r\n", "0\r\n\r\n", "3;a=b\r\n", "x-trailer: 1\r\n", ":\r\n", "A\r\n", "\0",
+    ]), 0..14)) {
+        let request = pieces.concat();
+        let passed = judge(&request).is_ok();
+        let head = request.trim_start_matches("\r\n").split("\r\n\r\n").next().unwrap_or("");
+        let fields = |name: &str| {
+            head.split("\r\n").skip(1).filter(|line| line.to_ascii_lowercase().starts_with(name)).count()
+        };
+        let (lengths, codings) = (fields("content-length:"), fields("transfer-encoding:"));
+        if passed && request.contains("\r\n\r\n") && !request.starts_with("\r\n\r\n") {
+            prop_assert!(lengths + codings <= 1, "{request:?}");
+        }
     }
 }
