@@ -115,7 +115,10 @@ impl Origin {
 
     async fn send_soon(&self, mut request: Request<Body>) -> Result<Answered, ResetCode> {
         let upgrade = request.headers().contains_key(http::header::UPGRADE);
-        while let Some(mut shared) = self.shared_connection().await?.filter(|_| !upgrade) {
+        while self.may_speak_http2()
+            && !upgrade
+            && let Some(mut shared) = self.shared_connection().await?
+        {
             match shared.try_send_request(self.for_http2(request)).await {
                 Ok(response) => return Ok(Answered { response, lent: None }),
                 // The origin is going away; nothing was sent, so another may try.
@@ -165,6 +168,11 @@ impl Origin {
         if idle.len() < IDLE_CONNECTIONS_MAX {
             idle.push((lent.0, Instant::now()));
         }
+    }
+
+    /// Plain HTTP and unix sockets never do, and need not look for a shared connection.
+    fn may_speak_http2(&self) -> bool {
+        self.tls.is_some() || self.target.scheme == "h2c"
     }
 
     /// The HTTP/2 connection all requests share; none where the origin has not

@@ -46,7 +46,7 @@ pub async fn ensure(
     writer.execute(&wish, vec![Command::SetTenant { domain: domain.to_owned(), public_port }]).await?;
     let mut commands = Vec::new();
     let (peers, now) = (&surroundings.peers, writer.now());
-    for purpose in [KeyPurpose::Session, KeyPurpose::Assertion, KeyPurpose::RelaySecret, KeyPurpose::Authority] {
+    for purpose in KeyPurpose::ALL {
         if tenant.keys_for(purpose).is_empty() {
             let key = signing_keys::make(purpose, peers, &surroundings.sealing.public(), domain, now, now)?;
             commands.push(Command::PublishKey(key));

@@ -21,6 +21,10 @@ impl fmt::Debug for Key {
     }
 }
 
+impl KeyPurpose {
+    pub const ALL: [Self; 4] = [Self::Session, Self::Assertion, Self::RelaySecret, Self::Authority];
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyPurpose {
     /// ES256; identity signs session and id tokens with it.

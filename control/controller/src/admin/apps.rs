@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use eventlog::wire;
-use model::{Command, Principal};
+use model::{App, Command, Principal, Tenant};
 use proto::{
     Message,
     v1::{self, applications_server::Applications},
@@ -13,6 +13,12 @@ use super::{Admin, Call, caller, page};
 use crate::{bootstrap::DEFAULT_GROUP, errors::invalid, resolve};
 
 const PERMIT_LIFE_S: i64 = 60;
+
+/// By id or name.
+fn published<'a>(tenant: &'a Tenant, app: &str) -> Result<&'a App, Status> {
+    let id = resolve::app(tenant, "id", app).map_err(invalid)?;
+    tenant.app(id).ok_or_else(|| Status::not_found("the application is gone"))
+}
 
 #[tonic::async_trait]
 impl Applications for Admin {
@@ -52,10 +58,9 @@ impl Applications for Admin {
     async fn test(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::TestAppResponse>, Status> {
         let caller = caller(&request)?;
         let tenant = self.tenant(&caller);
-        let id = resolve::app(&tenant, "id", &request.get_ref().id).map_err(invalid)?;
-        let app = tenant.app(id).ok_or_else(|| Status::not_found("the application is gone"))?;
+        let app = published(&tenant, &request.get_ref().id)?;
         let expires_ms = self.writer.now().plus_seconds(PERMIT_LIFE_S).0;
-        let permit = v1::AppTestPermit { app: id.to_string(), expires_ms };
+        let permit = v1::AppTestPermit { app: app.id.to_string(), expires_ms };
         let signed = self.writer.journal().permit(proto::APP_TEST_PERMIT, &caller.tenant, permit.encode_to_vec());
         Ok(Response::new(v1::TestAppResponse {
             url: format!("https://{}:{}/.postern/test", app.external.host, self.settings.public_port),
@@ -66,9 +71,7 @@ impl Applications for Admin {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::App>, Status> {
         let tenant = self.tenant(&caller(&request)?);
-        let id = resolve::app(&tenant, "id", &request.get_ref().id).map_err(invalid)?;
-        let app = tenant.app(id).ok_or_else(|| Status::not_found("the application is gone"))?;
-        Ok(Response::new(wire::app_to(app)))
+        Ok(Response::new(wire::app_to(published(&tenant, &request.get_ref().id)?)))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListAppsResponse>, Status> {

@@ -12,25 +12,30 @@ use crate::{errors::field, signing_keys};
 const ACTIVE_IN_S: u32 = 60;
 const ACTIVE_IN_S_MAX: u32 = 7 * 24 * 3600;
 
+/// What everybody may know of a key.
+fn public(key: &model::keys::Key) -> v1::Key {
+    v1::Key { sealed: vec![], ..wire::key_to(key) }
+}
+
 #[tonic::async_trait]
 impl Keys for Admin {
     async fn list(&self, request: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
         let tenant = self.tenant(&caller(&request)?);
-        let purposes = [KeyPurpose::Session, KeyPurpose::Assertion, KeyPurpose::RelaySecret, KeyPurpose::Authority];
         let mut keys = Vec::new();
-        for purpose in purposes {
+        for purpose in KeyPurpose::ALL {
             let in_use = tenant.key_in_use(purpose, self.writer.now()).map(|key| key.id.clone());
-            keys.extend(tenant.keys_for(purpose).into_iter().map(|(_, key)| {
-                let public = v1::Key { sealed: vec![], ..wire::key_to(key) };
-                v1::ListedKey { in_use: in_use.as_ref() == Some(&key.id), key: Some(public) }
-            }));
+            keys.extend(
+                tenant
+                    .keys_for(purpose)
+                    .into_iter()
+                    .map(|(_, key)| v1::ListedKey { in_use: in_use.as_ref() == Some(&key.id), key: Some(public(key)) }),
+            );
         }
         Ok(Response::new(v1::ListKeysResponse { keys }))
     }
 
     async fn rotate(&self, request: Request<v1::RotateKeyRequest>) -> Result<Response<v1::RotateKeyResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
+        let (call, it) = self.open(request, |it| it.change.take())?;
         let purpose = match it.purpose() {
             v1::KeyPurpose::Session => KeyPurpose::Session,
             v1::KeyPurpose::Assertion => KeyPurpose::Assertion,
@@ -43,7 +48,6 @@ impl Keys for Admin {
         if active_in_s > ACTIVE_IN_S_MAX {
             return Err(field(Code::InvalidArgument, "active_in_s", "is 7 days (604,800) at most"));
         }
-        let call = self.call(caller, it.change);
         let id = call.id_for("key").simple().to_string();
         // A repeated call finds the key it made.
         let key = match call.tenant.keys.get(&id) {
@@ -56,9 +60,9 @@ impl Keys for Admin {
                 model::keys::Key { id, ..made.map_err(|_| Status::internal("the key cannot be made"))? }
             }
         };
-        let public = v1::Key { sealed: vec![], ..wire::key_to(&key) };
+        let shown = public(&key);
         let position = self.execute(&call, vec![Command::PublishKey(key)]).await?;
-        Ok(Response::new(v1::RotateKeyResponse { key: Some(public), position }))
+        Ok(Response::new(v1::RotateKeyResponse { key: Some(shown), position }))
     }
 
     async fn retire(&self, request: Request<v1::RetireKeyRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
