@@ -7,8 +7,11 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 27] = [
+const RESOURCES: [&str; 30] = [
     "App",
+    "Hsts",
+    "CorsRule",
+    "HeaderRule",
     "IdentityHeader",
     "ConnectorGroup",
     "Connector",
@@ -38,7 +41,10 @@ const RESOURCES: [&str; 27] = [
 ];
 
 /// Enumerations are written by name, never by number.
-const ENUM_FIELDS: [(&str, &str); 10] = [
+const ENUM_FIELDS: [(&str, &str); 13] = [
+    ("App.cookie_same_site", "same_site"),
+    ("App.translate", "translate"),
+    ("HeaderRule.action", "header_action"),
     ("App.host_header", "host_header"),
     ("App.pre_authentication", "pre_authentication"),
     ("IdentityHeader.claim", "claim"),

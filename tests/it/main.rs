@@ -10,6 +10,7 @@ mod lifetimes;
 mod limits;
 mod many;
 mod protocols;
+mod publishing;
 mod sign_in;
 mod signals;
 mod tidy;

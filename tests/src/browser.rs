@@ -159,6 +159,11 @@ impl Browser {
         self.read(Method::POST, &Url::parse(url).unwrap(), &[], body).await
     }
 
+    /// What a script sends.
+    pub async fn ask(&mut self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
+        self.read(method, &Url::parse(url).unwrap(), headers, body).await
+    }
+
     pub async fn form(&mut self, url: &Url, fields: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let kind = [("content-type", "application/x-www-form-urlencoded")];

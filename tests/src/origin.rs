@@ -150,6 +150,7 @@ async fn answer(request: Request<Incoming>, received: Arc<AtomicU64>) -> Result<
             response.headers_mut().insert(header::LOCATION, location.parse().unwrap());
             response
         }
+        "/say" => say(request).await,
         "/cookies" => {
             let mut response = text(StatusCode::OK, String::new());
             for cookie in ["app=1; Path=/", "__Host-postern-evil=1; Path=/; Secure"] {
@@ -170,6 +171,19 @@ async fn answer(request: Request<Incoming>, received: Arc<AtomicU64>) -> Result<
         }
         _ => echo(request.method().as_str(), &path, &query, request.headers()),
     })
+}
+
+/// Answers with the body it is sent, and with each `x-say-NAME` as field NAME.
+async fn say(request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map(|it| it.to_bytes()).unwrap_or_default();
+    let mut response = Response::new(Full::new(body).boxed());
+    for (name, value) in &parts.headers {
+        if let Some(name) = name.as_str().strip_prefix("x-say-") {
+            response.headers_mut().append(header::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.clone());
+        }
+    }
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Body> {

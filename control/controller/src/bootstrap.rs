@@ -7,7 +7,7 @@
 use model::{
     App, AppId, CertificateId, Command, ConnectorGroup, ConnectorGroupId, ExternalUrl, Origin, Principal, Role, Tenant,
     TenantId, User, UserId,
-    app::{HostHeader, IDLE_TIMEOUT, Name, PreAuthentication, RESPONSE_TIMEOUT, STALENESS_MAX},
+    app::{Name, PreAuthentication},
     directory::Username,
     keys::{Certificate, KeyHolder, KeyPurpose},
 };
@@ -119,18 +119,10 @@ async fn ensure_own_apps(writer: &Writer, tenant_id: &TenantId, identity_origin:
         let url = format!("https://{host}.{}/", tenant.domain);
         let external = ExternalUrl::parse(&url).map_err(|_| ControllerError::NoAuthority)?;
         let known = tenant.apps.values().find(|it| it.app.external == external);
-        let app = App {
-            id: known.map_or_else(|| AppId(fresh_id()), |it| it.app.id),
-            name: Name::parse(name).map_err(|_| ControllerError::NoAuthority)?,
-            external,
-            origin: origin.clone(),
-            group: system,
-            pre_authentication,
-            assertion,
-            hidden: true,
-            ..plain_app(origin.clone(), system)
-        };
-        let id = app.id;
+        let id = known.map_or_else(|| AppId(fresh_id()), |it| it.app.id);
+        let name = Name::parse(name).map_err(|_| ControllerError::NoAuthority)?;
+        let plain = App::new(id, name, external, origin.clone(), system);
+        let app = App { pre_authentication, assertion, hidden: true, ..plain };
         match known {
             Some(before) if before.app.origin == app.origin => continue,
             Some(_) => writer.execute(&wish, vec![Command::ChangeApp(Box::new(app))]).await?,
@@ -141,31 +133,6 @@ async fn ensure_own_apps(writer: &Writer, tenant_id: &TenantId, identity_origin:
         };
     }
     Ok(())
-}
-
-/// An application with every default.
-pub fn plain_app(origin: Origin, group: ConnectorGroupId) -> App {
-    App {
-        id: AppId(fresh_id()),
-        name: Name::parse("application").expect("a valid name"),
-        external: ExternalUrl::parse("https://application.invalid/").expect("a valid URL"),
-        origin,
-        group,
-        pre_authentication: PreAuthentication::SignIn,
-        identity_headers: vec![],
-        assertion: false,
-        connect_timeout: model::app::CONNECT_TIMEOUT,
-        response_timeout: RESPONSE_TIMEOUT,
-        idle_timeout: IDLE_TIMEOUT,
-        origin_ca_pem: String::new(),
-        origin_server_name: String::new(),
-        staleness_max: STALENESS_MAX,
-        serve_when_stale: false,
-        hidden: false,
-        trusted_addresses: vec![],
-        host_header: HostHeader::External,
-        encoded_slashes: false,
-    }
 }
 
 async fn ensure_group(

@@ -15,8 +15,7 @@ use std::{io::Write, sync::Arc, time::Instant};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use eventlog::{APPEND_MAX, Draft, EventLog, Fact, Journal, Projection};
 use model::{
-    AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Principal, TenantId, Timestamp, UserId,
-    app::{self, HostHeader, Name, PreAuthentication},
+    App, AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Principal, TenantId, Timestamp, UserId, app::Name,
     event::Stream,
 };
 use proto::signed::{Signer, Verifier};
@@ -129,27 +128,10 @@ fn assigned(app: usize, user: usize) -> Event {
 }
 
 fn published(n: usize) -> Event {
-    Event::AppPublished(Box::new(model::App {
-        id: AppId(id(n)),
-        name: Name::parse(&format!("app {n}")).unwrap(),
-        external: ExternalUrl::parse(&format!("https://a{n}.example.com/")).unwrap(),
-        origin: Origin::parse("http://10.0.0.1:8080").unwrap(),
-        group: ConnectorGroupId(id(0)),
-        pre_authentication: PreAuthentication::SignIn,
-        identity_headers: vec![],
-        assertion: false,
-        connect_timeout: app::CONNECT_TIMEOUT,
-        response_timeout: app::RESPONSE_TIMEOUT,
-        idle_timeout: app::IDLE_TIMEOUT,
-        origin_ca_pem: String::new(),
-        origin_server_name: String::new(),
-        staleness_max: app::STALENESS_MAX,
-        serve_when_stale: false,
-        hidden: false,
-        trusted_addresses: vec![],
-        host_header: HostHeader::External,
-        encoded_slashes: false,
-    }))
+    let name = Name::parse(&format!("app {n}")).unwrap();
+    let external = ExternalUrl::parse(&format!("https://a{n}.example.com/")).unwrap();
+    let origin = Origin::parse("http://10.0.0.1:8080").unwrap();
+    Event::AppPublished(Box::new(App::new(AppId(id(n)), name, external, origin, ConnectorGroupId(id(0)))))
 }
 
 fn draft(event: Event) -> Draft {

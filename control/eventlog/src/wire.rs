@@ -9,6 +9,9 @@ use ipnet::IpNet;
 use model::{
     app::{self, HeaderName, IdentityHeader, Invalid, Name, PreAuthentication},
     directory::Username,
+    edge::{
+        self, CookieRules, CorsRule, CorsText, Edge, HeaderAction, HeaderRule, Hsts, LocalPath, SameSite, Translate,
+    },
     keys::{Certificate, Key, KeyHolder, KeyPurpose},
     policy::{Control, Grant, State},
     risk::{SessionRevocation, UserRevocation},
@@ -93,10 +96,20 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
     if !pem_fits {
         return Err(bad("origin_ca_pem", "must hold PEM certificates, 64 KiB at most"));
     }
+    let edge = edge_from(&wire)?;
+    let external = ExternalUrl::parse(&wire.external_url).in_field("external_url")?;
+    if !wire.home_path.is_empty() && wire.home_path != "/" && !external.covers(&wire.home_path) {
+        return Err(bad("home_path", "is outside the path of external_url"));
+    }
+    let is_identity =
+        |rule: &HeaderRule| wire.identity_headers.iter().any(|it| it.name.eq_ignore_ascii_case(rule.name.as_str()));
+    if edge.request_headers.iter().any(is_identity) {
+        return Err(bad("request_headers", "names an identity header, which only the user's session fills"));
+    }
     Ok(App {
         id: parse("id", &wire.id)?,
         name: Name::parse(&wire.name).in_field("name")?,
-        external: ExternalUrl::parse(&wire.external_url).in_field("external_url")?,
+        external,
         origin: Origin::parse(&wire.origin).in_field("origin")?,
         group: parse("connector_group", &wire.connector_group)?,
         pre_authentication,
@@ -116,7 +129,99 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
         trusted_addresses: parse_networks("trusted_addresses", &wire.trusted_addresses)?,
         host_header,
         encoded_slashes: wire.encoded_slashes,
+        edge,
     })
+}
+
+fn edge_from(wire: &v1::App) -> Parsed<Edge> {
+    let same_site = match wire.cookie_same_site() {
+        v1::SameSite::Lax => SameSite::Lax,
+        v1::SameSite::Strict => SameSite::Strict,
+        v1::SameSite::None => SameSite::None,
+    };
+    if wire.cookie_partitioned && same_site != SameSite::None {
+        return Err(bad("cookie_partitioned", "needs cookie_same_site none: other cookies are not sent into frames"));
+    }
+    let counts = [
+        ("cors", wire.cors.len()),
+        ("request_headers", wire.request_headers.len()),
+        ("response_headers", wire.response_headers.len()),
+    ];
+    for (field, count) in counts {
+        if count > edge::RULES_MAX {
+            return Err(bad(field, "has 64 rules at most"));
+        }
+    }
+    let cors = wire.cors.iter().map(|it| {
+        CorsRule::parse(CorsText {
+            path: it.path.clone(),
+            origins: it.origins.clone(),
+            methods: it.methods.clone(),
+            headers: it.headers.clone(),
+            max_age_s: it.max_age_s,
+        })
+        .in_field("cors")
+    });
+    Ok(Edge {
+        maintenance: wire.maintenance,
+        home_path: LocalPath::parse(&wire.home_path).in_field("home_path")?,
+        hsts: wire.hsts.as_ref().map(hsts_from).transpose()?,
+        cookie: CookieRules { same_site, persistent: wire.cookie_persistent, partitioned: wire.cookie_partitioned },
+        cors: cors.collect::<Parsed<_>>()?,
+        request_headers: header_rules("request_headers", &wire.request_headers)?,
+        response_headers: header_rules("response_headers", &wire.response_headers)?,
+        translate: match wire.translate() {
+            v1::Translate::Headers => Translate::Headers,
+            v1::Translate::Pages => Translate::Pages,
+            v1::Translate::Everything => Translate::Everything,
+        },
+    })
+}
+
+/// The preload list asks for a year and for subdomains.
+const PRELOAD_AGE_S: u32 = 31_536_000;
+
+fn hsts_from(wire: &v1::Hsts) -> Parsed<Hsts> {
+    let ready = wire.max_age_s >= PRELOAD_AGE_S && wire.include_subdomains;
+    if wire.preload && !ready {
+        return Err(bad("hsts", "preload needs include_subdomains and max_age_s of 31536000 or more"));
+    }
+    Ok(Hsts { max_age_s: wire.max_age_s, include_subdomains: wire.include_subdomains, preload: wire.preload })
+}
+
+fn header_rules(field: &'static str, rules: &[v1::HeaderRule]) -> Parsed<Vec<HeaderRule>> {
+    let rule = |it: &v1::HeaderRule| {
+        let action = match it.action() {
+            v1::HeaderAction::Set => HeaderAction::Set(it.value.as_str().into()),
+            v1::HeaderAction::Add => HeaderAction::Add(it.value.as_str().into()),
+            v1::HeaderAction::Remove if it.value.is_empty() => HeaderAction::Remove,
+            v1::HeaderAction::Remove => return Err(bad(field, "remove takes no value")),
+        };
+        HeaderRule::parse(&it.name, action).in_field(field)
+    };
+    rules.iter().map(rule).collect()
+}
+
+fn header_rules_to(rules: &[HeaderRule]) -> Vec<v1::HeaderRule> {
+    let rule = |it: &HeaderRule| {
+        let (action, value) = match &it.action {
+            HeaderAction::Set(value) => (v1::HeaderAction::Set, value.to_string()),
+            HeaderAction::Add(value) => (v1::HeaderAction::Add, value.to_string()),
+            HeaderAction::Remove => (v1::HeaderAction::Remove, String::new()),
+        };
+        v1::HeaderRule { name: it.name.as_str().to_owned(), action: action.into(), value }
+    };
+    rules.iter().map(rule).collect()
+}
+
+fn cors_to(rule: &CorsRule) -> v1::CorsRule {
+    v1::CorsRule {
+        path: rule.path.as_str().to_owned(),
+        origins: strings(&rule.origins),
+        methods: strings(&rule.methods),
+        headers: strings(&rule.headers),
+        max_age_s: rule.max_age_s,
+    }
 }
 
 pub fn app_to(app: &App) -> v1::App {
@@ -151,6 +256,28 @@ pub fn app_to(app: &App) -> v1::App {
             app::HostHeader::Origin => v1::HostHeader::Origin.into(),
         },
         encoded_slashes: app.encoded_slashes,
+        maintenance: app.edge.maintenance,
+        home_path: app.edge.home_path.as_str().to_owned(),
+        hsts: app.edge.hsts.map(|it| v1::Hsts {
+            max_age_s: it.max_age_s,
+            include_subdomains: it.include_subdomains,
+            preload: it.preload,
+        }),
+        cookie_same_site: match app.edge.cookie.same_site {
+            SameSite::Lax => v1::SameSite::Lax.into(),
+            SameSite::Strict => v1::SameSite::Strict.into(),
+            SameSite::None => v1::SameSite::None.into(),
+        },
+        cookie_persistent: app.edge.cookie.persistent,
+        cookie_partitioned: app.edge.cookie.partitioned,
+        cors: app.edge.cors.iter().map(cors_to).collect(),
+        request_headers: header_rules_to(&app.edge.request_headers),
+        response_headers: header_rules_to(&app.edge.response_headers),
+        translate: match app.edge.translate {
+            Translate::Headers => v1::Translate::Headers.into(),
+            Translate::Pages => v1::Translate::Pages.into(),
+            Translate::Everything => v1::Translate::Everything.into(),
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! The portal: what a user may open. Its user is whoever the relay asserts.
 
 use http::HeaderMap;
-use model::{Tenant, policy::is_assigned};
+use model::{App, Tenant, policy::is_assigned};
 
 use crate::{
     Identity,
@@ -27,6 +27,13 @@ impl Identity {
     }
 }
 
+fn home(app: &App) -> &str {
+    match app.edge.home_path.as_str() {
+        "/" => &app.external.path,
+        chosen => chosen,
+    }
+}
+
 fn tiles(tenant: &Tenant, user: model::UserId, port: Option<u16>) -> Vec<Tile> {
     let groups = tenant.groups_of(user);
     let port = port.filter(|it| *it != 443).map_or(String::new(), |it| format!(":{it}"));
@@ -37,7 +44,7 @@ fn tiles(tenant: &Tenant, user: model::UserId, port: Option<u16>) -> Vec<Tile> {
         .filter(|app| !app.hidden && is_assigned(tenant, app.id, user, &groups))
         .map(|app| Tile {
             name: app.name.to_string(),
-            url: format!("https://{}{port}{}", app.external.host, app.external.path),
+            url: format!("https://{}{port}{}", app.external.host, home(app)),
             initial: app.name.as_str().chars().take(1).flat_map(char::to_uppercase).collect(),
         })
         .collect();

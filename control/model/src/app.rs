@@ -5,7 +5,10 @@ use std::{fmt, net::Ipv6Addr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::ids::{AppId, ConnectorGroupId, is_label};
+use crate::{
+    edge::Edge,
+    ids::{AppId, ConnectorGroupId, is_label},
+};
 
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Entra's default for the back end is 85 s (NUM rows of the parity table).
@@ -38,6 +41,35 @@ pub struct App {
     pub host_header: HostHeader,
     /// Let `%2F` and `%5C` in paths pass; they are refused otherwise.
     pub encoded_slashes: bool,
+    pub edge: Edge,
+}
+
+impl App {
+    /// With everything that has a default at its default.
+    pub fn new(id: AppId, name: Name, external: ExternalUrl, origin: Origin, group: ConnectorGroupId) -> Self {
+        Self {
+            id,
+            name,
+            external,
+            origin,
+            group,
+            pre_authentication: PreAuthentication::SignIn,
+            identity_headers: vec![],
+            assertion: false,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: RESPONSE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            origin_ca_pem: String::new(),
+            origin_server_name: String::new(),
+            staleness_max: STALENESS_MAX,
+            serve_when_stale: false,
+            hidden: false,
+            trusted_addresses: vec![],
+            host_header: HostHeader::External,
+            encoded_slashes: false,
+            edge: Edge::default(),
+        }
+    }
 }
 
 /// Which host the application sees. Most build links and check WebSocket
@@ -104,14 +136,26 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A header the administrator chose for a fact about the user.
+const TAKEN: Invalid = Invalid("this header belongs to HTTP or to Postern; choose another name, such as X-Remote-User");
+
+/// A header the administrator chose for a fact about the user, or for a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeaderName(Arc<str>);
 
 impl HeaderName {
     /// Letters, digits and hyphens, and nothing that HTTP or Postern itself uses.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        const OURS: [&str; 16] = [
+        const ALSO_HTTP: [&str; 2] = ["authorization", "content-type"];
+        match ALSO_HTTP.iter().any(|it| text.eq_ignore_ascii_case(it)) {
+            true => Err(TAKEN),
+            false => Self::parse_rule(text),
+        }
+    }
+
+    /// Rules may also touch fields with a meaning of their own, such as
+    /// Content-Type.
+    pub fn parse_rule(text: &str) -> Result<Self, Invalid> {
+        const OURS: [&str; 15] = [
             "host",
             "connection",
             "content-length",
@@ -122,12 +166,11 @@ impl HeaderName {
             "keep-alive",
             "expect",
             "cookie",
-            "authorization",
+            "set-cookie",
             "forwarded",
-            "content-type",
-            "postern-assertion",
             "proxy-authorization",
             "proxy-connection",
+            "x-request-id",
         ];
         let lower = text.to_ascii_lowercase();
         let grammar = (1..=64).contains(&text.len())
@@ -135,12 +178,11 @@ impl HeaderName {
         if !grammar {
             return Err(Invalid("a header name has 1 to 64 letters, digits and hyphens"));
         }
-        if OURS.contains(&lower.as_str()) || lower.starts_with("x-forwarded-") {
-            return Err(Invalid(
-                "this header belongs to HTTP or to Postern; choose another name, such as X-Remote-User",
-            ));
+        let prefixed = lower.starts_with("x-forwarded-") || lower.starts_with("postern-");
+        match OURS.contains(&lower.as_str()) || prefixed {
+            true => Err(TAKEN),
+            false => Ok(Self(text.into())),
         }
-        Ok(Self(text.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -178,6 +220,20 @@ impl ExternalUrl {
         };
         Ok(Self { host: host.into(), path })
     }
+}
+
+impl ExternalUrl {
+    /// `/wiki` and `/wiki/x` are under `/wiki/`; `/wikipedia` is not. `path` may
+    /// carry a query.
+    pub fn covers(&self, path: &str) -> bool {
+        is_under(path, &self.path)
+    }
+}
+
+/// `prefix` ends in `/`.
+pub(crate) fn is_under(path: &str, prefix: &str) -> bool {
+    let prefix = &prefix[..prefix.len() - 1];
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
 }
 
 impl fmt::Display for ExternalUrl {

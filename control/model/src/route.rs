@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::HashMap;
 
 use crate::{
-    app::{App, ExternalUrl},
+    app::{App, ExternalUrl, is_under},
     ids::{AppId, TenantId},
 };
 
@@ -41,10 +41,7 @@ impl Routes {
     /// `path` is canonical and begins with `/`. `/wiki` and `/wiki/x` are under
     /// `/wiki/`; `/wikipedia` is not.
     pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
-        self.on_host(host).iter().find(|route| {
-            let prefix = &route.path[..route.path.len() - 1];
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        self.on_host(host).iter().find(|route| is_under(path, &route.path))
     }
 
     pub fn on_host(&self, host: &str) -> &[Route] {

@@ -19,6 +19,7 @@ use crate::{
     event::{Event, Stream},
     ids::*,
     keys::{Certificate, Key, KeyPurpose, in_use},
+    links::ByOrigin,
     policy::{Policies, Policy},
     risk::{SessionRevocation, UserRevocation},
     route::Routes,
@@ -41,6 +42,7 @@ pub struct Tenant {
     /// Where users reach relays.
     pub public_port: u16,
     pub apps: OrdMap<AppId, Arc<Published>>,
+    pub by_origin: ByOrigin,
     pub assignments: OrdMap<AppId, Arc<BTreeSet<Principal>>>,
     pub groups: OrdMap<ConnectorGroupId, ConnectorGroup>,
     pub join_tokens: OrdMap<JoinTokenId, Arc<JoinToken>>,
@@ -102,13 +104,16 @@ impl Snapshot {
             Event::AppPublished(app) | Event::AppChanged(app) => {
                 if let Some(before) = tenant.apps.get(&app.id) {
                     self.routes.remove(&before.app.external, before.app.id);
+                    tenant.by_origin.remove(&before.app);
                 }
                 self.routes.insert(tenant_id.clone(), &app);
+                tenant.by_origin.insert(&app);
                 tenant.apps.insert(app.id, Arc::new(Published { app: *app, version }));
             }
             Event::AppRetired(id) => {
                 if let Some(before) = tenant.apps.remove(&id) {
                     self.routes.remove(&before.app.external, id);
+                    tenant.by_origin.remove(&before.app);
                 }
             }
             Event::ConnectorGroupCreated(group) | Event::ConnectorGroupChanged(group) => {

@@ -1,6 +1,6 @@
 //! Stories of the model: events and commands only.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -361,27 +361,9 @@ fn group(n: u8) -> Event {
 }
 
 fn app(n: u8, url: &str) -> App {
-    App {
-        id: app_id(n),
-        name: Name::parse(&format!("app-{n}")).unwrap(),
-        external: ExternalUrl::parse(url).unwrap(),
-        origin: Origin::parse("http://10.0.0.1:80").unwrap(),
-        group: ConnectorGroupId(id(BERLIN)),
-        pre_authentication: PreAuthentication::SignIn,
-        identity_headers: vec![],
-        assertion: false,
-        connect_timeout: CONNECT_TIMEOUT,
-        response_timeout: RESPONSE_TIMEOUT,
-        idle_timeout: Duration::from_secs(1),
-        origin_ca_pem: String::new(),
-        origin_server_name: String::new(),
-        staleness_max: STALENESS_MAX,
-        serve_when_stale: false,
-        hidden: false,
-        trusted_addresses: vec![],
-        host_header: HostHeader::External,
-        encoded_slashes: false,
-    }
+    let name = Name::parse(&format!("app-{n}")).unwrap();
+    let (external, origin) = (ExternalUrl::parse(url).unwrap(), Origin::parse("http://10.0.0.1:80").unwrap());
+    App::new(app_id(n), name, external, origin, ConnectorGroupId(id(BERLIN)))
 }
 
 fn published(n: u8, url: &str) -> Event {

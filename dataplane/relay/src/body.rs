@@ -15,6 +15,7 @@ use proto::v1::Access;
 use runtime::Clock;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::Span;
+use translate::Translator;
 use tunnel::{
     TunnelError,
     exchange::{Download, Upload},
@@ -53,7 +54,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Forwarded(forwarded) => forwarded.download.is_done(),
+            Self::Forwarded(forwarded) => forwarded.download.is_done() && forwarded.translator.is_none(),
         }
     }
 
@@ -72,6 +73,7 @@ pub(crate) struct Forwarded {
     pub upload: Option<Pump>,
     pub place: Place,
     pub record: Record,
+    pub translator: Option<Translator>,
 }
 
 impl Forwarded {
@@ -90,6 +92,42 @@ impl Forwarded {
                 Poll::Pending => {}
             }
         }
+        match self.translator.take() {
+            Some(translator) => self.poll_translated(translator, context),
+            None => self.poll_download(context),
+        }
+    }
+
+    fn poll_translated(
+        &mut self,
+        mut translator: Translator,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        loop {
+            if let Some(bytes) = translator.take().map_err(io::Error::other)? {
+                self.translator = Some(translator);
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            let frame = match self.poll_download(context) {
+                Poll::Pending => {
+                    self.translator = Some(translator);
+                    return Poll::Pending;
+                }
+                Poll::Ready(None) => None,
+                Poll::Ready(Some(frame)) => frame?.into_data().ok(),
+            };
+            match frame {
+                Some(data) => translator.push(data),
+                // The end, or trailers, which a page has no use for.
+                None => {
+                    let rest = translator.finish().map_err(io::Error::other)?;
+                    return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
+                }
+            }
+        }
+    }
+
+    fn poll_download(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match ready!(Pin::new(&mut self.download).poll_frame(context)) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

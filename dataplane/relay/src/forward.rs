@@ -94,7 +94,8 @@ impl Forward<'_> {
                     raw.finish().map_err(|_| Refusal::LinkLost)?;
                 }
                 let (download, upload) = (answered.download, answered.upload);
-                let forwarded = Forwarded { download, upload, place, record };
+                let translator = routed.translator(status, response.headers_mut());
+                let forwarded = Forwarded { download, upload, place, record, translator };
                 *response.body_mut() = Body::Forwarded(Box::new(forwarded));
             }
         }

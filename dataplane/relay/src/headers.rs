@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use model::{
     App,
     app::{Claim, HostHeader, Scheme},
+    edge::{HeaderAction, HeaderRule, Translate},
+    links::Links,
     session::SessionClaims,
 };
 use tunnel::fields::Builder;
@@ -74,8 +76,21 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
                 false => continue,
             }
         }
-        if !is_guarded(name) {
-            block.push(name, value.as_bytes());
+        if is_guarded(name) || replaced_by_rule(app, name) {
+            continue;
+        }
+        match inside(name, value, app, canonical) {
+            Some(inside) => block.push(name, inside.as_bytes()),
+            None => block.push(name, value.as_bytes()),
+        }
+    }
+    if app.edge.translate != Translate::Headers {
+        block.push("accept-encoding", translate::accepted_encoding(takes_gzip(headers)).as_bytes());
+    }
+    for rule in &app.edge.request_headers {
+        match &rule.action {
+            HeaderAction::Set(value) | HeaderAction::Add(value) => block.push(rule.name.as_str(), value.as_bytes()),
+            HeaderAction::Remove => {}
         }
     }
     push_cookies(&mut block, headers);
@@ -94,6 +109,40 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
     block.push("x-request-id", added.request_id.as_bytes());
     block.push("traceparent", added.traceparent.as_bytes());
     Ok(block.finish())
+}
+
+/// What a rule sets or removes does not come from the user.
+fn replaced_by_rule(app: &App, name: &str) -> bool {
+    let translated = app.edge.translate != Translate::Headers && name == "accept-encoding";
+    let ruled = |rule: &HeaderRule| {
+        !matches!(rule.action, HeaderAction::Add(_)) && rule.name.as_str().eq_ignore_ascii_case(name)
+    };
+    translated || app.edge.request_headers.iter().any(ruled)
+}
+
+/// Does the user take gzip? A weight of nothing says no (RFC 9110, 12.5.3).
+pub fn takes_gzip(headers: &HeaderMap) -> bool {
+    names(headers, &header::ACCEPT_ENCODING).any(|it| {
+        let (coding, weight) = it.split_once(';').unwrap_or((it, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|it| it.parse::<f32>().ok());
+        coding.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|it| it > 0.0)
+    })
+}
+
+/// An application that is told its inside name compares these with it: CSRF
+/// checks read Origin and Referer, WebDAV's MOVE and COPY read Destination.
+fn inside(name: &str, value: &HeaderValue, app: &App, canonical: &Canonical) -> Option<String> {
+    if app.host_header != HostHeader::Origin || !matches!(name, "origin" | "referer" | "destination") {
+        return None;
+    }
+    let scheme = match app.origin.scheme {
+        Scheme::Http | Scheme::H2c => "http",
+        Scheme::Https => "https",
+        Scheme::Unix => return None,
+    };
+    let rest = value.to_str().ok()?.strip_prefix("https://")?.strip_prefix(canonical.authority.as_str())?;
+    let whole = rest.is_empty() || rest.starts_with('/');
+    whole.then(|| format!("{scheme}://{}{rest}", host_header(app, canonical)))
 }
 
 fn ends_here(name: &str, named: &[&str], took_authorization: bool) -> bool {
@@ -203,8 +252,8 @@ fn plain(value: &str) -> String {
 }
 
 /// What comes back: nothing about connections, no cookie in our name, and no
-/// address of the inside where a redirect shows one.
-pub fn back(headers: &mut HeaderMap, app: &App, authority: &str) {
+/// address of the inside (PUB-25).
+pub fn back(headers: &mut HeaderMap, authority: &str, links: impl FnOnce() -> Links) {
     for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "postern-refusal"] {
         headers.remove(name);
     }
@@ -217,31 +266,71 @@ pub fn back(headers: &mut HeaderMap, app: &App, authority: &str) {
             headers.append(header::SET_COOKIE, value);
         }
     }
-    if let Some(location) = headers.get(header::LOCATION).and_then(|it| it.to_str().ok())
-        && let Some(external) = external_location(location, app, authority)
-        && let Ok(external) = HeaderValue::from_str(&external)
-    {
-        headers.insert(header::LOCATION, external);
+    let has_links = URLS.iter().chain(&TEXTS).any(|it| headers.contains_key(it));
+    if has_links || headers.contains_key(header::SET_COOKIE) {
+        let links = links();
+        translate_urls(headers, &links);
+        own_cookies(headers, authority);
     }
+}
+
+/// One URL and nothing else.
+const URLS: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, header::ACCESS_CONTROL_ALLOW_ORIGIN];
+
+/// URLs among other things.
+const TEXTS: [HeaderName; 4] =
+    [header::REFRESH, header::LINK, header::CONTENT_SECURITY_POLICY, header::CONTENT_SECURITY_POLICY_REPORT_ONLY];
+
+fn translate_urls(headers: &mut HeaderMap, links: &Links) {
+    let rewrite = |headers: &mut HeaderMap, name: &HeaderName, change: &dyn Fn(&str) -> Option<String>| {
+        let header::Entry::Occupied(mut values) = headers.entry(name) else { return };
+        for value in values.iter_mut() {
+            let changed = value.to_str().ok().and_then(change);
+            if let Some(changed) = changed.and_then(|it| HeaderValue::from_str(&it).ok()) {
+                *value = changed;
+            }
+        }
+    };
+    for name in &URLS {
+        rewrite(headers, name, &|value| links.external(value));
+    }
+    for name in &TEXTS {
+        rewrite(headers, name, &|value| translate::text(links, value));
+    }
+}
+
+/// A cookie for a domain of the inside becomes one for this host alone; the
+/// browser would refuse it otherwise.
+fn own_cookies(headers: &mut HeaderMap, authority: &str) {
+    let host = authority.split_once(':').map_or(authority, |(host, _)| host);
+    let header::Entry::Occupied(mut cookies) = headers.entry(header::SET_COOKIE) else { return };
+    for cookie in cookies.iter_mut() {
+        let changed = cookie.to_str().ok().and_then(|it| without_foreign_domain(it, host));
+        if let Some(changed) = changed.and_then(|it| HeaderValue::from_str(&it).ok()) {
+            *cookie = changed;
+        }
+    }
+}
+
+fn without_foreign_domain(cookie: &str, host: &str) -> Option<String> {
+    let is_foreign = |attribute: &&str| {
+        let domain = attribute.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("domain"));
+        domain.is_some_and(|(_, domain)| {
+            let domain = domain.trim().trim_start_matches('.').to_ascii_lowercase();
+            host != domain && !host.strip_suffix(&domain).is_some_and(|rest| rest.ends_with('.'))
+        })
+    };
+    let mut parts = cookie.split(';');
+    let pair = parts.next()?;
+    let attributes: Vec<&str> = parts.collect();
+    attributes.iter().any(&is_foreign).then(|| {
+        let kept = attributes.iter().filter(|it| !is_foreign(it));
+        kept.fold(pair.to_owned(), |all, it| all + ";" + it)
+    })
 }
 
 fn is_our_cookie(value: &HeaderValue) -> bool {
     value.as_bytes().trim_ascii_start().starts_with(COOKIE_PREFIX.as_bytes())
-}
-
-fn external_location(location: &str, app: &App, authority: &str) -> Option<String> {
-    let (scheme, default_port) = match app.origin.scheme {
-        Scheme::Http | Scheme::H2c => ("http://", 80),
-        Scheme::Https => ("https://", 443),
-        Scheme::Unix => return None,
-    };
-    let rest = location.strip_prefix(scheme)?;
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (host, path) = rest.split_at(end);
-    let with_port = format!("{}:{}", app.origin.host, app.origin.port);
-    let is_origin = host.eq_ignore_ascii_case(&with_port)
-        || (app.origin.port == default_port && host.eq_ignore_ascii_case(&app.origin.host));
-    is_origin.then(|| format!("https://{authority}{path}"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod assertion;
 mod body;
 pub mod canonical;
 mod connectors;
+mod edge;
 mod forward;
 mod framing;
 mod gate;

@@ -28,6 +28,8 @@ pub enum Refusal {
     /// What is known is too old to decide on.
     Stale,
     NotReady,
+    /// An administrator closed the application for a time.
+    Maintenance,
     NoConnector,
     Busy,
     LinkLost,
@@ -65,9 +67,12 @@ impl Refusal {
             Self::SignInRequired | Self::MoreProofRequired => StatusCode::UNAUTHORIZED,
             Self::NotAssigned | Self::Blocked(_) => StatusCode::FORBIDDEN,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            Self::Stale | Self::NotReady | Self::NoConnector | Self::Busy | Self::SignInUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Stale
+            | Self::NotReady
+            | Self::Maintenance
+            | Self::NoConnector
+            | Self::Busy
+            | Self::SignInUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::LinkLost
             | Self::OriginDns
@@ -96,6 +101,7 @@ impl Refusal {
             Self::Blocked(_) => "blocked_by_policy",
             Self::Stale => "configuration_stale",
             Self::NotReady => "not_ready",
+            Self::Maintenance => "maintenance",
             Self::NoConnector => "no_connector",
             Self::Busy => "busy",
             Self::LinkLost => "link_lost",
@@ -138,6 +144,9 @@ impl Refusal {
             ),
             Self::Stale | Self::NotReady | Self::Busy => {
                 ("Unavailable for a moment", "Nothing is wrong on your side. Try again in a minute.")
+            }
+            Self::Maintenance => {
+                ("Closed for maintenance", "Your administrators are working on this application. Try again later.")
             }
             Self::NoConnector => (
                 "The way to this application is closed",

@@ -16,6 +16,8 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use model::{
     App, Decision, Facts, Tenant, TenantId, Timestamp,
     app::PreAuthentication,
+    edge::Translate,
+    links::Links,
     policy::{self, Authorized, Denied},
     session::SessionFault,
     snapshot::Published,
@@ -23,11 +25,13 @@ use model::{
 use proto::v1::Access;
 use runtime::clock::fresh_id;
 use tracing::{Instrument, Span, debug};
+use translate::Translator;
 
 use crate::{
     Relay, assertion,
     body::{Body, Record},
     canonical::{self, Canonical},
+    edge,
     forward::Forward,
     headers,
     keys::{Keys, TenantKeys},
@@ -49,7 +53,7 @@ pub(crate) struct Routed<'a> {
     pub view: &'a View,
     pub keys: &'a TenantKeys,
     pub tenant_id: &'a TenantId,
-    pub tenant: &'a Tenant,
+    pub tenant: &'a Arc<Tenant>,
     pub published: &'a Published,
     pub now: Timestamp,
 }
@@ -75,7 +79,9 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
     let mut record = relay.record(&visitor, &parts, &request_id, &span);
     let view = relay.view();
     let keys = relay.keys();
-    let answered = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record).instrument(span).await;
+    let mut found = None;
+    let answering = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record, &mut found);
+    let answered = answering.instrument(span).await;
     let mut response = match answered {
         Ok(response) => response,
         Err(Ended::Refused(refusal)) => {
@@ -99,6 +105,9 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
             response.map(Body::whole)
         }
     };
+    if let Some(published) = found.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
+        edge::finish(response.headers_mut(), &published.app, &parts);
+    }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", value);
     }
@@ -128,15 +137,16 @@ impl From<Response<Bytes>> for Ended {
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of a request, borrowed apart")]
-async fn answer(
+async fn answer<'a>(
     relay: &Arc<Relay>,
     visitor: &Visitor,
     parts: &Parts,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
-    view: &View,
+    view: &'a View,
     keys: &Keys,
     record: &mut Option<Record>,
+    found: &mut Option<&'a Published>,
 ) -> Result<Response<Body>, Ended> {
     let canonical = canonical::parse(parts, visitor.sni.as_deref())?;
     if let Some(record) = record {
@@ -149,8 +159,15 @@ async fn answer(
         record.access.app = routed.app().id.to_string();
         record.access.snapshot = view.snapshot.config;
     }
+    *found = view.snapshot.tenant(routed.tenant_id).and_then(|it| it.apps.get(&routed.app().id)).map(Arc::as_ref);
     if canonical.path().starts_with(signin::OUR_PATHS) {
         return Err(routed.our_own_path(record).await);
+    }
+    if let Some(response) = edge::answer(routed.app(), parts, canonical.path()) {
+        return Err(response.into());
+    }
+    if routed.app().edge.maintenance {
+        return Err(Refusal::Maintenance.into());
     }
     let entry = routed.enter().await?;
     let authorized = routed.authorize(&entry, record)?;
@@ -198,6 +215,20 @@ fn route<'a>(
 impl Routed<'_> {
     pub(crate) fn app(&self) -> &App {
         &self.published.app
+    }
+
+    fn links(&self) -> Links {
+        Links::new(self.tenant.clone(), self.app().id, &self.canonical.authority)
+    }
+
+    /// For a response whose body is to be translated.
+    pub(crate) fn translator(&self, status: StatusCode, headers: &mut HeaderMap) -> Option<Translator> {
+        let depth = self.app().edge.translate;
+        if depth == Translate::Headers || self.parts.method == Method::HEAD {
+            return None;
+        }
+        let takes_gzip = headers::takes_gzip(&self.parts.headers);
+        Translator::begin(status, headers, takes_gzip, depth, &self.links())
     }
 
     /// The address policy judges.
@@ -283,7 +314,7 @@ impl Routed<'_> {
     async fn our_own_path(&self, record: &mut Option<Record>) -> Ended {
         match self.canonical.path() {
             signin::CALLBACK if self.parts.method == Method::GET => self.callback(record).await,
-            signin::SIGN_OUT => match signin::sign_out(self.keys, self.app().id, self.canonical) {
+            signin::SIGN_OUT => match signin::sign_out(self.keys, self.app(), self.canonical) {
                 Ok(response) => response.into(),
                 Err(refusal) => refusal.into(),
             },
@@ -321,7 +352,8 @@ impl Routed<'_> {
             record.access.user = session.claims.sub.to_string();
             record.access.session = session.claims.sid.to_string();
         }
-        match signin::finish(app, &token, &exchange.back) {
+        let Some(app) = self.tenant.app(app) else { return Refusal::NotPublished.into() };
+        match signin::finish(app, &session, &exchange.back, self.now) {
             Ok(response) => response.into(),
             Err(refusal) => refusal.into(),
         }
@@ -364,10 +396,10 @@ impl Routed<'_> {
         let has_body = !body.is_end_stream();
         let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            headers::back(response.headers_mut(), self.app(), &self.canonical.authority);
+            headers::back(response.headers_mut(), &self.canonical.authority, || self.links());
         }
         if let Some(fresh) = entry.renewed
-            && let Some(cookie) = signin::renewed_cookie(self.app().id, &fresh.token)
+            && let Some(cookie) = signin::renewed_cookie(self.app(), &fresh, self.now)
         {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }

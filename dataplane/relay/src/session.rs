@@ -39,6 +39,14 @@ pub struct Session {
     pub(crate) signed: Mutex<Option<Signed>>,
 }
 
+#[cfg(test)]
+impl Session {
+    pub(crate) fn of(token: &str, claims: SessionClaims) -> Self {
+        let (groups, satisfied) = (BTreeSet::new(), BTreeSet::new());
+        Self { claims, groups, satisfied, token: token.into(), key: String::new(), signed: Mutex::default() }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presented<'a> {
     Nothing,

@@ -5,11 +5,19 @@
 //! be chosen by anybody but us. It is bound to the browser by a cookie, from
 //! which any relay can make the PKCE verifier again: relays keep nothing.
 
+use askama::Template;
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use model::{App, AppId, Timestamp};
+use model::{
+    App, AppId, Timestamp,
+    edge::{CookieRules, SameSite},
+    session::SESSION_LIFE_S,
+};
 use runtime::{cookies::cookie, secret::SharedSecret};
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
@@ -18,7 +26,7 @@ use crate::{
     canonical::Canonical,
     keys::TenantKeys,
     refusal::Refusal,
-    session::{COOKIE_PREFIX, cookie_name},
+    session::{COOKIE_PREFIX, Session, cookie_name},
     settings::SIGN_IN_LIFE_S,
 };
 
@@ -85,7 +93,13 @@ pub fn begin(
         canonical.authority.strip_prefix(&canonical.host).filter(|_| canonical.authority.len() > canonical.host.len());
     let location = format!("https://{}{}/authorize?{}", keys.login_host, port.unwrap_or(""), query.finish());
     let mut response = redirect(&location)?;
-    set_cookie(&mut response, BROWSER_COOKIE, &browser, Some(SIGN_IN_LIFE_S))?;
+    // Identity's redirect back comes from another site, which Strict would hide.
+    let same_site = match app.edge.cookie.same_site {
+        SameSite::Strict => SameSite::Lax,
+        same @ (SameSite::Lax | SameSite::None) => same,
+    };
+    let rules = CookieRules { same_site, ..app.edge.cookie };
+    set_cookie(&mut response, BROWSER_COOKIE, &browser, Some(SIGN_IN_LIFE_S), rules)?;
     Ok(response)
 }
 
@@ -136,20 +150,58 @@ pub fn callback(
 }
 
 /// The end of a sign-in: the token in a cookie, the user where they wanted to go.
-pub fn finish(app: AppId, token: &str, back: &str) -> Result<Response<Bytes>, Refusal> {
+pub fn finish(app: &App, session: &Session, back: &str, now: Timestamp) -> Result<Response<Bytes>, Refusal> {
     // Sealed by us, and still only ever a path.
-    let is_path = back.starts_with('/') && !back.starts_with("//") && !back.contains('\\');
+    let is_path =
+        back.starts_with('/') && !back.starts_with("//") && back.bytes().all(|it| it.is_ascii_graphic() && it != b'\\');
     let back = if is_path { back } else { "/" };
-    let mut response = redirect(back)?;
-    set_cookie(&mut response, &cookie_name(app), token, None)?;
+    let mut response = match app.edge.cookie.same_site {
+        // A redirect from another site goes on without Strict cookies, for ever.
+        SameSite::Strict => step(back),
+        SameSite::Lax | SameSite::None => redirect(back)?,
+    };
+    let life_s = cookie_life_s(app, session, now);
+    set_cookie(&mut response, &cookie_name(app.id), &session.token, life_s, app.edge.cookie)?;
     Ok(response)
 }
 
+/// As long as the session may be renewed, where it is to outlive the browser.
+fn cookie_life_s(app: &App, session: &Session, now: Timestamp) -> Option<i64> {
+    let ends_s = session.claims.started_ms / 1000 + SESSION_LIFE_S;
+    app.edge.cookie.persistent.then(|| (ends_s - now.seconds()).max(0))
+}
+
+/// A page of our own that goes on by itself, fragment and all.
+fn step(back: &str) -> Response<Bytes> {
+    let page = Step { back, script: STEP_SCRIPT };
+    // The template is checked when it is compiled.
+    let mut response = Response::new(Bytes::from(page.render().unwrap_or_default()));
+    let headers = response.headers_mut();
+    let hash = STANDARD.encode(digest(&SHA256, STEP_SCRIPT.as_bytes()));
+    let policy = format!("default-src 'none'; script-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'self'");
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+const STEP_SCRIPT: &str = "location.replace(document.querySelector('a').href + location.hash)";
+
+#[derive(Template)]
+#[template(path = "step.html")]
+struct Step<'a> {
+    back: &'a str,
+    script: &'a str,
+}
+
 /// Out of this application and on to identity, which ends the session everywhere.
-pub fn sign_out(keys: &TenantKeys, app: AppId, canonical: &Canonical) -> Result<Response<Bytes>, Refusal> {
+pub fn sign_out(keys: &TenantKeys, app: &App, canonical: &Canonical) -> Result<Response<Bytes>, Refusal> {
     let port = canonical.authority.strip_prefix(&canonical.host).unwrap_or("");
     let mut response = redirect(&format!("https://{}{port}/signout", keys.login_host))?;
-    set_cookie(&mut response, &cookie_name(app), "", Some(0))?;
+    set_cookie(&mut response, &cookie_name(app.id), "", Some(0), app.edge.cookie)?;
     Ok(response)
 }
 
@@ -165,8 +217,9 @@ pub fn renewal_form(secret: &SharedSecret, app: AppId, token: &str) -> String {
 }
 
 /// The cookie of a renewed session, for a response that is on its way.
-pub fn renewed_cookie(app: AppId, token: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(&cookie_text(&cookie_name(app), token, None)).ok()
+pub fn renewed_cookie(app: &App, session: &Session, now: Timestamp) -> Option<HeaderValue> {
+    let life_s = cookie_life_s(app, session, now);
+    HeaderValue::from_str(&cookie_text(&cookie_name(app.id), &session.token, life_s, app.edge.cookie)).ok()
 }
 
 /// A PKCE verifier that any relay can make again from what the browser holds.
@@ -190,16 +243,23 @@ fn redirect(location: &str) -> Result<Response<Bytes>, Refusal> {
     Ok(response)
 }
 
-fn set_cookie(response: &mut Response<Bytes>, name: &str, value: &str, life_s: Option<i64>) -> Result<(), Refusal> {
+fn set_cookie(
+    response: &mut Response<Bytes>,
+    name: &str,
+    value: &str,
+    life_s: Option<i64>,
+    rules: CookieRules,
+) -> Result<(), Refusal> {
     debug_assert!(name.starts_with(COOKIE_PREFIX));
-    let value = HeaderValue::from_str(&cookie_text(name, value, life_s)).map_err(|_| Refusal::NotReady)?;
+    let value = HeaderValue::from_str(&cookie_text(name, value, life_s, rules)).map_err(|_| Refusal::NotReady)?;
     response.headers_mut().append(header::SET_COOKIE, value);
     Ok(())
 }
 
-fn cookie_text(name: &str, value: &str, life_s: Option<i64>) -> String {
+fn cookie_text(name: &str, value: &str, life_s: Option<i64>, rules: CookieRules) -> String {
     let life = life_s.map_or(String::new(), |it| format!("; Max-Age={it}"));
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax{life}")
+    let partitioned = if rules.partitioned { "; Partitioned" } else { "" };
+    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={}{partitioned}{life}", rules.same_site.as_str())
 }
 
 fn random_token() -> String {

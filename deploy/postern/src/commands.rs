@@ -228,7 +228,8 @@ fn with_fields<T: serde::Serialize + serde::de::DeserializeOwned>(item: &T, fiel
         let parsed = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
         map.insert(name.to_owned(), parsed);
     }
-    serde_json::from_value(value).context("a field is unknown or of another type")
+    serde_json::from_value(value)
+        .with_context(|| format!("{}: a field is unknown, or its value is of another kind", fields.join(" ")))
 }
 
 async fn group(it: &Context, command: GroupCommand) -> anyhow::Result<()> {

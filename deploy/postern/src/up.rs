@@ -254,14 +254,9 @@ async fn publish_demo(writer: &Writer, tenant_id: &TenantId, socket: &Path) -> a
     let known = tenant.apps.values().find(|it| it.app.external == url);
     let group = tenant.groups.values().find(|it| it.name.as_str() == DEFAULT_GROUP).context("no connector group")?;
     let header = IdentityHeader { name: HeaderName::parse("X-Remote-User")?, claim: Claim::Username };
-    let app = App {
-        id: known.map_or_else(|| AppId(fresh_id()), |it| it.app.id),
-        name: Name::parse("Demo")?,
-        external: url,
-        identity_headers: vec![header],
-        assertion: true,
-        ..bootstrap::plain_app(origin.clone(), group.id)
-    };
+    let id = known.map_or_else(|| AppId(fresh_id()), |it| it.app.id);
+    let plain = App::new(id, Name::parse("Demo")?, url, origin.clone(), group.id);
+    let app = App { identity_headers: vec![header], assertion: true, ..plain };
     let wish = Wish::of_system(tenant_id, "demo");
     match known {
         None => {

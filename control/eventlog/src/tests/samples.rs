@@ -1,13 +1,15 @@
 //! Golden samples: one recorded event of every kind, that every later version
 //! must still read. `samples/KIND.hex` holds the payload, `samples/KIND.txt`
 //! what it means. A new kind is recorded by running the tests with
-//! `POSTERN_RECORD_SAMPLES=1`; a recorded one is never rewritten.
+//! `POSTERN_RECORD_SAMPLES=1`; a recorded payload is never rewritten, and its
+//! text only gains what a new field says when it is absent.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use model::{
     app::*,
     directory::*,
+    edge::*,
     keys::*,
     policy::{Control, Grant, State},
     risk::*,
@@ -26,8 +28,10 @@ fn every_kind_reads_its_recorded_sample() {
         assert!(kinds.insert(kind), "two samples of {kind}");
         let hex = folder.join(format!("{kind}.hex"));
         let text = folder.join(format!("{kind}.txt"));
-        if !hex.exists() && std::env::var("POSTERN_RECORD_SAMPLES").is_ok() {
-            fs::write(&hex, encode_hex(&payload)).unwrap();
+        if std::env::var("POSTERN_RECORD_SAMPLES").is_ok() {
+            if !hex.exists() {
+                fs::write(&hex, encode_hex(&payload)).unwrap();
+            }
             fs::write(&text, format!("{fact:#?}\n")).unwrap();
         }
         let recorded = fs::read_to_string(&hex).unwrap_or_else(|_| panic!("{kind} has no recorded sample"));
@@ -68,7 +72,28 @@ fn one_of_each() -> Vec<Fact> {
         trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         host_header: HostHeader::Origin,
         encoded_slashes: true,
+        edge: Edge::default(),
     };
+    let edge = Edge {
+        maintenance: true,
+        home_path: LocalPath::parse("/start").unwrap(),
+        hsts: Some(Hsts { max_age_s: 31_536_000, include_subdomains: true, preload: true }),
+        cookie: CookieRules { same_site: SameSite::None, persistent: true, partitioned: true },
+        cors: vec![
+            CorsRule::parse(CorsText {
+                path: "/api".into(),
+                origins: vec!["https://portal.example.com".into()],
+                methods: vec!["PUT".into()],
+                headers: vec!["x-app-*".into()],
+                max_age_s: 600,
+            })
+            .unwrap(),
+        ],
+        request_headers: vec![HeaderRule::parse("X-Zone", HeaderAction::Set("outside".into())).unwrap()],
+        response_headers: vec![HeaderRule::parse("Server", HeaderAction::Remove).unwrap()],
+        translate: Translate::Everything,
+    };
+    let changed = App { edge, ..app.clone() };
     let group = ConnectorGroup { id: ConnectorGroupId(id), name: name.clone() };
     let connector = Connector {
         id: ConnectorId(id),
@@ -102,7 +127,7 @@ fn one_of_each() -> Vec<Fact> {
     let states = [
         Event::TenantChanged { domain: "example.com".into(), public_port: 443 },
         Event::AppPublished(Box::new(app.clone())),
-        Event::AppChanged(Box::new(app.clone())),
+        Event::AppChanged(Box::new(changed)),
         Event::AppRetired(app.id),
         Event::ConnectorGroupCreated(group.clone()),
         Event::ConnectorGroupChanged(group.clone()),

@@ -1,11 +1,9 @@
 //! What an application reads about its user is what we say, in every spelling
 //! (attack class R1, header smuggling).
 
-use std::time::Duration;
-
 use model::{
-    AppId, ConnectorGroupId, ExternalUrl, Origin, SessionId, TenantId, UserId,
-    app::{IdentityHeader, Name, PreAuthentication},
+    AppId, ConnectorGroupId, Event, ExternalUrl, Origin, SessionId, Snapshot, TenantId, UserId,
+    app::{IdentityHeader, Name},
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -13,29 +11,21 @@ use uuid::Uuid;
 use super::*;
 
 fn app() -> App {
+    let external = ExternalUrl::parse("https://wiki.example.com/").unwrap();
+    let origin = Origin::parse("http://10.0.0.5:3000").unwrap();
+    let header =
+        IdentityHeader { name: model::app::HeaderName::parse("X-Remote-User").unwrap(), claim: Claim::Username };
     App {
-        id: AppId(Uuid::from_u128(1)),
-        name: Name::parse("wiki").unwrap(),
-        external: ExternalUrl::parse("https://wiki.example.com/").unwrap(),
-        origin: Origin::parse("http://10.0.0.5:3000").unwrap(),
-        group: ConnectorGroupId(Uuid::from_u128(2)),
-        pre_authentication: PreAuthentication::SignIn,
-        identity_headers: vec![IdentityHeader {
-            name: model::app::HeaderName::parse("X-Remote-User").unwrap(),
-            claim: Claim::Username,
-        }],
+        identity_headers: vec![header],
         assertion: true,
-        connect_timeout: Duration::from_secs(10),
-        response_timeout: Duration::from_secs(85),
-        idle_timeout: Duration::from_secs(85),
-        origin_ca_pem: String::new(),
-        origin_server_name: String::new(),
-        staleness_max: Duration::from_secs(300),
-        serve_when_stale: false,
-        hidden: false,
         trusted_addresses: vec!["10.1.0.0/16".parse().unwrap()],
-        host_header: HostHeader::External,
-        encoded_slashes: false,
+        ..App::new(
+            AppId(Uuid::from_u128(1)),
+            Name::parse("wiki").unwrap(),
+            external,
+            origin,
+            ConnectorGroupId(Uuid::from_u128(2)),
+        )
     }
 }
 
@@ -62,6 +52,10 @@ fn alice() -> SessionClaims {
 
 /// What the application receives.
 fn sent(fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, Refusal> {
+    sent_to(&app(), fields, peer)
+}
+
+fn sent_to(app: &App, fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, Refusal> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
@@ -79,7 +73,7 @@ fn sent(fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, Refusal> {
         assertion: Some("signed"),
         took_authorization: true,
     };
-    let block = forward(&parts.headers, &app(), &canonical, &added)?;
+    let block = forward(&parts.headers, app, &canonical, &added)?;
     Ok(tunnel::fields::decode(&block).unwrap())
 }
 
@@ -156,6 +150,86 @@ fn cookies_are_joined_and_ours_stay_here() {
     assert_eq!(all(&sent(&crumbs, "192.0.2.7").unwrap(), "cookie"), ["a=1; b=2; c=3"]);
 }
 
+fn links(authority: &str) -> Links {
+    let (tenant, app) = (TenantId::default_tenant(), app());
+    let (mut snapshot, id) = (Snapshot::default(), app.id);
+    snapshot.apply(&tenant, Event::AppPublished(Box::new(app)), 1);
+    Links::new(snapshot.tenant(&tenant).unwrap().clone(), id, authority)
+}
+
+/// PUB-25, and the fields it forgets.
+#[test]
+fn every_field_that_shows_an_inside_address_is_translated() {
+    let cases = [
+        ("location", "http://10.0.0.5:3000/x", "https://wiki.example.com/x"),
+        ("content-location", "http://10.0.0.5:3000/x", "https://wiki.example.com/x"),
+        ("refresh", "5; url=http://10.0.0.5:3000/x", "5; url=https://wiki.example.com/x"),
+        (
+            "link",
+            "<http://10.0.0.5:3000/a>; rel=next, </b>; rel=x",
+            "<https://wiki.example.com/a>; rel=next, </b>; rel=x",
+        ),
+        ("access-control-allow-origin", "http://10.0.0.5:3000", "https://wiki.example.com"),
+        ("content-security-policy", "img-src http://10.0.0.5:3000 'self'", "img-src https://wiki.example.com 'self'"),
+        ("set-cookie", "a=b; Domain=corp.internal; Path=/x; Secure", "a=b; Path=/x; Secure"),
+        ("set-cookie", "a=b; domain=.example.com; Path=/x", "a=b; domain=.example.com; Path=/x"),
+        ("set-cookie", "a=b; Domain=ample.com", "a=b"),
+        ("x-other", "http://10.0.0.5:3000/", "http://10.0.0.5:3000/"),
+    ];
+    for (name, before, after) in cases {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static(before));
+        back(&mut headers, "wiki.example.com", || links("wiki.example.com"));
+        assert_eq!(all(&headers, name), [after], "{name}");
+    }
+}
+
+#[test]
+fn rules_of_the_administrator_count_and_users_cannot_undo_them() {
+    let rule = |name: &str, action| HeaderRule::parse(name, action).unwrap();
+    let mut app = app();
+    app.edge.request_headers = vec![
+        rule("X-Zone", HeaderAction::Set("outside".into())),
+        rule("X-Debug", HeaderAction::Remove),
+        rule("X-Tag", HeaderAction::Add("b".into())),
+    ];
+    let headers =
+        sent_to(&app, &[("x-zone", "inside"), ("x-debug", "1"), ("x-tag", "a"), ("x-kept", "1")], "192.0.2.7");
+    let headers = headers.unwrap();
+    assert_eq!(all(&headers, "x-zone"), ["outside"]);
+    assert_eq!(all(&headers, "x-debug"), Vec::<&str>::new());
+    assert_eq!(all(&headers, "x-tag"), ["a", "b"]);
+    assert_eq!(all(&headers, "x-kept"), ["1"]);
+}
+
+#[test]
+fn a_translated_application_is_asked_for_what_can_be_read() {
+    let mut app = app();
+    app.edge.translate = Translate::Pages;
+    for (sent, asked) in [("br, gzip;q=0.5", "gzip"), ("gzip;q=0", "identity"), ("br", "identity")] {
+        let headers = sent_to(&app, &[("accept-encoding", sent)], "192.0.2.7").unwrap();
+        assert_eq!(all(&headers, "accept-encoding"), [asked], "{sent}");
+    }
+}
+
+#[test]
+fn an_application_with_its_inside_name_finds_it_wherever_it_compares() {
+    let mut app = app();
+    app.host_header = HostHeader::Origin;
+    let fields = [
+        ("origin", "https://wiki.example.com"),
+        ("referer", "https://wiki.example.com/a?b"),
+        ("destination", "https://wiki.example.com/new"),
+    ];
+    let headers = sent_to(&app, &fields, "192.0.2.7").unwrap();
+    assert_eq!(all(&headers, "host"), ["10.0.0.5:3000"]);
+    assert_eq!(all(&headers, "origin"), ["http://10.0.0.5:3000"]);
+    assert_eq!(all(&headers, "referer"), ["http://10.0.0.5:3000/a?b"]);
+    assert_eq!(all(&headers, "destination"), ["http://10.0.0.5:3000/new"]);
+    let elsewhere = sent_to(&app, &[("origin", "https://wiki.example.com.evil.test")], "192.0.2.7").unwrap();
+    assert_eq!(all(&elsewhere, "origin"), ["https://wiki.example.com.evil.test"], "another site stays another site");
+}
+
 #[test]
 fn answers_lose_what_is_about_connections_and_show_no_inside_address() {
     let mut headers = HeaderMap::new();
@@ -169,7 +243,7 @@ fn answers_lose_what_is_about_connections_and_show_no_inside_address() {
     ] {
         headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    back(&mut headers, &app(), "wiki.example.com:8443");
+    back(&mut headers, "wiki.example.com:8443", || links("wiki.example.com:8443"));
     assert_eq!(all(&headers, "set-cookie"), ["app=1"]);
     assert_eq!(all(&headers, "location"), ["https://wiki.example.com:8443/next?a=b"]);
     assert_eq!(headers.len(), 2);
@@ -178,7 +252,7 @@ fn answers_lose_what_is_about_connections_and_show_no_inside_address() {
     {
         let mut headers = HeaderMap::new();
         headers.insert("location", HeaderValue::from_str(elsewhere).unwrap());
-        back(&mut headers, &app(), "wiki.example.com");
+        back(&mut headers, "wiki.example.com", || links("wiki.example.com"));
         assert_eq!(all(&headers, "location"), [elsewhere]);
     }
 }
