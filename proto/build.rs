@@ -7,8 +7,9 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 30] = [
+const RESOURCES: [&str; 31] = [
     "App",
+    "Segment",
     "Hsts",
     "CorsRule",
     "HeaderRule",

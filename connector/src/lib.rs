@@ -4,8 +4,10 @@
 //! Must never know: NATS, policies, other groups' applications.
 //!
 //! Read: `enrol` (how it becomes somebody), `links` (connections to relays),
-//! `serve` (one request), `origins` (what may be reached), `origin` (reaching it).
+//! `serve` (one request), `origins` (what may be reached), `origin` (which place),
+//! `backend` (getting there), `trust` (TLS to it).
 
+pub mod backend;
 pub mod dial;
 pub mod enrol;
 pub mod links;
@@ -14,6 +16,7 @@ pub mod origins;
 pub mod serve;
 pub mod settings;
 pub mod token;
+pub mod trust;
 
 use std::sync::Arc;
 

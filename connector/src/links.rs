@@ -26,7 +26,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use tunnel::{TunnelError, exchange, link};
 
-use crate::{ConnectorError, Settings, dial::Way, enrol::Identity, origin::Pools, origins::Origins, serve::Worker};
+use crate::{
+    ConnectorError, Settings, dial::Way, enrol::Identity, origin::Pools, origins::Origins, serve::Worker, trust::Trust,
+};
 
 /// Streams that wait for work on each link.
 const PARKED_MIN: usize = 8;
@@ -58,7 +60,8 @@ impl Links {
             .map_err(|source| ConnectorError::Dial { address: "the proxy".into(), source })?;
         let origins = Arc::new(Origins::new(&identity.state.group, identity.writers()));
         let tasks = TaskTracker::new();
-        let roots = Arc::new(system_roots());
+        let client_certificates = settings.client_certificates.clone();
+        let trust = Arc::new(Trust { roots: Arc::new(system_roots()), client_certificates });
         let threads = match settings.threads {
             0 => thread::available_parallelism().map_or(1, |it| it.get()),
             threads => threads,
@@ -66,7 +69,7 @@ impl Links {
         let stopped = CancellationToken::new();
         let workers = (0..threads)
             .map(|n| {
-                let pools = Arc::new(Pools::new(roots.clone(), tasks.clone()));
+                let pools = Arc::new(Pools::new(trust.clone(), tasks.clone()));
                 Ok((worker_thread(n, stopped.clone())?, Worker { origins: origins.clone(), pools }))
             })
             .collect::<Result<_, ConnectorError>>()?;

@@ -1,352 +1,294 @@
-//! Reaching an origin: sockets, TLS, and connections kept for the next request.
+//! Where a request goes: one of the places an application is served from.
+//!
+//! The least busy place that is up counts; a sticky session keeps its own while
+//! that is up. A place that cannot be reached is left alone for a while, and
+//! the request goes to the next: nothing of it was sent. With none up, all are
+//! tried, for being wrong about all of them is likelier than all being down.
 
 use std::{
     collections::BTreeMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use proto::v1::{App, ResetCode};
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream, lookup_host},
-    time::{Instant, timeout},
-};
-use tokio_rustls::TlsConnector;
+use http::{Request, header};
+use http_body_util::{BodyExt, Either, Empty};
+use proto::v1::{App, RequestHead, ResetCode};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::debug;
-use tunnel::exchange::Download;
+use tracing::{debug, info};
 
-use crate::origins::{Definition, is_forbidden};
+use crate::{
+    backend::{Answered, Backend, Body, Target},
+    origins::Definition,
+    trust::Trust,
+};
 
-/// Idle connections kept for one application on one worker.
-const IDLE_CONNECTIONS_MAX: usize = 256;
-/// An origin may close a connection it was not asked on; ours go first.
-const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(30);
-/// hyper would read up to 400 KiB ahead, which starves the streams beside it.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
-
-/// The body of a request to an origin.
-pub type Body = http_body_util::Either<Download, http_body_util::Empty<bytes::Bytes>>;
-
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-/// Where an application really is, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    scheme: String,
-    host: String,
-    port: u16,
-}
-
-/// One application on one worker: its definition and its connections.
-pub struct Origin {
-    pub app: Arc<App>,
-    pub version: u64,
-    target: Target,
-    tls: Option<Tls>,
-    idle: Mutex<Vec<(http1::SendRequest<Body>, Instant)>>,
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
-    tasks: TaskTracker,
-}
-
-struct Tls {
-    any: Arc<ClientConfig>,
-    only_http1: Arc<ClientConfig>,
-    name: ServerName<'static>,
-}
+/// How often a place is asked for its health, and how long it may take.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A place that failed is left alone for a second, then ever longer.
+const REST_MIN: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(30);
+/// Wildcards make an origin of every name they are asked for.
+const ORIGINS_MAX: usize = 4096;
 
 /// All origins of one worker.
 pub struct Pools {
-    origins: Mutex<BTreeMap<String, Arc<Origin>>>,
-    roots: Arc<RootCertStore>,
+    origins: Mutex<BTreeMap<Key, Known>>,
+    trust: Arc<Trust>,
     tasks: TaskTracker,
 }
 
-impl Pools {
-    pub fn new(roots: Arc<RootCertStore>, tasks: TaskTracker) -> Self {
-        Self { origins: Mutex::default(), roots, tasks }
-    }
+/// Application, segment, and what stands for `*`.
+type Key = (String, u32, String);
 
-    /// The origin of a definition. A new version leaves the old connections behind.
-    pub fn origin(&self, definition: &Definition, app: &Arc<App>) -> Result<Arc<Origin>, ResetCode> {
-        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = origins.get(&app.id).filter(|it| it.version == definition.version) {
-            return Ok(known.clone());
-        }
-        let origin = Arc::new(Origin::new(app.clone(), definition.version, &self.roots, self.tasks.clone())?);
-        origins.insert(app.id.clone(), origin.clone());
-        Ok(origin)
+struct Known {
+    origin: Arc<Origin>,
+    used: Instant,
+}
+
+/// One address of an application on one worker.
+pub struct Origin {
+    pub app: Arc<App>,
+    version: u64,
+    places: Vec<Place>,
+    turn: AtomicUsize,
+}
+
+struct Place {
+    backend: Arc<Backend>,
+    /// Differs between places, and is the same in every connector.
+    seed: u64,
+    busy: Arc<AtomicUsize>,
+    health: Mutex<Health>,
+}
+
+#[derive(Default)]
+struct Health {
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+/// A request a place is busy with.
+pub struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    fn begin(busy: &Arc<AtomicUsize>) -> Self {
+        busy.fetch_add(1, Ordering::Relaxed);
+        Self(busy.clone())
     }
 }
 
-impl Origin {
-    fn new(app: Arc<App>, version: u64, roots: &Arc<RootCertStore>, tasks: TaskTracker) -> Result<Self, ResetCode> {
-        let target = Target::parse(&app.origin).ok_or(ResetCode::OriginRefused)?;
-        let tls = match target.scheme.as_str() {
-            "https" => Some(Tls::new(&app, &target, roots)?),
-            _ => None,
-        };
-        let (idle, shared) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self { app, version, target, tls, idle, shared, tasks })
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pools {
+    pub fn new(trust: Arc<Trust>, tasks: TaskTracker) -> Self {
+        Self { origins: Mutex::default(), trust, tasks }
     }
 
-    /// Sends a request and waits for the head of the response.
-    pub async fn send(&self, request: Request<Body>) -> Result<Answered, ResetCode> {
-        let response_timeout = Duration::from_millis(self.app.response_timeout_ms.into());
-        timeout(response_timeout, self.send_soon(request)).await.map_err(|_| ResetCode::Timeout)?
-    }
-
-    /// Opens a connection, with TLS where it is spoken, and closes it.
-    pub async fn reach(&self) -> Result<(), ResetCode> {
-        let connect_timeout = Duration::from_millis(self.app.connect_timeout_ms.into());
-        timeout(connect_timeout, self.open(false)).await.map_err(|_| ResetCode::Timeout)?.map(|_| ())
-    }
-
-    async fn send_soon(&self, mut request: Request<Body>) -> Result<Answered, ResetCode> {
-        let upgrade = request.headers().contains_key(http::header::UPGRADE);
-        while self.may_speak_http2()
-            && !upgrade
-            && let Some(mut shared) = self.shared_connection().await?
+    /// The origin a request is for. A new version leaves the old connections behind.
+    pub fn origin(
+        &self,
+        definition: &Definition,
+        app: &Arc<App>,
+        head: &RequestHead,
+    ) -> Result<Arc<Origin>, ResetCode> {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let key = (app.id.clone(), head.segment, head.label.clone());
+        if let Some(known) = origins.get_mut(&key).filter(|it| it.origin.version == definition.version) {
+            known.used = now;
+            return Ok(known.origin.clone());
+        }
+        if origins.len() >= ORIGINS_MAX
+            && let Some(oldest) = origins.iter().min_by_key(|(_, known)| known.used).map(|(key, _)| key.clone())
         {
-            match shared.try_send_request(self.for_http2(request)).await {
-                Ok(response) => return Ok(Answered { response, lent: None }),
-                // The origin is going away; nothing was sent, so another may try.
-                Err(mut refused) => match refused.take_message() {
-                    Some(unsent) => request = for_http1(unsent),
-                    None => return Err(bad_response(refused.error())),
-                },
-            }
+            origins.remove(&oldest);
         }
-        while let Some(mut idle) = self.idle_connection().filter(|_| !upgrade) {
-            match idle.try_send_request(request).await {
-                Ok(response) => return Ok(Answered::lending(response, idle)),
-                // The origin closed it meanwhile; nothing was sent, so another may try.
-                Err(mut refused) => match refused.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(bad_response(refused.error())),
-                },
-            }
+        let origin = Arc::new(self.make(app.clone(), definition.version, head)?);
+        if origin.places.len() > 1 && !app.health_path.is_empty() {
+            self.tasks.spawn(watch(Arc::downgrade(&origin)));
         }
-        match self.connect(upgrade).await? {
-            Connection::Http1(mut fresh) => {
-                let response = fresh.send_request(request).await.map_err(|error| bad_response(&error))?;
-                Ok(Answered::lending(response, fresh))
-            }
-            Connection::Http2(mut fresh) => {
-                *self.shared.lock().await = Some(fresh.clone());
-                let answered = fresh.send_request(self.for_http2(request)).await;
-                let response = answered.map_err(|error| bad_response(&error))?;
-                Ok(Answered { response, lent: None })
-            }
-        }
+        origins.insert(key, Known { origin: origin.clone(), used: now });
+        Ok(origin)
     }
 
-    fn idle_connection(&self) -> Option<http1::SendRequest<Body>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((connection, since)) = idle.pop() {
-            if connection.is_ready() && since.elapsed() < IDLE_CONNECTION_LIFE {
-                return Some(connection);
-            }
+    fn make(&self, app: Arc<App>, version: u64, head: &RequestHead) -> Result<Origin, ResetCode> {
+        let mut places = Vec::new();
+        for url in urls(&app, head)? {
+            let target = Target::parse(&url).ok_or(ResetCode::OriginRefused)?;
+            let seed = url.bytes().fold(0, |seed, byte| mix(seed ^ u64::from(byte)));
+            let backend = Arc::new(Backend::new(&app, target, &self.trust, self.tasks.clone())?);
+            places.push(Place { backend, seed, busy: Arc::default(), health: Mutex::default() });
         }
-        None
+        Ok(Origin { app, version, places, turn: AtomicUsize::new(0) })
+    }
+}
+
+/// Where the controller said this address is; never anything a relay made up.
+fn urls(app: &App, head: &RequestHead) -> Result<Vec<String>, ResetCode> {
+    if head.segment == 0 {
+        let all = std::iter::once(&app.origin).chain(&app.more_origins);
+        return all.map(|it| named(it, &head.label)).collect();
+    }
+    let segment = app.segments.get(head.segment as usize - 1).ok_or(ResetCode::OriginRefused)?;
+    Ok(vec![named(&segment.origin, &head.label)?])
+}
+
+fn named(origin: &str, label: &str) -> Result<String, ResetCode> {
+    if !origin.contains("://*.") {
+        return Ok(origin.to_owned());
+    }
+    let is_label = (1..=63).contains(&label.len())
+        && label.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-');
+    is_label.then(|| origin.replacen('*', label, 1)).ok_or(ResetCode::OriginRefused)
+}
+
+/// A step of splitmix64: spreads neighbouring numbers far apart.
+fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
+impl Origin {
+    /// Sends a request and waits for the head of the response. What it is busy
+    /// with ends when the other half of the answer is dropped.
+    pub async fn send(&self, request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), ResetCode> {
+        let response_timeout = Duration::from_millis(self.app.response_timeout_ms.into());
+        timeout(response_timeout, self.send_soon(request, affinity)).await.map_err(|_| ResetCode::Timeout)?
     }
 
-    /// Called when a response body is complete.
-    pub fn give_back(&self, lent: Lent) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_CONNECTIONS_MAX {
-            idle.push((lent.0, Instant::now()));
+    async fn send_soon(&self, mut request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), ResetCode> {
+        if let [only] = self.places.as_slice() {
+            let answered = only.backend.send(request).await.map_err(|it| it.code)?;
+            return Ok((answered, Busy::begin(&only.busy)));
         }
-    }
-
-    /// Plain HTTP and unix sockets never do, and need not look for a shared connection.
-    fn may_speak_http2(&self) -> bool {
-        self.tls.is_some() || self.target.scheme == "h2c"
-    }
-
-    /// The HTTP/2 connection all requests share; none where the origin has not
-    /// chosen HTTP/2.
-    async fn shared_connection(&self) -> Result<Option<http2::SendRequest<Body>>, ResetCode> {
-        let mut shared = self.shared.lock().await;
-        if let Some(open) = shared.as_ref().filter(|it| !it.is_closed()) {
-            return Ok(Some(open.clone()));
-        }
-        *shared = None;
-        if self.target.scheme != "h2c" {
-            return Ok(None);
-        }
-        match self.connect(false).await? {
-            Connection::Http2(fresh) => Ok(Some(shared.insert(fresh).clone())),
-            Connection::Http1(_) => Err(ResetCode::BadResponse),
-        }
-    }
-
-    /// HTTP/2 has its host in the URI, and no fields about the connection.
-    fn for_http2(&self, mut request: Request<Body>) -> Request<Body> {
-        let host = request.headers_mut().remove(http::header::HOST);
-        let authority = host.as_ref().and_then(|it| it.to_str().ok()).unwrap_or("localhost");
-        let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let uri = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
-        if let Ok(uri) = uri {
-            *request.uri_mut() = uri;
-        }
-        *request.version_mut() = http::Version::HTTP_2;
-        request
-    }
-
-    async fn connect(&self, upgrade: bool) -> Result<Connection, ResetCode> {
-        let connect_timeout = Duration::from_millis(self.app.connect_timeout_ms.into());
-        let connecting = timeout(connect_timeout, self.open(upgrade)).await;
-        let (io, http2) = connecting.map_err(|_| ResetCode::Connect)??;
-        match http2 {
-            true => {
-                let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await;
-                let (requests, connection) = handshake.map_err(|error| bad_response(&error))?;
-                self.tasks.spawn(async move {
-                    let _closed = connection.await;
-                });
-                Ok(Connection::Http2(requests))
-            }
-            false => {
-                let mut builder = http1::Builder::new();
-                builder.max_buf_size(READ_BUFFER_BYTES);
-                let handshake = builder.handshake(TokioIo::new(io)).await;
-                let (requests, connection) = handshake.map_err(|error| bad_response(&error))?;
-                self.tasks.spawn(async move {
-                    let _closed = connection.with_upgrades().await;
-                });
-                Ok(Connection::Http1(requests))
-            }
-        }
-    }
-
-    /// A stream to the origin, and whether HTTP/2 is spoken on it.
-    async fn open(&self, upgrade: bool) -> Result<(Box<dyn Io>, bool), ResetCode> {
-        if self.target.scheme == "unix" {
-            let unix = UnixStream::connect(&self.target.host).await.map_err(|error| unreachable(&error))?;
-            return Ok((Box::new(unix), false));
-        }
-        let tcp = self.open_tcp().await?;
-        // A socket option the kernel may refuse; requests work without it.
-        let _slower = tcp.set_nodelay(true);
-        let Some(tls) = &self.tls else { return Ok((Box::new(tcp), self.target.scheme == "h2c")) };
-        let config = if upgrade { &tls.only_http1 } else { &tls.any };
-        let connected = TlsConnector::from(config.clone()).connect(tls.name.clone(), tcp).await;
-        let stream = connected.map_err(|error| {
-            debug!(app = %self.app.id, %error, "TLS to the origin fails");
-            ResetCode::Tls
-        })?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((Box::new(stream), http2))
-    }
-
-    async fn open_tcp(&self) -> Result<TcpStream, ResetCode> {
-        let host = self.target.host.trim_start_matches('[').trim_end_matches(']');
-        let resolved = lookup_host((host, self.target.port)).await;
-        let addresses: Vec<SocketAddr> = resolved.map_err(|_| ResetCode::Dns)?.collect();
-        // Checked after resolution: a name may point anywhere (DNS rebinding).
-        if addresses.iter().any(|it| is_forbidden(it.ip())) {
-            return Err(ResetCode::OriginRefused);
-        }
-        let mut failure = ResetCode::Dns;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => return Ok(tcp),
-                Err(error) => failure = unreachable(&error),
+        let mut failure = ResetCode::Connect;
+        for place in self.order(affinity) {
+            let busy = Busy::begin(&place.busy);
+            match place.backend.send(request).await {
+                Ok(answered) => {
+                    place.came_through();
+                    return Ok((answered, busy));
+                }
+                Err(failed) => {
+                    failure = failed.code;
+                    match failed.unsent {
+                        Some(unsent) => request = *unsent,
+                        None => return Err(failure),
+                    }
+                    place.rest();
+                    debug!(app = %self.app.id, code = ?failure, "a place cannot be reached, trying the next");
+                }
             }
         }
         Err(failure)
     }
-}
 
-enum Connection {
-    Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
-}
-
-/// A response, and the connection it comes on, for when its body was read to the
-/// end. hyper closes it after anything odd.
-pub struct Answered {
-    pub response: Response<Incoming>,
-    pub lent: Option<Lent>,
-}
-
-pub struct Lent(http1::SendRequest<Body>);
-
-impl Answered {
-    fn lending(response: Response<Incoming>, connection: http1::SendRequest<Body>) -> Self {
-        let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-        Self { response, lent: (!switched).then_some(Lent(connection)) }
-    }
-}
-
-impl Target {
-    fn parse(origin: &str) -> Option<Self> {
-        if let Some(path) = origin.strip_prefix("unix:") {
-            return Some(Self { scheme: "unix".into(), host: path.into(), port: 0 });
+    /// Each place once, the best first.
+    fn order(&self, affinity: u64) -> Vec<&Place> {
+        let now = Instant::now();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut order: Vec<(bool, u64, usize, &Place)> = Vec::with_capacity(self.places.len());
+        for (index, place) in self.places.iter().enumerate() {
+            let cost = match affinity {
+                0 => place.busy.load(Ordering::Relaxed) as u64,
+                // Rendezvous hashing: a place that goes moves only its own sessions.
+                affinity => mix(place.seed ^ affinity),
+            };
+            order.push((place.rests(now), cost, (index + turn) % self.places.len(), place));
         }
-        let (scheme, authority) = origin.split_once("://")?;
-        let (host, port) = authority.rsplit_once(':')?;
-        Some(Self { scheme: scheme.into(), host: host.into(), port: port.parse().ok()? })
+        order.sort_by_key(|(rests, cost, turn, _)| (*rests, *cost, *turn));
+        order.into_iter().map(|(.., place)| place).collect()
     }
-}
 
-impl Tls {
-    fn new(app: &App, target: &Target, system: &Arc<RootCertStore>) -> Result<Self, ResetCode> {
-        let roots = match app.origin_ca_pem.is_empty() {
-            true => system.clone(),
-            false => {
-                let ders = runtime::tls::pem_certificates(app.origin_ca_pem.as_bytes()).map_err(|_| ResetCode::Tls)?;
-                runtime::tls::roots(ders.iter().map(|it| it.as_ref())).map_err(|_| ResetCode::Tls)?
+    /// Can it be reached? It is asked nothing.
+    pub async fn reach(&self) -> Result<(), ResetCode> {
+        let mut reached = Err(ResetCode::OriginRefused);
+        for place in &self.places {
+            reached = place.backend.reach().await;
+            if reached.is_ok() {
+                break;
             }
-        };
-        let config = |protocols: &[&[u8]]| {
-            let mut config = ClientConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
-                .with_root_certificates(roots.clone())
-                .with_no_client_auth();
-            config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
-            Arc::new(config)
-        };
-        let name = match app.origin_server_name.is_empty() {
-            true => target.host.trim_start_matches('[').trim_end_matches(']'),
-            false => &app.origin_server_name,
-        };
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| ResetCode::Tls)?;
-        Ok(Self { any: config(&[b"h2", b"http/1.1"]), only_http1: config(&[b"http/1.1"]), name })
+        }
+        reached
     }
 }
 
-/// Undoes `for_http2`.
-fn for_http1(mut request: Request<Body>) -> Request<Body> {
-    let authority = request.uri().authority().and_then(|it| it.as_str().parse().ok());
-    if let Some(host) = authority {
-        request.headers_mut().insert(http::header::HOST, host);
+impl Place {
+    fn rests(&self, now: Instant) -> bool {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.rests_until.is_some_and(|until| until > now)
     }
-    if let Some(path) = request.uri().path_and_query().cloned() {
-        *request.uri_mut() = path.into();
+
+    fn rest(&self) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = REST_MAX.min(REST_MIN * 2u32.pow(health.failures.min(5)));
+        health.failures = health.failures.saturating_add(1);
+        health.rests_until = Some(Instant::now() + rest);
     }
-    *request.version_mut() = http::Version::HTTP_11;
-    request
+
+    fn came_through(&self) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health::default();
+    }
 }
 
-fn unreachable(error: &io::Error) -> ResetCode {
-    debug!(%error, "the origin does not answer");
-    ResetCode::Connect
+/// Asks every place for its health until the origin is gone.
+async fn watch(origin: Weak<Origin>) {
+    let mut were_up: Vec<bool> = Vec::new();
+    while let Some(origin) = origin.upgrade() {
+        were_up.resize(origin.places.len(), true);
+        for (place, was_up) in origin.places.iter().zip(&mut were_up) {
+            let is_up = is_healthy(place, &origin.app).await;
+            match is_up {
+                true if !*was_up => place.came_through(),
+                true => {}
+                false => {
+                    let mut health = place.health.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Until it says otherwise.
+                    health.rests_until = Some(Instant::now() + 2 * HEALTH_INTERVAL + HEALTH_TIMEOUT);
+                }
+            }
+            if is_up != *was_up {
+                info!(app = %origin.app.id, is_up, "the health of a place changed");
+            }
+            *was_up = is_up;
+        }
+        drop(origin);
+        sleep(HEALTH_INTERVAL).await;
+    }
 }
 
-fn bad_response(error: &hyper::Error) -> ResetCode {
-    debug!(%error, "the origin broke HTTP");
-    ResetCode::BadResponse
+async fn is_healthy(place: &Place, app: &App) -> bool {
+    let mut request = Request::new(Either::Right(Empty::new()));
+    let Ok(uri) = app.health_path.parse() else { return true };
+    *request.uri_mut() = uri;
+    // The name it is published under: virtual hosts answer by it.
+    let host = app.external_url.split('/').nth(2).unwrap_or("localhost");
+    if let Ok(host) = host.parse() {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    let asked = timeout(HEALTH_TIMEOUT, async {
+        let answered = place.backend.send(request).await.ok()?;
+        let status = answered.response.status();
+        let _body = answered.response.into_body().collect().await.ok()?;
+        if let Some(lent) = answered.lent {
+            lent.give_back();
+        }
+        Some(!status.is_server_error() && !status.is_client_error())
+    });
+    asked.await.ok().flatten().unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,8 @@ use tunnel::{
 };
 
 use crate::{
-    origin::{Answered, Body, Lent, Origin, Pools},
+    backend::{Answered, Body, Lent},
+    origin::{Busy, Origin, Pools},
     origins::Origins,
 };
 
@@ -68,11 +69,13 @@ impl Worker {
             return self.test(head, upload).await;
         }
         match self.ask(head, download).await {
-            Ok(Answer { response, origin, upgraded: Some(input), .. }) => {
+            Ok(Answer { response, origin, upgraded: Some(input), busy: _busy, .. }) => {
                 debug!(app = %origin.app.id, "upgraded");
                 upgraded(response, input, upload).await;
             }
-            Ok(Answer { response, lent, origin, upgraded: None }) => respond(response, lent, &origin, upload).await,
+            Ok(Answer { response, lent, origin, upgraded: None, busy: _busy }) => {
+                respond(response, lent, &origin, upload).await;
+            }
             Err(code) => {
                 debug!(?code, "refused");
                 // The stream is gone when this fails, and so is the reader.
@@ -86,7 +89,7 @@ impl Worker {
         let reached = async {
             let definition = self.origins.find(&head.app, head.app_version).await.ok_or(ResetCode::OriginRefused)?;
             let app = definition.app.as_ref().ok_or(ResetCode::OriginRefused)?;
-            self.pools.origin(&definition, app)?.reach().await
+            self.pools.origin(&definition, app, &head)?.reach().await
         };
         let status = StatusCode::NO_CONTENT.as_u16().into();
         // The stream is gone when these fail, and so is the reader.
@@ -99,7 +102,7 @@ impl Worker {
     async fn ask(&self, head: RequestHead, download: Download) -> Result<Answer, ResetCode> {
         let definition = self.origins.find(&head.app, head.app_version).await.ok_or(ResetCode::OriginRefused)?;
         let app = definition.app.as_ref().ok_or(ResetCode::OriginRefused)?;
-        let origin = self.pools.origin(&definition, app)?;
+        let origin = self.pools.origin(&definition, app, &head)?;
         let mut request = request(&head)?;
         let (body, upgraded) = match head.upgrade {
             true => (Either::Right(Empty::new()), Some(download)),
@@ -110,14 +113,14 @@ impl Worker {
         if let Some(traceparent) = traceparent(&Span::current()).and_then(|it| it.parse().ok()) {
             request.headers_mut().insert("traceparent", traceparent);
         }
-        let Answered { response, lent } = origin.send(request).await?;
+        let (Answered { response, lent }, busy) = origin.send(request, head.affinity).await?;
         Span::current().record("http.response.status_code", i64::from(response.status().as_u16()));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Switching without being asked is no answer to a request.
         if switched && upgraded.is_none() {
             return Err(ResetCode::BadResponse);
         }
-        Ok(Answer { response, lent, origin, upgraded: upgraded.filter(|_| switched) })
+        Ok(Answer { response, lent, origin, upgraded: upgraded.filter(|_| switched), busy })
     }
 }
 
@@ -127,6 +130,7 @@ struct Answer {
     origin: Arc<Origin>,
     /// What the user sends after the switch.
     upgraded: Option<Download>,
+    busy: Busy,
 }
 
 fn request(head: &RequestHead) -> Result<Request<Body>, ResetCode> {
@@ -146,7 +150,7 @@ async fn respond(response: Response<Incoming>, lent: Option<Lent>, origin: &Orig
     match pass_on(head, &mut body, idle_timeout, upload).await {
         Ok(()) => {
             if let Some(lent) = lent {
-                origin.give_back(lent);
+                lent.give_back();
             }
         }
         // The user must see a cut and never a short success.

@@ -21,6 +21,9 @@ pub struct Settings {
     pub proxy: Option<String>,
     /// A file with `user:password` for the proxy.
     pub proxy_credentials_file: Option<PathBuf>,
+    /// Folder of HOST.pem: client certificates for https origins, each with its
+    /// chain and key. They stay on this machine.
+    pub client_certificates: Option<PathBuf>,
     /// How long exchanges may go on after SIGTERM.
     pub drain_grace_s: u64,
     /// Worker threads; 0 means one per core.
@@ -35,6 +38,7 @@ impl Default for Settings {
             admin_listen: None,
             proxy: None,
             proxy_credentials_file: None,
+            client_certificates: None,
             drain_grace_s: 30,
             threads: 0,
             telemetry: runtime::telemetry::Settings::default(),

@@ -9,6 +9,7 @@ mod deployed;
 mod lifetimes;
 mod limits;
 mod many;
+mod places;
 mod protocols;
 mod publishing;
 mod sign_in;

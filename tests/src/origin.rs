@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::{pki_types::PrivateKeyDer, server::WebPkiClientVerifier};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -38,8 +38,12 @@ pub struct Origin {
     /// Bytes of request bodies read so far.
     pub received: Arc<AtomicU64>,
     pub connections: Arc<AtomicU64>,
+    /// What it says of itself at `/health`.
+    pub ill: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
+
+pub type Certified = rcgen::CertifiedKey<rcgen::KeyPair>;
 
 enum Listener {
     Plain(TcpListener),
@@ -55,7 +59,12 @@ impl Listener {
         match self {
             Self::Plain(listener) => Box::new(listener.accept().await.unwrap().0),
             Self::Unix(listener) => Box::new(listener.accept().await.unwrap().0),
-            Self::Tls(listener, tls) => Box::new(tls.accept(listener.accept().await.unwrap().0).await.unwrap()),
+            Self::Tls(listener, tls) => loop {
+                // A client that does not trust us, or whom we do not, tries in vain.
+                if let Ok(stream) = tls.accept(listener.accept().await.unwrap().0).await {
+                    return Box::new(stream);
+                }
+            },
         }
     }
 }
@@ -77,21 +86,35 @@ impl Origin {
     /// HTTP/2 over TLS, with a certificate for `inside.test` (PEM, returned).
     pub async fn start_http2() -> (Self, String) {
         let certified = rcgen::generate_simple_self_signed(["inside.test".to_owned()]).unwrap();
-        let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
-        let mut tls = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key)
-            .unwrap();
+        let origin = Self::start_tls(&certified, None).await;
+        (origin, certified.cert.pem())
+    }
+
+    /// HTTP/2 over TLS; with `client`, only for who has that certificate.
+    pub async fn start_tls(own: &Certified, client: Option<&Certified>) -> Self {
+        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let builder = rustls::ServerConfig::builder();
+        let builder = match client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(client.cert.der().clone()).unwrap();
+                builder.with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap())
+            }
+        };
+        let mut tls = builder.with_single_cert(vec![own.cert.der().clone()], key).unwrap();
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        (Self::serve(port, Listener::Tls(listener, acceptor)), certified.cert.pem())
+        Self::serve(port, Listener::Tls(listener, acceptor))
     }
 
     fn serve(port: u16, listener: Listener) -> Self {
         let (requests, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let connections = Arc::new(AtomicU64::new(0));
+        let ill = Arc::new(AtomicBool::new(false));
+        let says_ill = ill.clone();
         let (count, bytes, opened) = (requests.clone(), received.clone(), connections.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -100,11 +123,11 @@ impl Origin {
                 let http2 = matches!(listener, Listener::Tls(..));
                 let stream = listener.accept().await;
                 opened.fetch_add(1, Ordering::SeqCst);
-                let (count, bytes) = (count.clone(), bytes.clone());
+                let (count, bytes, ill) = (count.clone(), bytes.clone(), says_ill.clone());
                 serving.spawn(async move {
                     let service = service_fn(move |request| {
                         count.fetch_add(1, Ordering::SeqCst);
-                        answer(request, bytes.clone())
+                        answer(request, bytes.clone(), ill.load(Ordering::SeqCst))
                     });
                     let io = TokioIo::new(stream);
                     if http2 {
@@ -117,7 +140,7 @@ impl Origin {
                 });
             }
         });
-        Self { port, requests, received, connections, _tasks: tasks }
+        Self { port, requests, received, connections, ill, _tasks: tasks }
     }
 
     pub fn url(&self) -> String {
@@ -125,11 +148,12 @@ impl Origin {
     }
 }
 
-async fn answer(request: Request<Incoming>, received: Arc<AtomicU64>) -> Result<Response<Body>, Infallible> {
+async fn answer(request: Request<Incoming>, received: Arc<AtomicU64>, ill: bool) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or("").to_owned();
     Ok(match path.as_str() {
         "/ws" => web_socket(request),
+        "/health" if ill => text(StatusCode::SERVICE_UNAVAILABLE, "ill".into()),
         "/sse" => stream(ticks(), "text/event-stream"),
         "/big" => stream(zeros(query.parse().unwrap()), "application/octet-stream"),
         "/upload" => {

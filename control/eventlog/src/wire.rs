@@ -5,9 +5,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, str::FromStr, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use model::{
-    app::{self, HeaderName, IdentityHeader, Invalid, Name, PreAuthentication},
+    app::{self, HeaderName, IdentityHeader, Invalid, Name, Pin, PreAuthentication, Segment},
     directory::Username,
     edge::{
         self, CookieRules, CorsRule, CorsText, Edge, HeaderAction, HeaderRule, Hsts, LocalPath, SameSite, Translate,
@@ -106,11 +107,21 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
     if edge.request_headers.iter().any(is_identity) {
         return Err(bad("request_headers", "names an identity header, which only the user's session fills"));
     }
+    let origin = origin_behind(&external, &wire.origin, "origin")?;
+    let (segments, more_origins) = (segments_from(&wire)?, more_origins_from(&wire, &origin)?);
+    let health_path = match wire.health_path.as_str() {
+        "" => None,
+        path => Some(LocalPath::parse(path).in_field("health_path")?),
+    };
+    let origin_pins = wire.origin_pins.iter().map(|it| pin_from(it)).collect::<Parsed<Vec<_>>>()?;
+    if !origin_pins.is_empty() && origin.scheme != app::Scheme::Https {
+        return Err(bad("origin_pins", "is for https origins: others have no key to pin"));
+    }
     Ok(App {
         id: parse("id", &wire.id)?,
         name: Name::parse(&wire.name).in_field("name")?,
         external,
-        origin: Origin::parse(&wire.origin).in_field("origin")?,
+        origin,
         group: parse("connector_group", &wire.connector_group)?,
         pre_authentication,
         identity_headers: wire.identity_headers.iter().map(header).collect::<Parsed<_>>()?,
@@ -130,7 +141,57 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
         host_header,
         encoded_slashes: wire.encoded_slashes,
         edge,
+        segments,
+        more_origins,
+        health_path,
+        sticky: wire.sticky,
+        origin_pins,
     })
+}
+
+const SEGMENTS_MAX: usize = 64;
+const ORIGINS_MAX: usize = 64;
+
+/// `*` inside needs `*` outside: something must say what it stands for.
+fn origin_behind(external: &ExternalUrl, origin: &str, field: &'static str) -> Parsed<Origin> {
+    let origin = Origin::parse(origin).in_field(field)?;
+    match origin.is_wildcard() && !external.is_wildcard() {
+        true => Err(bad(field, "has a * that the external URL does not have")),
+        false => Ok(origin),
+    }
+}
+
+fn segments_from(wire: &v1::App) -> Parsed<Vec<Segment>> {
+    if wire.segments.len() > SEGMENTS_MAX {
+        return Err(bad("segments", "has 64 addresses at most"));
+    }
+    let segment = |it: &v1::Segment| {
+        let external = ExternalUrl::parse(&it.external_url).in_field("segments.external_url")?;
+        let origin = origin_behind(&external, &it.origin, "segments.origin")?;
+        Ok(Segment { external, origin })
+    };
+    wire.segments.iter().map(segment).collect()
+}
+
+fn more_origins_from(wire: &v1::App, origin: &Origin) -> Parsed<Vec<Origin>> {
+    if wire.more_origins.len() >= ORIGINS_MAX {
+        return Err(bad("more_origins", "has 63 origins at most"));
+    }
+    let more = |text: &String| {
+        let it = Origin::parse(text).in_field("more_origins")?;
+        match it.scheme == origin.scheme && !it.is_wildcard() && !origin.is_wildcard() {
+            true => Ok(it),
+            false => Err(bad("more_origins", "have the scheme of origin, and none of them a *")),
+        }
+    };
+    wire.more_origins.iter().map(more).collect()
+}
+
+fn pin_from(text: &str) -> Parsed<Pin> {
+    let bytes = STANDARD.decode(text).ok().and_then(|it| it.try_into().ok());
+    bytes
+        .map(Pin)
+        .ok_or(bad("origin_pins", "is a SHA-256 in base64, as `openssl dgst -sha256 -binary | base64` prints"))
 }
 
 fn edge_from(wire: &v1::App) -> Parsed<Edge> {
@@ -278,6 +339,15 @@ pub fn app_to(app: &App) -> v1::App {
             Translate::Pages => v1::Translate::Pages.into(),
             Translate::Everything => v1::Translate::Everything.into(),
         },
+        segments: app
+            .segments
+            .iter()
+            .map(|it| v1::Segment { external_url: it.external.to_string(), origin: it.origin.to_string() })
+            .collect(),
+        more_origins: strings(&app.more_origins),
+        health_path: app.health_path.as_ref().map_or(String::new(), |it| it.as_str().to_owned()),
+        sticky: app.sticky,
+        origin_pins: app.origin_pins.iter().map(|it| STANDARD.encode(it.0)).collect(),
     }
 }
 

@@ -63,7 +63,7 @@ impl Client {
         }
         let app = self.app(tenant)?;
         let same = url.scheme() == "https"
-            && url.host_str() == Some(&app.external.host)
+            && app.addresses().any(|(it, _)| url.host_str().is_some_and(|host| it.label(host).is_some()))
             && url.path() == CALLBACK
             && url.port() == port.filter(|it| *it != 443);
         same.then_some(Return::Relay)

@@ -41,7 +41,8 @@ fn tiles(tenant: &Tenant, user: model::UserId, port: Option<u16>) -> Vec<Tile> {
         .apps
         .values()
         .map(|it| &it.app)
-        .filter(|app| !app.hidden && is_assigned(tenant, app.id, user, &groups))
+        // A wildcard is no place to go to.
+        .filter(|app| !app.hidden && !app.external.is_wildcard() && is_assigned(tenant, app.id, user, &groups))
         .map(|app| Tile {
             name: app.name.to_string(),
             url: format!("https://{}{port}{}", app.external.host, home(app)),

@@ -1,12 +1,12 @@
 //! What is published: an application, its external URL and its origin.
 
-use std::{fmt, net::Ipv6Addr, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, net::Ipv6Addr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::{
-    edge::Edge,
+    edge::{Edge, LocalPath},
     ids::{AppId, ConnectorGroupId, is_label},
 };
 
@@ -42,6 +42,32 @@ pub struct App {
     /// Let `%2F` and `%5C` in paths pass; they are refused otherwise.
     pub encoded_slashes: bool,
     pub edge: Edge,
+    /// More addresses of a complex application: one sign-in, one policy (PUB-19).
+    pub segments: Vec<Segment>,
+    /// More places that serve what `origin` serves.
+    pub more_origins: Vec<Origin>,
+    /// Asked every few seconds where there are several origins; empty asks nothing.
+    pub health_path: Option<LocalPath>,
+    /// A session stays with one of several origins while that is up.
+    pub sticky: bool,
+    /// SHA-256 of the public key (SubjectPublicKeyInfo) of an https origin; one
+    /// must match, beside the usual verification.
+    pub origin_pins: Vec<Pin>,
+}
+
+/// An outside address and what is behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub external: ExternalUrl,
+    pub origin: Origin,
+}
+
+/// Where a request for an application goes: which of its addresses, and the
+/// label that stands for `*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot<'a> {
+    pub segment: u16,
+    pub label: &'a str,
 }
 
 impl App {
@@ -68,6 +94,27 @@ impl App {
             host_header: HostHeader::External,
             encoded_slashes: false,
             edge: Edge::default(),
+            segments: vec![],
+            more_origins: vec![],
+            health_path: None,
+            sticky: false,
+            origin_pins: vec![],
+        }
+    }
+
+    /// Every outside address and what is behind it, in the order of their
+    /// segment numbers: the application's own is 0.
+    pub fn addresses(&self) -> impl Iterator<Item = (&ExternalUrl, &Origin)> {
+        let own = (&self.external, &self.origin);
+        std::iter::once(own).chain(self.segments.iter().map(|it| (&it.external, &it.origin)))
+    }
+
+    /// The origin of one of its addresses; `None` where there is no such one.
+    pub fn origin_at(&self, spot: Spot<'_>) -> Option<Cow<'_, Origin>> {
+        let (_, origin) = self.addresses().nth(spot.segment.into())?;
+        match origin.is_wildcard() {
+            true => origin.named(spot.label).map(Cow::Owned),
+            false => Some(Cow::Borrowed(origin)),
         }
     }
 }
@@ -190,7 +237,12 @@ impl HeaderName {
     }
 }
 
-/// `https://HOST[/PATH/]`: host in lower case, path beginning and ending in `/`.
+/// A SHA-256, written in base64 (as RFC 7469 writes pins).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin(pub [u8; 32]);
+
+/// `https://HOST[/PATH/]`: host in lower case, or `*.HOST` for every label
+/// before it (PUB-15); path beginning and ending in `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExternalUrl {
     pub host: Arc<str>,
@@ -202,8 +254,12 @@ impl ExternalUrl {
         let rest = text.strip_prefix("https://").ok_or(Invalid("an external URL begins with https://"))?;
         let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
         let host = host.split_once(':').map_or(host, |(host, _port)| host).to_ascii_lowercase();
-        if !is_host(&host) {
-            return Err(Invalid("an external URL has a DNS host name, without user or address"));
+        let wildcard = host.strip_prefix("*.");
+        if !is_host(wildcard.unwrap_or(&host)) {
+            return Err(Invalid("an external URL has a DNS host name or *.NAME, without user or address"));
+        }
+        if wildcard.is_some() && !path.is_empty() {
+            return Err(Invalid("a wildcard is published with all its paths"));
         }
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         let plain = |segment: &&str| {
@@ -223,6 +279,18 @@ impl ExternalUrl {
 }
 
 impl ExternalUrl {
+    pub fn is_wildcard(&self) -> bool {
+        self.host.starts_with("*.")
+    }
+
+    /// The label that stands for `*` in a host; empty for the host itself.
+    pub fn label<'a>(&self, host: &'a str) -> Option<&'a str> {
+        match self.host.strip_prefix('*') {
+            None => (*self.host == *host).then_some(""),
+            Some(suffix) => host.strip_suffix(suffix).filter(|it| is_label(it)),
+        }
+    }
+
     /// `/wiki` and `/wiki/x` are under `/wiki/`; `/wikipedia` is not. `path` may
     /// carry a query.
     pub fn covers(&self, path: &str) -> bool {
@@ -251,7 +319,7 @@ pub fn is_host(host: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     pub scheme: Scheme,
-    /// Name, IPv4, `[IPv6]`, or the path of a unix socket.
+    /// Name, `*.NAME`, IPv4, `[IPv6]`, or the path of a unix socket.
     pub host: Arc<str>,
     pub port: u16,
 }
@@ -288,6 +356,18 @@ impl Origin {
     }
 }
 
+impl Origin {
+    pub fn is_wildcard(&self) -> bool {
+        self.host.starts_with("*.")
+    }
+
+    /// What `*` stands for this time.
+    pub fn named(&self, label: &str) -> Option<Self> {
+        let suffix = self.host.strip_prefix('*')?;
+        is_label(label).then(|| Self { host: format!("{label}{suffix}").into(), ..self.clone() })
+    }
+}
+
 fn split_port(authority: &str, default_port: u16) -> Result<(&str, u16), Invalid> {
     const BAD: Invalid =
         Invalid("an origin is SCHEME://HOST[:PORT] and nothing after it; paths are added by the user's request");
@@ -311,7 +391,7 @@ fn split_port(authority: &str, default_port: u16) -> Result<(&str, u16), Invalid
 /// Internal names may have underscores and capitals; nothing else is different.
 fn is_origin_host(host: &str) -> bool {
     let host = host.to_ascii_lowercase().replace('_', "-");
-    is_host(&host)
+    is_host(host.strip_prefix("*.").unwrap_or(&host))
 }
 
 impl fmt::Display for Origin {

@@ -3,6 +3,8 @@
 //!
 //! A command whose effect already holds yields no events; repeating it is safe.
 
+use std::collections::BTreeSet;
+
 use thiserror::Error;
 
 use crate::{
@@ -318,12 +320,14 @@ fn require_principal(tenant: &Tenant, principal: Principal) -> Result<(), Reject
 
 fn check_app(snapshot: &Snapshot, tenant_id: &TenantId, tenant: &Tenant, app: &App) -> Result<(), Rejection> {
     require(tenant.groups.contains_key(&app.group), Rejection::NotFound(What::ConnectorGroup))?;
-    let url = &app.external;
-    for route in snapshot.routes.on_host(&url.host) {
-        if route.tenant != *tenant_id {
+    let mut own = BTreeSet::new();
+    for (url, _) in app.addresses() {
+        // A name below another tenant's wildcard is that tenant's.
+        if snapshot.routes.on_host(&url.host).iter().any(|route| route.tenant != *tenant_id) {
             return Err(Rejection::HostTaken { host: url.host.to_string() });
         }
-        if route.app != app.id && route.path == url.path {
+        let mut others = snapshot.routes.named(&url.host).iter().filter(|route| route.app != app.id);
+        if others.any(|route| route.path == url.path) || !own.insert(url) {
             return Err(Rejection::UrlTaken { url: url.to_string() });
         }
     }

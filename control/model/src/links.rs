@@ -8,14 +8,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use imbl::HashMap;
 
 use crate::{
-    app::{App, Origin, Scheme},
+    app::{App, ExternalUrl, Origin, Scheme},
     ids::AppId,
     snapshot::Tenant,
 };
 
-/// Applications by the origin they are on.
+/// Applications by the origins they are on, and which of their addresses it is.
 #[derive(Clone, Default, Debug, PartialEq)]
-pub struct ByOrigin(HashMap<Address, Arc<BTreeSet<AppId>>>);
+pub struct ByOrigin(HashMap<Address, Arc<BTreeSet<(AppId, u16)>>>);
 
 /// A place on the inside network, as URLs name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,19 +36,26 @@ impl Address {
     }
 }
 
+/// Inside addresses of an application with their segment numbers.
+fn addresses(app: &App) -> impl Iterator<Item = (Address, u16)> {
+    let own = (0u16..).zip(app.addresses()).filter_map(|(segment, (_, origin))| Some((Address::of(origin)?, segment)));
+    own.chain(app.more_origins.iter().filter_map(|origin| Some((Address::of(origin)?, 0))))
+}
+
 impl ByOrigin {
     pub(crate) fn insert(&mut self, app: &App) {
-        if let Some(address) = Address::of(&app.origin) {
-            Arc::make_mut(self.0.entry(address).or_default()).insert(app.id);
+        for (address, segment) in addresses(app) {
+            Arc::make_mut(self.0.entry(address).or_default()).insert((app.id, segment));
         }
     }
 
     pub(crate) fn remove(&mut self, app: &App) {
-        let Some(address) = Address::of(&app.origin) else { return };
-        let Some(apps) = self.0.get_mut(&address) else { return };
-        Arc::make_mut(apps).remove(&app.id);
-        if apps.is_empty() {
-            self.0.remove(&address);
+        for (address, segment) in addresses(app) {
+            let Some(apps) = self.0.get_mut(&address) else { continue };
+            Arc::make_mut(apps).remove(&(app.id, segment));
+            if apps.is_empty() {
+                self.0.remove(&address);
+            }
         }
     }
 }
@@ -106,32 +113,45 @@ impl Links {
 
     /// Host and port outside.
     fn outside(&self, begin: &Begin<'_>) -> Option<String> {
-        let own = self.tenant.app(self.app)?;
         if begin.authority.eq_ignore_ascii_case(&self.authority) {
             // Applications behind a proxy often believe they speak plain HTTP.
             return Some(self.authority.to_string());
         }
-        let found = match begin.scheme {
-            Some(scheme) => self.owner(own, is_tls(scheme), begin),
-            None => self.owner(own, false, begin).or_else(|| self.owner(own, true, begin)),
+        let host = match begin.scheme {
+            Some(scheme) => self.host_outside(is_tls(scheme), begin),
+            None => self.host_outside(false, begin).or_else(|| self.host_outside(true, begin)),
         }?;
         let own_host = self.authority.split_once(':').map_or(self.authority.as_ref(), |(host, _)| host);
-        match found.external.host.as_ref() == own_host {
-            true => Some(self.authority.to_string()),
-            false => Some(format!("{}{}", found.external.host, &self.authority[own_host.len()..])),
-        }
+        Some(format!("{host}{}", &self.authority[own_host.len()..]))
     }
 
-    /// The application behind an address: the longest path counts, and the one
-    /// that answered keeps what nobody else has.
-    fn owner<'a>(&'a self, own: &'a App, tls: bool, begin: &Begin<'_>) -> Option<&'a App> {
+    /// By the address itself, or by the wildcard it is under.
+    fn host_outside(&self, tls: bool, begin: &Begin<'_>) -> Option<String> {
         let (host, port) = split_port(begin.authority, tls)?;
-        let address = Address { tls, host: host.to_ascii_lowercase().into(), port };
-        let apps = self.tenant.by_origin.0.get(&address)?;
-        let covering = apps.iter().filter_map(|id| self.tenant.app(*id)).filter(|app| app.external.covers(begin.path));
-        // Of equally long paths the answering application's own counts.
-        let best = covering.max_by_key(|app| (app.external.path.len(), app.id == own.id));
-        best.or_else(|| Some(own).filter(|_| apps.contains(&own.id)))
+        let host = host.to_ascii_lowercase();
+        let named = |host: &str| {
+            let address = Address { tls, host: host.into(), port };
+            self.owner(self.tenant.by_origin.0.get(&address)?, begin.path)
+        };
+        if let Some(found) = named(&host) {
+            return Some(found.host.to_string());
+        }
+        let (label, parent) = host.split_once('.')?;
+        let found = named(&format!("*.{parent}"))?;
+        Some(found.host.replacen('*', label, 1))
+    }
+
+    /// The outside address of what covers a path: the longest counts, and the
+    /// application that answered keeps what nobody else has.
+    fn owner(&self, apps: &BTreeSet<(AppId, u16)>, path: &str) -> Option<&ExternalUrl> {
+        let url = |(id, segment): &(AppId, u16)| {
+            let (external, _) = self.tenant.app(*id)?.addresses().nth(usize::from(*segment))?;
+            Some((*id == self.app, external))
+        };
+        let covering = apps.iter().filter_map(url).filter(|(_, external)| external.covers(path));
+        let best = covering.max_by_key(|(own, external)| (external.path.len(), *own));
+        let best = best.or_else(|| apps.iter().filter_map(url).find(|(own, _)| *own));
+        best.map(|(_, external)| external)
     }
 }
 
@@ -204,6 +224,7 @@ mod tests {
             (2, "https://hr.example.com/", "https://hr.corp"),
             (3, "https://tools.example.com/git/", "http://tools.corp"),
             (4, "https://tools.example.com/ci/", "http://tools.corp"),
+            (5, "https://*.dev.example.com/", "http://*.dev.corp"),
         ]);
         let cases = [
             ("http://wiki.corp:8080/a?b#c", Some("https://wiki.example.com:8443/a?b#c")),
@@ -217,6 +238,8 @@ mod tests {
             ("http://tools.corp/ci", Some("https://tools.example.com:8443/ci")),
             ("http://wiki.example.com:8443/there", Some("https://wiki.example.com:8443/there")),
             ("https://wiki.example.com:8443/there", None),
+            ("http://a1.dev.corp/x", Some("https://a1.dev.example.com:8443/x")),
+            ("http://a1.b.dev.corp/x", None),
             ("http://tools.corp/other", None),
             ("http://wiki.corp/", None),
             ("https://wiki.corp:8080/", None),

@@ -5,50 +5,63 @@ use std::sync::Arc;
 use imbl::HashMap;
 
 use crate::{
-    app::{App, ExternalUrl, is_under},
+    app::{App, is_under},
     ids::{AppId, TenantId},
 };
 
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct Routes {
+    /// By exact host, or by `*.PARENT`.
     hosts: HashMap<Arc<str>, Arc<Vec<Route>>>,
 }
 
-/// One application on a host. Routes of a host are sorted, longest path first.
+/// One address of an application. Routes of a host are sorted, longest path first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub path: Arc<str>,
     pub tenant: TenantId,
     pub app: AppId,
+    /// Which of the application's addresses.
+    pub segment: u16,
 }
 
 impl Routes {
-    pub(crate) fn insert(&mut self, tenant: TenantId, app: &App) {
-        let routes = Arc::make_mut(self.hosts.entry(app.external.host.clone()).or_default());
-        routes.push(Route { path: app.external.path.clone(), tenant, app: app.id });
-        routes
-            .sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)).then(a.app.cmp(&b.app)));
-    }
-
-    pub(crate) fn remove(&mut self, url: &ExternalUrl, app: AppId) {
-        let Some(routes) = self.hosts.get_mut(&url.host) else { return };
-        Arc::make_mut(routes).retain(|route| route.app != app);
-        if routes.is_empty() {
-            self.hosts.remove(&url.host);
+    pub(crate) fn insert(&mut self, tenant: &TenantId, app: &App) {
+        for (segment, (external, _)) in (0u16..).zip(app.addresses()) {
+            let routes = Arc::make_mut(self.hosts.entry(external.host.clone()).or_default());
+            routes.push(Route { path: external.path.clone(), tenant: tenant.clone(), app: app.id, segment });
+            routes.sort_by(|a, b| {
+                b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)).then(a.app.cmp(&b.app))
+            });
         }
     }
 
-    /// `path` is canonical and begins with `/`. `/wiki` and `/wiki/x` are under
-    /// `/wiki/`; `/wikipedia` is not.
+    pub(crate) fn remove(&mut self, app: &App) {
+        for (external, _) in app.addresses() {
+            let Some(routes) = self.hosts.get_mut(&external.host) else { continue };
+            Arc::make_mut(routes).retain(|route| route.app != app.id);
+            if routes.is_empty() {
+                self.hosts.remove(&external.host);
+            }
+        }
+    }
+
+    /// `path` is canonical and begins with `/`.
     pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
         self.on_host(host).iter().find(|route| is_under(path, &route.path))
     }
 
+    /// A host that is published by name is not its parent's any more (PUB-16).
     pub fn on_host(&self, host: &str) -> &[Route] {
-        self.hosts.get(host).map_or(&[], |routes| routes.as_slice())
+        let of_parent = || {
+            let (_, parent) = host.split_once('.')?;
+            self.hosts.get(format!("*.{parent}").as_str())
+        };
+        self.hosts.get(host).or_else(of_parent).map_or(&[], |routes| routes.as_slice())
     }
 
-    pub fn knows_host(&self, host: &str) -> bool {
-        self.hosts.contains_key(host)
+    /// What is published under exactly this name, `*.PARENT` too.
+    pub fn named(&self, host: &str) -> &[Route] {
+        self.hosts.get(host).map_or(&[], |routes| routes.as_slice())
     }
 }

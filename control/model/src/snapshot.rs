@@ -103,16 +103,16 @@ impl Snapshot {
             }
             Event::AppPublished(app) | Event::AppChanged(app) => {
                 if let Some(before) = tenant.apps.get(&app.id) {
-                    self.routes.remove(&before.app.external, before.app.id);
+                    self.routes.remove(&before.app);
                     tenant.by_origin.remove(&before.app);
                 }
-                self.routes.insert(tenant_id.clone(), &app);
+                self.routes.insert(tenant_id, &app);
                 tenant.by_origin.insert(&app);
                 tenant.apps.insert(app.id, Arc::new(Published { app: *app, version }));
             }
             Event::AppRetired(id) => {
                 if let Some(before) = tenant.apps.remove(&id) {
-                    self.routes.remove(&before.app.external, id);
+                    self.routes.remove(&before.app);
                     tenant.by_origin.remove(&before.app);
                 }
             }

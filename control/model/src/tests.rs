@@ -151,14 +151,57 @@ fn the_longest_path_wins_and_only_at_segment_borders() {
     assert_eq!(find("y.example.com", "/"), None);
 }
 
+/// PUB-15, PUB-16 and PUB-19.
+#[test]
+fn a_wildcard_takes_what_is_not_published_by_name() {
+    let mut complex = app(4, "https://shop.example.com/");
+    complex.segments = vec![Segment {
+        external: ExternalUrl::parse("https://api.example.com/v1/").unwrap(),
+        origin: Origin::parse("http://10.0.0.2").unwrap(),
+    }];
+    let mut world = given([
+        group(BERLIN),
+        published(1, "https://*.example.com/"),
+        published(2, "https://wiki.example.com/team/"),
+        Event::AppPublished(Box::new(complex.clone())),
+    ]);
+    let find = |world: &Snapshot, host, path| world.routes.find(host, path).map(|route| (route.app, route.segment));
+    assert_eq!(find(&world.snapshot, "any.example.com", "/x"), Some((app_id(1), 0)));
+    assert_eq!(find(&world.snapshot, "wiki.example.com", "/team/x"), Some((app_id(2), 0)));
+    assert_eq!(find(&world.snapshot, "wiki.example.com", "/x"), None, "a name of its own is no part of the wildcard");
+    assert_eq!(find(&world.snapshot, "a.b.example.com", "/"), None, "one label");
+    assert_eq!(find(&world.snapshot, "example.com", "/"), None);
+    assert_eq!(find(&world.snapshot, "api.example.com", "/v1"), Some((app_id(4), 1)));
+    assert_eq!(find(&world.snapshot, "api.example.com", "/v2"), None, "only what is listed");
+    complex.segments.clear();
+    world.apply(Event::AppChanged(Box::new(complex)));
+    assert_eq!(find(&world.snapshot, "api.example.com", "/v1"), Some((app_id(1), 0)));
+}
+
+#[test]
+fn an_address_belongs_to_one_application_segments_too() {
+    let mut shop = app(1, "https://shop.example.com/");
+    let segment = |url: &str| Segment {
+        external: ExternalUrl::parse(url).unwrap(),
+        origin: Origin::parse("http://10.0.0.2").unwrap(),
+    };
+    shop.segments = vec![segment("https://api.example.com/")];
+    let taken = |url: &str| Rejection::UrlTaken { url: url.into() };
+    given([group(BERLIN), Event::AppPublished(Box::new(shop.clone()))])
+        .when(publish(2, "https://api.example.com/"))
+        .rejected_as(taken("https://api.example.com/"));
+    shop.segments.push(segment("https://shop.example.com/"));
+    given([group(BERLIN)]).when(Command::PublishApp(Box::new(shop))).rejected_as(taken("https://shop.example.com/"));
+}
+
 #[test]
 fn moving_an_application_frees_its_old_url() {
     let mut world = given([group(BERLIN), published(HR, "https://old.example.com/")]);
     world.apply(Event::AppChanged(Box::new(app(HR, "https://new.example.com/"))));
-    assert!(!world.snapshot.routes.knows_host("old.example.com"));
-    assert!(world.snapshot.routes.knows_host("new.example.com"));
+    assert!(world.snapshot.routes.on_host("old.example.com").is_empty());
+    assert!(!world.snapshot.routes.on_host("new.example.com").is_empty());
     world.apply(Event::AppRetired(app_id(HR)));
-    assert!(!world.snapshot.routes.knows_host("new.example.com"));
+    assert!(world.snapshot.routes.on_host("new.example.com").is_empty());
 }
 
 #[test]

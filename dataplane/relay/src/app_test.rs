@@ -27,9 +27,11 @@ impl Routed<'_> {
         let id = permitted(&self.parts.headers, &self.relay.trust, self.now.0).ok_or(Refusal::NotPublished)?;
         let published = self.tenant.apps.get(&id).ok_or(Refusal::NotPublished)?;
         let app = &published.app;
-        if *app.external.host != *self.canonical.host {
-            return Err(Refusal::NotPublished);
-        }
+        let mut addresses = app.addresses().zip(0u32..);
+        let here = addresses.find_map(|((external, _), segment)| {
+            external.label(&self.canonical.host).map(|label| (segment, label.to_owned()))
+        });
+        let (segment, label) = here.ok_or(Refusal::NotPublished)?;
         let started = self.relay.clock.instant();
         let parked = self.stream_of(app.group).await?;
         let connector = parked.link.connector;
@@ -39,6 +41,8 @@ impl Routed<'_> {
             method: "GET".into(),
             target: "/".into(),
             only_connect: true,
+            segment,
+            label,
             ..Default::default()
         };
         let mut exchange = self.relay.begin(parked, head, FirstBody::None).map_err(|_| Refusal::LinkLost)?;

@@ -43,6 +43,7 @@ pub(crate) struct Forward<'a> {
     pub fields: Bytes,
     pub request_id: String,
     pub traceparent: String,
+    pub affinity: u64,
 }
 
 /// A response whose head has arrived.
@@ -135,6 +136,9 @@ impl Forward<'_> {
             request_id: self.request_id.clone(),
             traceparent: self.traceparent.clone(),
             only_connect: false,
+            segment: routed.spot.segment.into(),
+            label: routed.spot.label.to_owned(),
+            affinity: self.affinity,
         };
         let first = if body.is_some() || upgrade { FirstBody::Later } else { FirstBody::None };
         let exchange = routed.relay.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;

@@ -8,7 +8,7 @@ use std::{fmt::Write, net::IpAddr};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use model::{
-    App,
+    App, Origin,
     app::{Claim, HostHeader, Scheme},
     edge::{HeaderAction, HeaderRule, Translate},
     links::Links,
@@ -24,6 +24,8 @@ use crate::{
 
 /// What the relay adds for one request.
 pub struct Added<'a> {
+    /// Where the request goes.
+    pub origin: &'a Origin,
     pub peer: IpAddr,
     pub request_id: &'a str,
     pub traceparent: &'a str,
@@ -60,7 +62,7 @@ const ENDS_HERE: [&str; 20] = [
 /// The fields for the application, as a block.
 pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Added<'_>) -> Result<Bytes, Refusal> {
     let mut block = Builder::with_capacity(1024);
-    block.push("host", host_header(app, canonical).as_bytes());
+    block.push("host", host_header(app, added.origin, canonical).as_bytes());
     let named: Vec<&str> = names(headers, &header::CONNECTION).collect();
     let is_guarded =
         |name: &str| is_ours(name) || app.identity_headers.iter().any(|it| it.name.as_str().eq_ignore_ascii_case(name));
@@ -79,7 +81,7 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
         if is_guarded(name) || replaced_by_rule(app, name) {
             continue;
         }
-        match inside(name, value, app, canonical) {
+        match inside(name, value, app, added.origin, canonical) {
             Some(inside) => block.push(name, inside.as_bytes()),
             None => block.push(name, value.as_bytes()),
         }
@@ -131,18 +133,18 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
 
 /// An application that is told its inside name compares these with it: CSRF
 /// checks read Origin and Referer, WebDAV's MOVE and COPY read Destination.
-fn inside(name: &str, value: &HeaderValue, app: &App, canonical: &Canonical) -> Option<String> {
+fn inside(name: &str, value: &HeaderValue, app: &App, origin: &Origin, canonical: &Canonical) -> Option<String> {
     if app.host_header != HostHeader::Origin || !matches!(name, "origin" | "referer" | "destination") {
         return None;
     }
-    let scheme = match app.origin.scheme {
+    let scheme = match origin.scheme {
         Scheme::Http | Scheme::H2c => "http",
         Scheme::Https => "https",
         Scheme::Unix => return None,
     };
     let rest = value.to_str().ok()?.strip_prefix("https://")?.strip_prefix(canonical.authority.as_str())?;
     let whole = rest.is_empty() || rest.starts_with('/');
-    whole.then(|| format!("{scheme}://{}{rest}", host_header(app, canonical)))
+    whole.then(|| format!("{scheme}://{}{rest}", host_header(app, origin, canonical)))
 }
 
 fn ends_here(name: &str, named: &[&str], took_authorization: bool) -> bool {
@@ -155,8 +157,7 @@ fn is_ours(name: &str) -> bool {
     name.starts_with("x-forwarded-") || name.starts_with("postern-") || ENDS_HERE.contains(&name)
 }
 
-fn host_header(app: &App, canonical: &Canonical) -> String {
-    let origin = &app.origin;
+fn host_header(app: &App, origin: &Origin, canonical: &Canonical) -> String {
     match (app.host_header, origin.scheme) {
         (HostHeader::External, _) | (HostHeader::Origin, Scheme::Unix) => canonical.authority.clone(),
         (HostHeader::Origin, Scheme::Https) if origin.port == 443 => origin.host.to_string(),

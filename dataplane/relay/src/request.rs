@@ -6,7 +6,7 @@
 //! signed-in user waits. What refuses is a `Refusal`; what forwards takes an
 //! `Authorized`, which only policy makes.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use eventlog::View;
@@ -14,8 +14,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use model::{
-    App, Decision, Facts, Tenant, TenantId, Timestamp,
-    app::PreAuthentication,
+    App, Decision, Facts, Origin, Tenant, TenantId, Timestamp,
+    app::{PreAuthentication, Spot},
     edge::Translate,
     links::Links,
     policy::{self, Authorized, Denied},
@@ -55,6 +55,9 @@ pub(crate) struct Routed<'a> {
     pub tenant_id: &'a TenantId,
     pub tenant: &'a Arc<Tenant>,
     pub published: &'a Published,
+    pub spot: Spot<'a>,
+    /// What is behind the address that was asked for.
+    pub origin: Cow<'a, Origin>,
     pub now: Timestamp,
 }
 
@@ -208,8 +211,12 @@ fn route<'a>(
         return Err(Refusal::BadRequest("an encoded slash"));
     }
     let keys = keys.tenants.get(&route.tenant).ok_or(Refusal::NotReady)?;
-    let now = Timestamp(relay.clock.now_ms());
-    Ok(Routed { relay, visitor, parts, canonical, view, keys, tenant_id: &route.tenant, tenant, published, now })
+    let external = app.addresses().nth(route.segment.into()).map(|(external, _)| external);
+    let label = external.and_then(|it| it.label(&canonical.host)).ok_or(Refusal::NotPublished)?;
+    let spot = Spot { segment: route.segment, label };
+    let origin = app.origin_at(spot).ok_or(Refusal::NotPublished)?;
+    let (tenant_id, now) = (&route.tenant, Timestamp(relay.clock.now_ms()));
+    Ok(Routed { relay, visitor, parts, canonical, view, keys, tenant_id, tenant, published, spot, origin, now })
 }
 
 impl Routed<'_> {
@@ -378,6 +385,7 @@ impl Routed<'_> {
             (true, None) | (false, _) => None,
         };
         let added = headers::Added {
+            origin: &self.origin,
             peer: self.visitor.peer,
             request_id: &request_id,
             traceparent: &traceparent,
@@ -392,7 +400,11 @@ impl Routed<'_> {
             session: std::sync::Mutex::new(entry.session.clone()),
             address: self.address(),
         };
-        let forward = Forward { routed: self, authorized, fields, request_id, traceparent };
+        let affinity = match self.app().sticky {
+            true => entry.session.as_ref().map_or(0, |it| it.claims.sid.0.as_u64_pair().1),
+            false => 0,
+        };
+        let forward = Forward { routed: self, authorized, fields, request_id, traceparent, affinity };
         let has_body = !body.is_end_stream();
         let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

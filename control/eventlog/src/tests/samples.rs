@@ -73,10 +73,15 @@ fn one_of_each() -> Vec<Fact> {
         host_header: HostHeader::Origin,
         encoded_slashes: true,
         edge: Edge::default(),
+        segments: vec![],
+        more_origins: vec![],
+        health_path: None,
+        sticky: false,
+        origin_pins: vec![],
     };
     let edge = Edge {
         maintenance: true,
-        home_path: LocalPath::parse("/start").unwrap(),
+        home_path: LocalPath::parse("/team/start").unwrap(),
         hsts: Some(Hsts { max_age_s: 31_536_000, include_subdomains: true, preload: true }),
         cookie: CookieRules { same_site: SameSite::None, persistent: true, partitioned: true },
         cors: vec![
@@ -93,7 +98,19 @@ fn one_of_each() -> Vec<Fact> {
         response_headers: vec![HeaderRule::parse("Server", HeaderAction::Remove).unwrap()],
         translate: Translate::Everything,
     };
-    let changed = App { edge, ..app.clone() };
+    let segment = Segment {
+        external: ExternalUrl::parse("https://*.wiki.example.com/").unwrap(),
+        origin: Origin::parse("https://*.wiki.internal").unwrap(),
+    };
+    let changed = App {
+        edge,
+        segments: vec![segment],
+        more_origins: vec![Origin::parse("https://wiki2.internal").unwrap()],
+        health_path: Some(LocalPath::parse("/health").unwrap()),
+        sticky: true,
+        origin_pins: vec![Pin([7; 32])],
+        ..app.clone()
+    };
     let group = ConnectorGroup { id: ConnectorGroupId(id), name: name.clone() };
     let connector = Connector {
         id: ConnectorId(id),

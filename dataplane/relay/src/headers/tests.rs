@@ -66,6 +66,7 @@ fn sent_to(app: &App, fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, 
     let canonical = crate::canonical::parse(&parts, Some("wiki.example.com")).unwrap();
     let user = alice();
     let added = Added {
+        origin: &app.origin,
         peer: peer.parse().unwrap(),
         request_id: "r1",
         traceparent: "t1",
