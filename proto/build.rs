@@ -42,7 +42,9 @@ const RESOURCES: [&str; 31] = [
 ];
 
 /// Enumerations are written by name, never by number.
-const ENUM_FIELDS: [(&str, &str); 13] = [
+const ENUM_FIELDS: [(&str, &str); 15] = [
+    ("Certificate.source", "certificate_source"),
+    ("Certificate.method", "acme_method"),
     ("App.cookie_same_site", "same_site"),
     ("App.translate", "translate"),
     ("HeaderRule.action", "header_action"),
@@ -59,7 +61,7 @@ const ENUM_FIELDS: [(&str, &str); 13] = [
 ];
 
 /// Sealed or hashed, of no use to a reader.
-const NEVER_SHOWN: [&str; 8] = [
+const NEVER_SHOWN: [&str; 9] = [
     "Connector.public_key",
     "JoinToken.secret_hash",
     "Credentials.password",
@@ -68,6 +70,7 @@ const NEVER_SHOWN: [&str; 8] = [
     "SealedKey.ciphertext",
     "Certificate.chain",
     "Certificate.sealed_private_key",
+    "Certificate.key_authorization",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

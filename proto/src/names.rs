@@ -39,6 +39,8 @@ by_name!(host_header, v1::HostHeader, "HOST_HEADER_");
 by_name!(same_site, v1::SameSite, "SAME_SITE_");
 by_name!(translate, v1::Translate, "TRANSLATE_");
 by_name!(header_action, v1::HeaderAction, "HEADER_ACTION_");
+by_name!(certificate_source, v1::CertificateSource, "CERTIFICATE_SOURCE_");
+by_name!(acme_method, v1::AcmeMethod, "ACME_METHOD_");
 by_name!(claim, v1::Claim, "CLAIM_");
 by_name!(policy_state, v1::PolicyState, "POLICY_STATE_");
 by_name!(control, v1::Control, "CONTROL_");

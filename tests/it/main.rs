@@ -5,6 +5,7 @@
 mod access;
 mod administration;
 mod applications;
+mod certificates;
 mod deployed;
 mod lifetimes;
 mod limits;

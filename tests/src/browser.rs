@@ -90,6 +90,12 @@ impl Browser {
         TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from(host).unwrap(), tcp).await.unwrap()
     }
 
+    /// The certificate that is shown for a URL, DER.
+    pub async fn certificate(&self, url: &str) -> Vec<u8> {
+        let stream = self.connect(&Url::parse(url).unwrap()).await;
+        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    }
+
     /// Cookies for a host, as a browser would send them.
     pub fn cookie_header(&self, url: &Url) -> Option<String> {
         let cookies = self.cookies.get(url.host_str()?)?;

@@ -3,6 +3,7 @@
 
 mod access;
 mod apps;
+mod certificates;
 mod connectors;
 mod directory;
 mod history;
@@ -21,6 +22,7 @@ use uuid::{Builder, Uuid};
 
 use crate::{
     Peers,
+    acme::Acme,
     callers::{Caller, Who},
     errors::{field, unwritten},
     settings::Settings,
@@ -36,6 +38,7 @@ pub struct Admin {
     pub(crate) writer: Arc<Writer>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) peers: Peers,
+    pub(crate) acme: Acme,
     /// Opens what is sealed to controllers.
     pub(crate) sealing: Arc<SealingKey>,
     /// SHA-256 of the authority's certificate, for join tokens.

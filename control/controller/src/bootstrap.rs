@@ -9,7 +9,7 @@ use model::{
     TenantId, User, UserId,
     app::{Name, PreAuthentication},
     directory::Username,
-    keys::{Certificate, KeyHolder, KeyPurpose},
+    keys::{Certificate, KeyHolder, KeyPurpose, Source},
 };
 use runtime::clock::fresh_id;
 
@@ -86,7 +86,7 @@ pub async fn ensure_certificate(
     let tenant = tenant_of(writer, tenant_id);
     let wildcard = format!("*.{}", tenant.domain);
     let now = writer.now();
-    let current = tenant.certificates.values().find(|it| it.hosts.contains(&wildcard));
+    let current = tenant.certificates.values().find(|it| it.source == Source::Own && it.hosts.contains(&wildcard));
     if current.is_some_and(|it| it.expires > now.plus_seconds(RENEW_BEFORE_S)) {
         return Ok(());
     }
@@ -98,6 +98,7 @@ pub async fn ensure_certificate(
         chain,
         sealed_private_key: surroundings.peers.seal_to_relays.seal("certificate-key", &key)?,
         expires,
+        source: Source::Own,
     };
     let wish = Wish::of_system(tenant_id, "certificate renewal");
     writer.execute(&wish, vec![Command::InstallCertificate(certificate)]).await?;

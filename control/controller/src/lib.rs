@@ -6,10 +6,12 @@
 //! Read: `writer` (the ritual every change goes through), `callers` (who may
 //! call what), `admin` (the API), `enrolment`, `authority`, `bootstrap`.
 
+pub mod acme;
 pub mod admin;
 pub mod authority;
 pub mod bootstrap;
 pub mod callers;
+mod certificates;
 pub mod enrolment;
 mod errors;
 pub mod passwords;

@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     ControllerError, Settings, Surroundings,
+    acme::Acme,
     admin::Admin,
     authority::{Authority, CONTROLLER_NAME},
     bootstrap,
@@ -50,6 +51,7 @@ pub struct Controller {
     tls: TlsAcceptor,
     routes: Router,
     surroundings: Surroundings,
+    acme: Acme,
 }
 
 #[derive(Clone)]
@@ -76,9 +78,11 @@ pub async fn start(
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let tls = acceptor(&authority, &writer)?;
-    let routes = routes(settings, &surroundings, writer.clone(), authority.clone()).await?;
+    let acme =
+        Acme { settings: Arc::new(settings.acme.clone()), writer: writer.clone(), surroundings: surroundings.clone() };
+    let routes = routes(settings, &surroundings, writer.clone(), authority.clone(), acme.clone()).await?;
     info!(%address, "controller listens");
-    Ok(Controller { address, writer, authority, listener, tls, routes, surroundings })
+    Ok(Controller { address, writer, authority, listener, tls, routes, surroundings, acme })
 }
 
 fn acceptor(authority: &Authority, writer: &Writer) -> Result<TlsAcceptor, ControllerError> {
@@ -102,11 +106,13 @@ async fn routes(
     surroundings: &Surroundings,
     writer: Arc<Writer>,
     authority: Arc<Authority>,
+    acme: Acme,
 ) -> Result<Router, ControllerError> {
     let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
     let certificate_life = Duration::from_secs(settings.connector_certificate_life_s.into());
     let admin = Admin {
         writer: writer.clone(),
+        acme,
         settings: Arc::new(settings),
         peers: surroundings.peers.clone(),
         sealing: surroundings.sealing.clone(),
@@ -137,6 +143,7 @@ async fn routes(
         .add_service(v1::sessions_server::SessionsServer::new(admin.clone()))
         .add_service(v1::history_server::HistoryServer::new(admin.clone()))
         .add_service(v1::keys_server::KeysServer::new(admin.clone()))
+        .add_service(v1::certificates_server::CertificatesServer::new(admin.clone()))
         .add_service(v1::tenants_server::TenantsServer::new(admin.clone()))
         .add_service(v1::internal_server::InternalServer::new(admin))
         .add_service(v1::enrolment_server::EnrolmentServer::new(enroller))
@@ -166,6 +173,7 @@ impl Controller {
     /// Serves until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let connections = TaskTracker::new();
+        connections.spawn(self.acme.renew(TenantId::default_tenant(), stop.clone()));
         connections.spawn(keep_certificates(
             self.writer.clone(),
             self.surroundings,

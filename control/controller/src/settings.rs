@@ -17,6 +17,8 @@ pub struct Settings {
     pub public_port: u16,
     /// Life of connector certificates; each is renewed at two thirds of it.
     pub connector_certificate_life_s: u32,
+    /// Where certificates are ordered.
+    pub acme: crate::acme::Settings,
 }
 
 impl Default for Settings {
@@ -27,6 +29,7 @@ impl Default for Settings {
             relay_addresses: vec!["127.0.0.1:8443".into()],
             public_port: 8443,
             connector_certificate_life_s: 24 * 3600,
+            acme: crate::acme::Settings::default(),
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) fn make(
             let to_relays = (KeyHolder::Relay, relays.seal("relay-secret", &secret)?);
             (vec![], vec![to_relays, (KeyHolder::Identity, identity.seal("relay-secret", &secret)?)])
         }
+        // Only an ACME server gives one.
+        KeyPurpose::AcmeAccount => return Err(ControllerError::NoAuthority),
         KeyPurpose::Authority => {
             let (certificate, secret) = Authority::generate(domain, now)?;
             (certificate, vec![(KeyHolder::Controller, seal_to_self.seal("authority-key", &secret)?)])

@@ -226,6 +226,7 @@ fn consequence(command: &Command) -> Consequence {
         | Command::PublishKey(_)
         | Command::RetireKey { .. }
         | Command::InstallCertificate(_)
+        | Command::RemoveCertificate(_)
         | Command::CreateUser(_)
         | Command::SetCredentials(_)
         | Command::CreateGroup(_)

@@ -128,6 +128,9 @@ fn encode(event: &Event) -> (&'static str, Vec<u8>) {
         Event::KeyPublished(it) => ("KeyPublished", wire::key_to(it).encode_to_vec()),
         Event::KeyRetired(id) => ("KeyRetired", v1::Key { id: id.clone(), ..Default::default() }.encode_to_vec()),
         Event::CertificateInstalled(it) => ("CertificateInstalled", wire::certificate_to(it).encode_to_vec()),
+        Event::CertificateRemoved(id) => {
+            ("CertificateRemoved", v1::Certificate { id: id.to_string(), ..Default::default() }.encode_to_vec())
+        }
         Event::UserCreated(it) => ("UserCreated", wire::user_to(it).encode_to_vec()),
         Event::UserChanged(it) => ("UserChanged", wire::user_to(it).encode_to_vec()),
         Event::UserRemoved(id) => {
@@ -193,6 +196,9 @@ fn decode_known(kind: &str, payload: &[u8]) -> Result<Parsed<Event>, DecodeError
         "KeyPublished" => wire::key_from(message(kind, payload)?).map(Event::KeyPublished),
         "KeyRetired" => Ok(Event::KeyRetired(message::<v1::Key>(kind, payload)?.id)),
         "CertificateInstalled" => wire::certificate_from(message(kind, payload)?).map(Event::CertificateInstalled),
+        "CertificateRemoved" => {
+            parse("id", &message::<v1::Certificate>(kind, payload)?.id).map(Event::CertificateRemoved)
+        }
         "UserCreated" => wire::user_from(message(kind, payload)?).map(Event::UserCreated),
         "UserChanged" => wire::user_from(message(kind, payload)?).map(Event::UserChanged),
         "UserRemoved" => parse("id", &message::<v1::User>(kind, payload)?.id).map(Event::UserRemoved),

@@ -13,7 +13,7 @@ use model::{
     edge::{
         self, CookieRules, CorsRule, CorsText, Edge, HeaderAction, HeaderRule, Hsts, LocalPath, SameSite, Translate,
     },
-    keys::{Certificate, Key, KeyHolder, KeyPurpose},
+    keys::{AcmeMethod, Certificate, Key, KeyHolder, KeyPurpose, Source},
     policy::{Control, Grant, State},
     risk::{SessionRevocation, UserRevocation},
     *,
@@ -556,6 +556,7 @@ pub fn key_from(wire: v1::Key) -> Parsed<Key> {
         v1::KeyPurpose::Assertion => KeyPurpose::Assertion,
         v1::KeyPurpose::Authority => KeyPurpose::Authority,
         v1::KeyPurpose::RelaySecret => KeyPurpose::RelaySecret,
+        v1::KeyPurpose::AcmeAccount => KeyPurpose::AcmeAccount,
         v1::KeyPurpose::Unspecified => return Err(bad("purpose", "is unknown")),
     };
     let sealed = |it: v1::SealedKey| {
@@ -577,6 +578,7 @@ pub fn key_to(key: &Key) -> v1::Key {
         KeyPurpose::Assertion => v1::KeyPurpose::Assertion,
         KeyPurpose::Authority => v1::KeyPurpose::Authority,
         KeyPurpose::RelaySecret => v1::KeyPurpose::RelaySecret,
+        KeyPurpose::AcmeAccount => v1::KeyPurpose::AcmeAccount,
     };
     let sealed = |(holder, ciphertext): &(KeyHolder, Vec<u8>)| {
         let holder = match holder {
@@ -598,20 +600,54 @@ pub fn key_to(key: &Key) -> v1::Key {
 pub fn certificate_from(wire: v1::Certificate) -> Parsed<Certificate> {
     Ok(Certificate {
         id: parse("id", &wire.id)?,
-        hosts: wire.hosts,
-        chain: wire.chain,
-        sealed_private_key: wire.sealed_private_key,
+        hosts: wire.hosts.clone(),
+        chain: wire.chain.clone(),
+        sealed_private_key: wire.sealed_private_key.clone(),
         expires: Timestamp(wire.expires_ms),
+        source: match wire.source() {
+            v1::CertificateSource::Own => Source::Own,
+            v1::CertificateSource::Uploaded => Source::Uploaded,
+            v1::CertificateSource::Acme => Source::Acme(acme_method_from(wire.method())),
+            v1::CertificateSource::Challenge => Source::Challenge { key_authorization: wire.key_authorization.clone() },
+        },
     })
 }
 
+pub fn acme_method_from(method: v1::AcmeMethod) -> AcmeMethod {
+    match method {
+        v1::AcmeMethod::TlsAlpn01 => AcmeMethod::TlsAlpn01,
+        v1::AcmeMethod::Http01 => AcmeMethod::Http01,
+        v1::AcmeMethod::Dns01 => AcmeMethod::Dns01,
+    }
+}
+
+fn acme_method_to(method: AcmeMethod) -> v1::AcmeMethod {
+    match method {
+        AcmeMethod::TlsAlpn01 => v1::AcmeMethod::TlsAlpn01,
+        AcmeMethod::Http01 => v1::AcmeMethod::Http01,
+        AcmeMethod::Dns01 => v1::AcmeMethod::Dns01,
+    }
+}
+
 pub fn certificate_to(it: &Certificate) -> v1::Certificate {
+    let none = (v1::AcmeMethod::default(), String::new());
+    let (source, (method, key_authorization)) = match &it.source {
+        Source::Own => (v1::CertificateSource::Own, none),
+        Source::Uploaded => (v1::CertificateSource::Uploaded, none),
+        Source::Acme(method) => (v1::CertificateSource::Acme, (acme_method_to(*method), String::new())),
+        Source::Challenge { key_authorization } => {
+            (v1::CertificateSource::Challenge, (v1::AcmeMethod::default(), key_authorization.clone()))
+        }
+    };
     v1::Certificate {
         id: it.id.to_string(),
         hosts: it.hosts.clone(),
         chain: it.chain.clone(),
         sealed_private_key: it.sealed_private_key.clone(),
         expires_ms: it.expires.0,
+        source: source.into(),
+        method: method.into(),
+        key_authorization,
     }
 }
 

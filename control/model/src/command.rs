@@ -13,7 +13,7 @@ use crate::{
     directory::{Credentials, Group, Principal, Role, User},
     event::Event,
     ids::*,
-    keys::{Certificate, Key},
+    keys::{Certificate, Key, Source},
     policy::Policy,
     risk::{SessionRevocation, UserRevocation},
     snapshot::{Snapshot, Tenant},
@@ -59,6 +59,7 @@ pub enum Command {
         now: Timestamp,
     },
     InstallCertificate(Certificate),
+    RemoveCertificate(CertificateId),
     CreateUser(User),
     ChangeUser(User),
     RemoveUser(UserId),
@@ -114,6 +115,7 @@ pub enum What {
     User,
     Group,
     Key,
+    Certificate,
 }
 
 impl std::fmt::Display for What {
@@ -127,6 +129,7 @@ impl std::fmt::Display for What {
             Self::User => "user",
             Self::Group => "group",
             Self::Key => "key",
+            Self::Certificate => "certificate",
         })
     }
 }
@@ -250,6 +253,14 @@ pub fn decide(snapshot: &Snapshot, tenant_id: &TenantId, command: Command) -> Re
             let before = tenant.certificates.get(&certificate.id);
             Ok(unless(before.is_some_and(|it| **it == certificate), Event::CertificateInstalled(certificate)))
         }
+        Command::RemoveCertificate(id) => match tenant.certificates.get(&id) {
+            Some(certificate) if certificate.source == Source::Own => Err(Rejection::InUse {
+                what: What::Certificate,
+                by: "the installation itself, which would make it again".into(),
+            }),
+            Some(_) => Ok(vec![Event::CertificateRemoved(id)]),
+            None => Ok(vec![]),
+        },
         Command::CreateUser(user) => match tenant.users.get(&user.id) {
             Some(before) if **before == user => Ok(vec![]),
             Some(_) => Err(Rejection::Exists(What::User)),

@@ -22,6 +22,7 @@ impl fmt::Debug for Key {
 }
 
 impl KeyPurpose {
+    /// What every installation has from the beginning.
     pub const ALL: [Self; 4] = [Self::Session, Self::Assertion, Self::RelaySecret, Self::Authority];
 }
 
@@ -35,6 +36,9 @@ pub enum KeyPurpose {
     Authority,
     /// Symmetric; relays and identity share it.
     RelaySecret,
+    /// The controllers' account at an ACME server; the public half is the
+    /// address of that server's directory.
+    AcmeAccount,
 }
 
 /// Of keys in the order they become active, the one that is in use: the last
@@ -64,9 +68,40 @@ pub struct Certificate {
     pub hosts: Vec<String>,
     /// DER, leaf first.
     pub chain: Vec<Vec<u8>>,
-    /// PKCS#8, sealed to relays.
+    /// Sealed to relays.
     pub sealed_private_key: Vec<u8>,
     pub expires: Timestamp,
+    pub source: Source,
+}
+
+/// Where a certificate comes from. For a host, one that was brought counts
+/// before the installation's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The installation's authority.
+    Own,
+    Uploaded,
+    /// Renewed in time, the same way.
+    Acme(AcmeMethod),
+    /// Proves a host to an ACME server, and serves nobody else.
+    Challenge {
+        key_authorization: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcmeMethod {
+    TlsAlpn01,
+    Http01,
+    Dns01,
+}
+
+/// Does a name of a certificate cover a host? `*.NAME` covers one label.
+pub fn covers(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => host.split_once('.').is_some_and(|(_, of_host)| of_host == parent),
+        None => name == host,
+    }
 }
 
 impl fmt::Debug for Certificate {

@@ -151,6 +151,9 @@ impl Snapshot {
             Event::CertificateInstalled(certificate) => {
                 tenant.certificates.insert(certificate.id, Arc::new(certificate));
             }
+            Event::CertificateRemoved(id) => {
+                tenant.certificates.remove(&id);
+            }
             Event::UserCreated(user) | Event::UserChanged(user) => tenant.put_user(user),
             Event::UserRemoved(id) => tenant.remove_user(id),
             Event::CredentialsChanged(credentials) => {

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use model::{
     Snapshot, Tenant, TenantId, Timestamp,
-    keys::{Certificate, Key, KeyHolder, KeyPurpose, in_use},
+    keys::{Certificate, Key, KeyHolder, KeyPurpose, Source, in_use},
     session::is_issuer,
 };
 use runtime::{sealing::SealingKey, secret::SharedSecret};
 use rustls::{
     ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::WebPkiClientVerifier,
     sign::{CertifiedKey, SingleCertAndKey},
 };
@@ -99,7 +99,8 @@ impl TenantKeys {
 
     /// TLS 1.3; a certificate is asked for and, if it comes, must be ours.
     fn prepare_endpoint(&mut self, certificates: &Certificates) -> Option<()> {
-        let certified = certificates.find(&self.connect_host)?;
+        // Connectors trust the installation's authority and nobody else.
+        let certified = certificates.own(&self.connect_host)?;
         let roots = runtime::tls::roots(self.authorities.iter().map(Vec::as_slice)).ok()?;
         let verifier = WebPkiClientVerifier::builder(roots).allow_unauthenticated().build().ok()?;
         let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::LINK_VERSIONS)
@@ -153,9 +154,19 @@ fn open(own: &SealingKey, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
 /// Server certificates by host name.
 #[derive(Default)]
 pub struct Certificates {
-    exact: BTreeMap<String, Arc<CertifiedKey>>,
-    /// Keyed by what stands behind `*.`.
-    wildcard: BTreeMap<String, Arc<CertifiedKey>>,
+    /// The installation's own, for hosts nobody brought one for.
+    own: Names,
+    brought: Names,
+    /// By host: what proves it to an ACME server.
+    challenges: BTreeMap<String, Challenge>,
+}
+
+/// By exact name, or by `*.PARENT`.
+type Names = BTreeMap<String, (Timestamp, Arc<CertifiedKey>)>;
+
+struct Challenge {
+    certified: Arc<CertifiedKey>,
+    key_authorization: String,
 }
 
 impl Certificates {
@@ -165,23 +176,56 @@ impl Certificates {
             return;
         };
         let certified = Arc::new(certified);
+        let names = match &certificate.source {
+            Source::Own => &mut self.own,
+            Source::Uploaded | Source::Acme(_) => &mut self.brought,
+            Source::Challenge { key_authorization } => {
+                for host in &certificate.hosts {
+                    let (certified, key_authorization) = (certified.clone(), key_authorization.clone());
+                    self.challenges.insert(host.clone(), Challenge { certified, key_authorization });
+                }
+                return;
+            }
+        };
         for host in &certificate.hosts {
-            match host.strip_prefix("*.") {
-                Some(parent) => self.wildcard.insert(parent.to_owned(), certified.clone()),
-                None => self.exact.insert(host.clone(), certified.clone()),
-            };
+            // Of several, the one that lasts longest.
+            if names.get(host).is_none_or(|(expires, _)| *expires <= certificate.expires) {
+                names.insert(host.clone(), (certificate.expires, certified.clone()));
+            }
         }
     }
 
     pub fn find(&self, host: &str) -> Option<Arc<CertifiedKey>> {
-        let of_parent = || host.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
-        self.exact.get(host).or_else(of_parent).cloned()
+        find(&self.brought, host).or_else(|| self.own(host))
     }
+
+    fn own(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        find(&self.own, host)
+    }
+
+    /// RFC 8737: for a client that asks for `acme-tls/1` and nothing else.
+    pub fn challenge(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        self.challenges.get(host).map(|it| it.certified.clone())
+    }
+
+    /// RFC 8555, section 8.3.
+    pub fn key_authorization(&self, host: &str, token: &str) -> Option<&str> {
+        let all = self.challenges.get(host)?.key_authorization.as_str();
+        all.split_once('.').filter(|(known, _)| *known == token).map(|_| all)
+    }
+}
+
+fn find(names: &Names, host: &str) -> Option<Arc<CertifiedKey>> {
+    let of_parent = || {
+        let (_, parent) = host.split_once('.')?;
+        names.get(format!("*.{parent}").as_str())
+    };
+    names.get(host).or_else(of_parent).map(|(_, certified)| certified.clone())
 }
 
 fn certified(certificate: &Certificate, own: &SealingKey) -> Option<CertifiedKey> {
     let key = open(own, "certificate-key", &certificate.sealed_private_key)?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+    let key = PrivateKeyDer::try_from(key).ok()?;
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()?;
     let chain = certificate.chain.iter().map(|it| CertificateDer::from(it.clone())).collect();
     Some(CertifiedKey::new(chain, key))

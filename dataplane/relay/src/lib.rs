@@ -24,6 +24,7 @@ pub mod keys;
 pub mod link;
 mod listener;
 mod metrics;
+mod plain;
 pub mod refusal;
 mod renewal;
 mod request;
@@ -61,7 +62,7 @@ use crate::{
     activity::ActivityLog,
     connectors::Connectors,
     keys::Keys,
-    listener::{ComingLink, FromSnapshot},
+    listener::{ACME_TLS, Challenges, ComingLink, FromSnapshot},
     metrics::RelayMetrics,
     renewal::Renewals,
     session::Sessions,
@@ -105,6 +106,7 @@ pub struct Relay {
     view: ArcSwap<View>,
     keys: Arc<ArcSwap<Keys>>,
     user_tls: Arc<ServerConfig>,
+    challenge_tls: Arc<ServerConfig>,
     connectors: Arc<Connectors>,
     sessions: Sessions,
     renewals: Renewals,
@@ -176,6 +178,7 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         id,
         clock,
         user_tls: user_tls(&keys)?,
+        challenge_tls: challenge_tls(&keys),
         view: ArcSwap::from_pointee(view),
         keys,
         connectors: Arc::new(Connectors::new(count)),
@@ -195,6 +198,11 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         settings,
     });
     let (address, listeners) = listeners(&relay.settings, count)?;
+    if let Some(plain) = relay.settings.http_listen {
+        let failed = |source| RelayError::Listen { address: plain, source };
+        let listener = listener::bind(plain).and_then(tokio::net::TcpListener::from_std).map_err(failed)?;
+        relay.tasks.spawn(plain::accept(relay.clone(), listener));
+    }
     relay.tasks.spawn(writing);
     relay.tasks.spawn(relay.clone().follow(sealing));
     relay.tasks.spawn(relay.clone().judge_open_exchanges());
@@ -250,6 +258,15 @@ fn user_tls(keys: &Arc<ArcSwap<Keys>>) -> Result<Arc<ServerConfig>, RelayError> 
     // Users choose the cipher: a phone without AES in hardware asks for ChaCha20.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
+}
+
+/// For ACME servers that ask whether a host leads here.
+fn challenge_tls(keys: &Arc<ArcSwap<Keys>>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Challenges(FromSnapshot(keys.clone()))));
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+    Arc::new(config)
 }
 
 /// How often a relay says what it serves, besides at every change.

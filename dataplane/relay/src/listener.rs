@@ -101,6 +101,12 @@ impl Relay {
             let Some(config) = of_tenant.endpoint_tls.clone() else { return };
             return self.deal(start, tenant.clone(), config, slot);
         }
+        let proves = start.client_hello().alpn().is_some_and(|mut it| it.any(|protocol| protocol == ACME_TLS));
+        if proves {
+            // The handshake is the proof; nothing is said after it.
+            let proved = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.challenge_tls.clone())).await;
+            return debug!(host = sni, proved = matches!(proved, Ok(Ok(_))), "an ACME server asks");
+        }
         let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.user_tls.clone())).await;
         match handshake {
             Ok(Ok(stream)) => {
@@ -228,6 +234,19 @@ pub(crate) struct FromSnapshot(pub Arc<arc_swap::ArcSwap<crate::keys::Keys>>);
 impl std::fmt::Debug for FromSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("FromSnapshot")
+    }
+}
+
+/// Proves hosts to an ACME server (RFC 8737).
+#[derive(Debug)]
+pub(crate) struct Challenges(pub FromSnapshot);
+
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
+
+impl ResolvesServerCert for Challenges {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let host = hello.server_name()?.to_ascii_lowercase();
+        self.0.0.load().certificates.challenge(&host)
     }
 }
 

@@ -9,6 +9,9 @@ use serde::Deserialize;
 pub struct Settings {
     /// Where users and connectors come in.
     pub listen: SocketAddr,
+    /// Plain HTTP, which only redirects to HTTPS and proves hosts to ACME
+    /// servers; none when unset.
+    pub http_listen: Option<SocketAddr>,
     /// Worker threads; 0 means one per core.
     pub threads: usize,
     /// `https://HOST:PORT` of controllers, for connectors that enrol.
@@ -31,6 +34,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            http_listen: None,
             threads: 0,
             controllers: vec![],
             drain_grace_s: 30,

@@ -267,4 +267,5 @@ all! {
     all_users => users, users, v1::User;
     all_groups => groups, groups, v1::Group;
     all_policies => policies, policies, v1::Policy;
+    all_certificates => certificates, certificates, v1::Certificate;
 }

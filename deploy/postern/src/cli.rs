@@ -129,6 +129,9 @@ pub enum AdminCommand {
     /// Keys that sign tokens and assertions.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Certificates that browsers see.
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// What happened.
     History {
         #[arg(long, default_value = "config")]
@@ -358,6 +361,42 @@ pub enum KeyName {
     Session,
     Assertion,
     RelaySecret,
+}
+
+#[derive(Subcommand)]
+pub enum CertificateCommand {
+    List,
+    /// A chain with its key: PEM, or PKCS#12 (.pfx, .p12).
+    Install {
+        /// The chain, leaf first; with the key in it unless --key is given.
+        file: PathBuf,
+        /// The unencrypted private key, PEM.
+        #[arg(long)]
+        key: Option<PathBuf>,
+        /// A file with the password of a PKCS#12 file; without it there is none.
+        #[arg(long)]
+        password_file: Option<PathBuf>,
+    },
+    /// From the ACME server the controller knows; renewed by itself.
+    Order {
+        #[arg(required = true)]
+        hosts: Vec<String>,
+        #[arg(long, default_value = "tls-alpn-01")]
+        method: MethodName,
+    },
+    Remove {
+        id: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum MethodName {
+    #[value(name = "tls-alpn-01")]
+    TlsAlpn01,
+    #[value(name = "http-01")]
+    Http01,
+    #[value(name = "dns-01")]
+    Dns01,
 }
 
 #[derive(Subcommand)]

@@ -135,6 +135,7 @@ impl Admin {
         sessions => sessions_client::SessionsClient,
         history => history_client::HistoryClient,
         keys => keys_client::KeysClient,
+        certificates => certificates_client::CertificatesClient,
         tenants => tenants_client::TenantsClient,
     }
 }

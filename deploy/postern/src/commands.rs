@@ -7,7 +7,7 @@ use proto::{names, v1};
 use serde_json::{Map, Value};
 
 use crate::{
-    apply,
+    apply, certificate,
     cli::{
         AdminCommand, AppCommand, ConnectorCommand, Global, GroupCommand, KeyCommand, KeyName, PolicyCommand, RoleName,
         SessionCommand, StateName, UserCommand,
@@ -43,7 +43,7 @@ impl Context {
     }
 
     /// A change that has happened.
-    fn done(&self, what: &str, position: u64) -> anyhow::Result<()> {
+    pub fn done(&self, what: &str, position: u64) -> anyhow::Result<()> {
         match self.format {
             Format::Json => output::show(self.format, &serde_json::json!({ "done": what, "position": position })),
             Format::Table => {
@@ -76,6 +76,7 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Policy(command) => policy(&it, command).await,
         AdminCommand::Session(command) => session(&it, command).await,
         AdminCommand::Key(command) => key(&it, command).await,
+        AdminCommand::Certificate(command) => certificate::run(&it, command).await,
         AdminCommand::History { stream, subject, size, before } => history(&it, stream, subject, size, before).await,
         AdminCommand::Apply { file, dry_run } => apply::apply(&it, &file, dry_run).await,
         AdminCommand::Export => apply::export(&it).await,

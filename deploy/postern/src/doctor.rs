@@ -60,6 +60,7 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
     };
     report.good(&format!("controller {} knows you as {}", credential.controller, tenant.caller));
     connectors(&admin, &mut report).await?;
+    certificates(&admin, &mut report).await?;
     let apps = apply::all_apps(&admin).await?;
     let login = apps.iter().find(|app| app.external_url == format!("https://login.{}/", tenant.domain));
     if login.is_none() {
@@ -182,6 +183,30 @@ async fn address(url: &str, authority: &str, report: &mut Report) {
         ),
         (status, None) => report.bad(&format!("{url} answers {status}"), "the application itself says so; look there"),
     }
+}
+
+/// Those somebody brought or ordered; the installation renews its own.
+async fn certificates(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
+    let now_s = runtime::Clock::default().now_ms() / 1000;
+    for certificate in apply::all_certificates(admin).await? {
+        let days = (certificate.expires_ms / 1000 - now_s) / 86400;
+        let hosts = certificate.hosts.join(", ");
+        match certificate.source() {
+            v1::CertificateSource::Uploaded if days < CERTIFICATE_WARNING_S / 86400 => report.bad(
+                &format!("the certificate for {hosts} ends in {days} days"),
+                "postern certificate install a new one",
+            ),
+            v1::CertificateSource::Acme if days < CERTIFICATE_WARNING_S / 86400 => report.bad(
+                &format!("the certificate for {hosts} ends in {days} days and is not renewed"),
+                "read the controller's log: it says what the ACME server answers",
+            ),
+            v1::CertificateSource::Uploaded | v1::CertificateSource::Acme => {
+                report.good(&format!("certificate for {hosts}: {days} days left"));
+            }
+            v1::CertificateSource::Own | v1::CertificateSource::Challenge => {}
+        }
+    }
+    Ok(())
 }
 
 fn certificate_life(authority: &str, report: &mut Report) {

@@ -4,6 +4,7 @@
 //! itself), `client` and `commands` (the admin API from a shell).
 
 pub mod apply;
+pub mod certificate;
 pub mod cli;
 pub mod client;
 pub mod commands;

@@ -58,6 +58,18 @@ pub struct UpArguments {
     /// No demo application.
     #[arg(long)]
     pub no_demo: bool,
+    /// A TOML file with sections `controller` and `relay`, for what has no flag:
+    /// an ACME server, a port for plain HTTP, limits.
+    #[arg(long, env = "POSTERN_UP_SETTINGS")]
+    pub settings: Option<PathBuf>,
+}
+
+/// What flags say counts before what these say.
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Sections {
+    controller: controller::Settings,
+    relay: relay::Settings,
 }
 
 /// Everything that runs, for whoever starts it: the binary, or a test.
@@ -113,12 +125,17 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     let tasks = TaskTracker::new();
     let stops = Stops { first: stop.clone(), last: CancellationToken::new() };
 
+    let sections = match &arguments.settings {
+        Some(path) => runtime::settings::load(Some(path), "POSTERN", [], [])
+            .with_context(|| format!("reading settings from {}", path.display()))?,
+        None => Sections::default(),
+    };
     let settings = controller::Settings {
         listen: arguments.admin_api,
         domain: arguments.domain.clone(),
         relay_addresses: vec![arguments.listen.to_string()],
         public_port: arguments.listen.port(),
-        ..Default::default()
+        ..sections.controller
     };
     let surroundings = controller::Surroundings {
         projection: projection.clone(),
@@ -129,7 +146,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     };
     let identity_socket = data.join("identity.sock");
     let origin = format!("unix:{}", identity_socket.display());
-    let mut relay_settings = relay::Settings { listen: arguments.listen, ..Default::default() };
+    let mut relay_settings = relay::Settings { listen: arguments.listen, ..sections.relay };
     // The relay's port may be chosen by the system, and tokens must name it.
     let reserved = reserve(arguments.listen)?;
     relay_settings.listen = reserved;

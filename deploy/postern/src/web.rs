@@ -20,10 +20,14 @@ pub struct Web {
 }
 
 impl Web {
-    /// Trusts exactly the roots of a PEM text.
+    /// Trusts the roots of a PEM text, and the system's: relays may show a
+    /// certificate that somebody brought.
     pub fn trusting(pem: &str) -> anyhow::Result<Self> {
         let ders = runtime::tls::pem_certificates(pem.as_bytes()).context("reading the root certificate")?;
-        let roots = runtime::tls::roots(ders.iter().map(|it| it.as_ref()))?;
+        let ours = runtime::tls::roots(ders.iter().map(|it| it.as_ref()))?;
+        let mut roots = ours.as_ref().clone();
+        // A machine without roots still reaches an installation with its own.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Self { tls: Arc::new(config) })
     }

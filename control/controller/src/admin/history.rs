@@ -89,7 +89,7 @@ fn summary(body: &EventBody) -> String {
         kind if kind.starts_with("Policy") => json::<v1::Policy>(payload),
         kind if kind.starts_with("Role") => json::<v1::RoleAssignment>(payload),
         "KeyPublished" | "KeyRetired" => json::<v1::Key>(payload),
-        "CertificateInstalled" => json::<v1::Certificate>(payload),
+        "CertificateInstalled" | "CertificateRemoved" => json::<v1::Certificate>(payload),
         "UserRevoked" => json::<v1::UserRevocation>(payload),
         kind if kind.starts_with("User") => json::<v1::User>(payload),
         "CredentialsChanged" => json::<v1::Credentials>(payload),

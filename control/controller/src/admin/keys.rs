@@ -40,7 +40,7 @@ impl Keys for Admin {
             v1::KeyPurpose::Session => KeyPurpose::Session,
             v1::KeyPurpose::Assertion => KeyPurpose::Assertion,
             v1::KeyPurpose::RelaySecret => KeyPurpose::RelaySecret,
-            v1::KeyPurpose::Authority | v1::KeyPurpose::Unspecified => {
+            v1::KeyPurpose::Authority | v1::KeyPurpose::AcmeAccount | v1::KeyPurpose::Unspecified => {
                 return Err(field(Code::InvalidArgument, "purpose", "is session, assertion or relay_secret"));
             }
         };

@@ -178,7 +178,9 @@ fn one_of_each() -> Vec<Fact> {
             chain: vec![vec![7]],
             sealed_private_key: vec![8],
             expires: Timestamp(9),
+            source: model::keys::Source::Own,
         }),
+        Event::CertificateRemoved(CertificateId(id)),
         Event::UserCreated(user.clone()),
         Event::UserChanged(User { disabled: true, ..user.clone() }),
         Event::UserRemoved(user.id),
@@ -230,6 +232,7 @@ fn has_a_sample(event: &Event) {
         | Event::KeyPublished(_)
         | Event::KeyRetired(_)
         | Event::CertificateInstalled(_)
+        | Event::CertificateRemoved(_)
         | Event::UserCreated(_)
         | Event::UserChanged(_)
         | Event::UserRemoved(_)
