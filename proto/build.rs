@@ -7,7 +7,8 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 31] = [
+const RESOURCES: [&str; 32] = [
+    "Branding",
     "App",
     "Segment",
     "Hsts",

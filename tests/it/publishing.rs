@@ -203,6 +203,38 @@ async fn a_page_that_cannot_be_read_is_cut_and_never_a_short_success() {
     assert!(http_body_util::BodyExt::collect(answer.into_body()).await.is_err());
 }
 
+/// ERR-02 and ERR-06: a page in the reader's language and the house's colours.
+#[tokio::test]
+async fn refusals_speak_the_readers_language_and_name_the_stage() {
+    let world = World::start().await;
+    let branding =
+        ["--name", "Müller & <Söhne>", "--accent", "#aa3300", "--support-url", "mailto:hilfe@example.com", "--wait"];
+    let changed = world.cli(&[&["branding"], branding.as_slice()].concat());
+    assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
+    let closed = postern_tests::processes::free_port();
+    world.publish(app("closed", &format!("http://127.0.0.1:{closed}")), &["everyone"]).await;
+    world.publish(app("nowhere", "http://nowhere.invalid"), &["everyone"]).await;
+    let plain = Origin::start().await;
+    world.publish(app("plain", &format!("https://127.0.0.1:{}", plain.port)), &["everyone"]).await;
+    let mut admin = world.browser();
+    admin.sign_in(&world.url("demo", "/"), "admin", &world.password).await;
+    for (name, code) in [("closed", "origin_connect"), ("nowhere", "origin_dns"), ("plain", "origin_tls")] {
+        admin.open(&world.url(name, "/")).await;
+        let german = admin.get_with(&world.url(name, "/"), &[("accept-language", "de-DE, en;q=0.5")]).await;
+        let page = german.text();
+        assert_eq!((german.status.as_u16(), german.refusal()), (502, code));
+        assert!(page.contains("<html lang=\"de\">") && page.contains("Die Anwendung antwortet nicht"), "{page}");
+        assert!(page.contains(&format!("<dd>502 {code}</dd>")) && page.contains(" UTC</dd>"), "{page}");
+        assert!(page.contains("Müller &#38; &#60;Söhne&#62;") && page.contains("--mark: #aa3300"), "{page}");
+        assert!(page.contains("href=\"mailto:hilfe@example.com\""), "{page}");
+        assert!(!page.contains("127.0.0.1") && !page.contains("nowhere.invalid"), "nothing of the inside");
+    }
+    let json = admin.as_script().get_with(&world.url("closed", "/"), &[("accept-language", "de")]).await.json();
+    assert_eq!(json["message"], "The application does not answer", "programs read one language");
+    let bad = world.cli(&["branding", "--accent", "red"]);
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("accent: is a colour such as #2f5d50"));
+}
+
 #[tokio::test]
 async fn bad_settings_name_their_field_and_what_to_write() {
     let world = World::start().await;

@@ -24,7 +24,7 @@ use crate::{
     Peers,
     acme::Acme,
     callers::{Caller, Who},
-    errors::{field, unwritten},
+    errors::{field, invalid, unwritten},
     settings::Settings,
     writer::{Wish, Writer},
 };
@@ -174,6 +174,16 @@ impl v1::tenants_server::Tenants for Admin {
             caller: name,
             role: role.into(),
             public_port: self.settings.public_port.into(),
+            branding: Some(eventlog::wire::branding_to(&tenant.branding)),
         }))
+    }
+
+    async fn set_branding(
+        &self,
+        request: Request<v1::SetBrandingRequest>,
+    ) -> Result<tonic::Response<v1::ChangeResponse>, Status> {
+        let (call, it) = self.open(request, |it| it.change.take())?;
+        let branding = eventlog::wire::branding_from(it.branding.unwrap_or_default()).map_err(invalid)?;
+        self.change(&call, Command::SetBranding(branding)).await
     }
 }

@@ -208,6 +208,7 @@ fn consequence(command: &Command) -> Consequence {
         Command::ChangeUser(user) => Consequence::Changed(Principal::User(user.id)),
         Command::RemoveUser(user) => Consequence::SignedOut(*user),
         Command::SetTenant { .. }
+        | Command::SetBranding(_)
         | Command::PublishApp(_)
         | Command::ChangeApp(_)
         | Command::RetireApp(_)

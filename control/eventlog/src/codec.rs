@@ -102,6 +102,7 @@ fn encode(event: &Event) -> (&'static str, Vec<u8>) {
         }
         Event::AppPublished(app) => ("AppPublished", wire::app_to(app).encode_to_vec()),
         Event::AppChanged(app) => ("AppChanged", wire::app_to(app).encode_to_vec()),
+        Event::BrandingChanged(it) => ("BrandingChanged", wire::branding_to(it).encode_to_vec()),
         Event::AppRetired(id) => ("AppRetired", v1::App { id: id.to_string(), ..Default::default() }.encode_to_vec()),
         Event::ConnectorGroupCreated(it) => ("ConnectorGroupCreated", wire::connector_group_to(it).encode_to_vec()),
         Event::ConnectorGroupChanged(it) => ("ConnectorGroupChanged", wire::connector_group_to(it).encode_to_vec()),
@@ -167,6 +168,7 @@ fn decode_known(kind: &str, payload: &[u8]) -> Result<Parsed<Event>, DecodeError
             .map(|(domain, public_port)| Event::TenantChanged { domain, public_port }),
         "AppPublished" => wire::app_from(message(kind, payload)?).map(Box::new).map(Event::AppPublished),
         "AppChanged" => wire::app_from(message(kind, payload)?).map(Box::new).map(Event::AppChanged),
+        "BrandingChanged" => wire::branding_from(message(kind, payload)?).map(Event::BrandingChanged),
         "AppRetired" => parse("id", &message::<v1::App>(kind, payload)?.id).map(Event::AppRetired),
         "ConnectorGroupCreated" => {
             wire::connector_group_from(message(kind, payload)?).map(Event::ConnectorGroupCreated)

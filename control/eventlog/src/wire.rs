@@ -9,6 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use model::{
     app::{self, HeaderName, IdentityHeader, Invalid, Name, Pin, PreAuthentication, Segment},
+    branding::Branding,
     directory::Username,
     edge::{
         self, CookieRules, CorsRule, CorsText, Edge, HeaderAction, HeaderRule, Hsts, LocalPath, SameSite, Translate,
@@ -649,6 +650,14 @@ pub fn certificate_to(it: &Certificate) -> v1::Certificate {
         method: method.into(),
         key_authorization,
     }
+}
+
+pub fn branding_from(wire: v1::Branding) -> Parsed<Branding> {
+    Branding::parse(&wire.name, &wire.accent, &wire.support_url).in_field("branding")
+}
+
+pub fn branding_to(it: &Branding) -> v1::Branding {
+    v1::Branding { name: it.name.clone(), accent: it.accent.clone(), support_url: it.support_url.clone() }
 }
 
 pub fn session_revocation_from(wire: v1::SessionRevocation) -> Parsed<SessionRevocation> {

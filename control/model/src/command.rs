@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::{
     app::{App, Name},
+    branding::Branding,
     connector::{Connector, ConnectorGroup, JoinToken},
     directory::{Credentials, Group, Principal, Role, User},
     event::Event,
@@ -25,6 +26,7 @@ pub enum Command {
         domain: String,
         public_port: u16,
     },
+    SetBranding(Branding),
     PublishApp(Box<App>),
     ChangeApp(Box<App>),
     RetireApp(AppId),
@@ -172,6 +174,7 @@ pub fn decide(snapshot: &Snapshot, tenant_id: &TenantId, command: Command) -> Re
             let same = tenant.domain == domain && tenant.public_port == public_port;
             Ok(unless(same, Event::TenantChanged { domain, public_port }))
         }
+        Command::SetBranding(branding) => Ok(unless(tenant.branding == branding, Event::BrandingChanged(branding))),
         Command::PublishApp(app) => match tenant.app(app.id) {
             Some(before) if *before == *app => Ok(vec![]),
             Some(_) => Err(Rejection::Exists(What::App)),

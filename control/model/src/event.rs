@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::{
     app::App,
+    branding::Branding,
     connector::{Connector, ConnectorGroup, JoinToken},
     directory::{Credentials, Group, Principal, Role, User},
     ids::*,
@@ -48,6 +49,7 @@ impl Stream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     TenantChanged { domain: String, public_port: u16 },
+    BrandingChanged(Branding),
     AppPublished(Box<App>),
     AppChanged(Box<App>),
     AppRetired(AppId),
@@ -101,6 +103,7 @@ impl Event {
         let at = |stream, kind, id: &dyn fmt::Display| Subject { stream, kind, id: id.to_string() };
         match self {
             Self::TenantChanged { .. } => at(Config, "tenant", &"settings"),
+            Self::BrandingChanged(_) => at(Config, "tenant", &"branding"),
             Self::AppPublished(app) | Self::AppChanged(app) => at(Config, "app", &app.id),
             Self::AppRetired(id) => at(Config, "app", id),
             Self::ConnectorGroupCreated(it) | Self::ConnectorGroupChanged(it) => at(Config, "connector-group", &it.id),

@@ -8,6 +8,7 @@
 //! `session` (what a relay asks on each request).
 
 pub mod app;
+pub mod branding;
 pub mod command;
 pub mod connector;
 pub mod directory;

@@ -14,6 +14,7 @@ use imbl::{HashMap, OrdMap};
 
 use crate::{
     app::App,
+    branding::Branding,
     connector::{Connector, ConnectorGroup, JoinToken},
     directory::{Credentials, Group, Principal, Role, User},
     event::{Event, Stream},
@@ -41,6 +42,7 @@ pub struct Tenant {
     pub domain: String,
     /// Where users reach relays.
     pub public_port: u16,
+    pub branding: Branding,
     pub apps: OrdMap<AppId, Arc<Published>>,
     pub by_origin: ByOrigin,
     pub assignments: OrdMap<AppId, Arc<BTreeSet<Principal>>>,
@@ -101,6 +103,7 @@ impl Snapshot {
                 tenant.domain = domain;
                 tenant.public_port = public_port;
             }
+            Event::BrandingChanged(branding) => tenant.branding = branding,
             Event::AppPublished(app) | Event::AppChanged(app) => {
                 if let Some(before) = tenant.apps.get(&app.id) {
                     self.routes.remove(&before.app);

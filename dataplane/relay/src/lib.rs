@@ -35,6 +35,7 @@ mod slots;
 mod streams;
 mod trace;
 mod visitor;
+pub mod words;
 
 use std::{
     io,

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::app::is_host;
+use model::{Timestamp, app::is_host, branding::Branding};
 use runtime::clock::fresh_id;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -19,9 +19,10 @@ use tracing::{debug, warn};
 
 use crate::{
     Relay,
-    refusal::{Refusal, Wants},
+    refusal::{Reader, Refusal, Wants},
     settings::{HEAD_TIMEOUT, HEADER_BYTES_MAX},
     slots::Slot,
+    words::Language,
 };
 
 const CHALLENGE: &str = "/.well-known/acme-challenge/";
@@ -79,8 +80,13 @@ fn answer(relay: &Relay, request: &Request<Incoming>) -> Response<Bytes> {
             response
         }
         None => {
-            let wants = Wants::of(request.method(), request.headers());
-            Refusal::UnknownHost.response(wants, &fresh_id().simple().to_string())
+            let reader = Reader {
+                wants: Wants::of(request.method(), request.headers()),
+                language: Language::of(request.headers()),
+                branding: &Branding::default(),
+                now: Timestamp(relay.clock.now_ms()),
+            };
+            Refusal::UnknownHost.response(&reader, &fresh_id().simple().to_string())
         }
     }
 }

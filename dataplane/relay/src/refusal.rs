@@ -4,9 +4,11 @@
 use askama::Template;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use model::PolicyId;
+use model::{PolicyId, Timestamp, branding::Branding};
 use proto::v1::ResetCode;
 use serde::Serialize;
+
+use crate::words::{Labels, Language, Message};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -115,66 +117,56 @@ impl Refusal {
         }
     }
 
-    /// Title and advice, for people who cannot see behind the door.
-    fn words(&self) -> (&'static str, &'static str) {
+    /// What people are told, who cannot see behind the door.
+    fn message(&self) -> Message {
         match self {
-            Self::BadRequest(_) | Self::Method => {
-                ("This request cannot be read", "Go back and try again. If a link brought you here, it is broken.")
-            }
-            Self::HeadTooLarge => ("This request is too large", "Clear the cookies of this site and try again."),
-            Self::UriTooLong => ("This address is too long", "Shorten the search or filter and try again."),
-            Self::Misdirected => ("Wrong connection", "Reload the page."),
-            Self::UnknownHost | Self::NotPublished => {
-                ("There is nothing here", "Check the address. If it is right, ask your administrator.")
-            }
-            Self::SignInRequired => ("Please sign in", "Open this address in a browser, or send a token."),
-            Self::MoreProofRequired => {
-                ("One more step", "This needs a stronger sign-in. Open it in a browser to continue.")
-            }
-            Self::SignInFailed(_) => ("Sign-in did not complete", "Open the application again to start over."),
-            Self::SignInUnavailable => {
-                ("Sign-in is unavailable", "Nothing is wrong on your side. Try again in a minute.")
-            }
-            Self::NotAssigned => {
-                ("You have no access to this application", "Ask your administrator to assign it to you.")
-            }
-            Self::Blocked(_) => (
-                "Your organisation's policy does not allow this",
-                "Try from another network or device, or ask your administrator.",
-            ),
-            Self::Stale | Self::NotReady | Self::Busy => {
-                ("Unavailable for a moment", "Nothing is wrong on your side. Try again in a minute.")
-            }
-            Self::Maintenance => {
-                ("Closed for maintenance", "Your administrators are working on this application. Try again later.")
-            }
-            Self::NoConnector => (
-                "The way to this application is closed",
-                "Its connector is not online. Try again in a minute, then tell your administrator.",
-            ),
-            Self::LinkLost => ("The connection was interrupted", "Try again."),
+            Self::BadRequest(_) | Self::Method => Message::Unreadable,
+            Self::HeadTooLarge => Message::HeadTooLarge,
+            Self::UriTooLong => Message::AddressTooLong,
+            Self::Misdirected => Message::Misdirected,
+            Self::UnknownHost | Self::NotPublished => Message::NothingHere,
+            Self::SignInRequired => Message::SignIn,
+            Self::MoreProofRequired => Message::OneMoreStep,
+            Self::SignInFailed(_) => Message::SignInFailed,
+            Self::SignInUnavailable => Message::SignInUnavailable,
+            Self::NotAssigned => Message::NotAssigned,
+            Self::Blocked(_) => Message::Blocked,
+            Self::Stale | Self::NotReady | Self::Busy => Message::Unavailable,
+            Self::Maintenance => Message::Maintenance,
+            Self::NoConnector => Message::NoConnector,
+            Self::LinkLost => Message::Interrupted,
             Self::OriginDns | Self::OriginConnect | Self::OriginTls | Self::OriginBadResponse | Self::OriginRefused => {
-                ("The application does not answer", "Try again in a minute, then tell your administrator.")
+                Message::NoAnswer
             }
-            Self::OriginTimeout => {
-                ("The application takes too long", "Try again in a minute, then tell your administrator.")
-            }
-            Self::SlowBody => ("The upload stopped", "Check your connection and try again."),
+            Self::OriginTimeout => Message::TooSlow,
+            Self::SlowBody => Message::UploadStopped,
         }
     }
 
     /// The same refusal as a page for people and as JSON for programs.
-    pub fn response(&self, wants: Wants, request_id: &str) -> Response<Bytes> {
-        let (title, advice) = self.words();
+    pub fn response(&self, reader: &Reader<'_>, request_id: &str) -> Response<Bytes> {
+        let Reader { wants, language, branding, now } = *reader;
+        let words = self.message().words(language);
         let status = self.status();
         let (kind, body) = match wants {
             Wants::Page => {
-                let page = Page { status: status.as_u16(), code: self.code(), title, advice, request_id };
+                let page = Page {
+                    language: language.tag(),
+                    labels: language.labels(),
+                    status: status.as_u16(),
+                    code: self.code(),
+                    title: words.title,
+                    advice: words.advice,
+                    request_id,
+                    time: &utc(now),
+                    branding,
+                };
                 // The template is checked when it is compiled.
                 ("text/html; charset=utf-8", page.render().unwrap_or_default())
             }
             Wants::Json => {
-                let json = Json { code: self.code(), message: title, advice, request_id };
+                let words = self.message().words(Language::English);
+                let json = Json { code: self.code(), message: words.title, advice: words.advice, request_id };
                 ("application/json", serde_json::to_string(&json).unwrap_or_default())
             }
         };
@@ -197,14 +189,32 @@ impl Refusal {
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Who reads a refusal.
+pub struct Reader<'a> {
+    pub wants: Wants,
+    pub language: Language,
+    pub branding: &'a Branding,
+    pub now: Timestamp,
+}
+
 #[derive(Template)]
 #[template(path = "refusal.html")]
 struct Page<'a> {
+    language: &'a str,
+    labels: Labels,
     status: u16,
     code: &'a str,
     title: &'a str,
     advice: &'a str,
     request_id: &'a str,
+    time: &'a str,
+    branding: &'a Branding,
+}
+
+/// Seconds are enough to find a line in a log.
+fn utc(now: Timestamp) -> String {
+    let time = jiff::Timestamp::from_second(now.seconds()).unwrap_or_default();
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 #[derive(Serialize)]

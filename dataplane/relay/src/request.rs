@@ -14,8 +14,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use model::{
-    App, Decision, Facts, Origin, Tenant, TenantId, Timestamp,
+    App, AppId, Decision, Facts, Origin, Tenant, TenantId, Timestamp,
     app::{PreAuthentication, Spot},
+    branding::Branding,
     edge::Translate,
     links::Links,
     policy::{self, Authorized, Denied},
@@ -35,13 +36,14 @@ use crate::{
     forward::Forward,
     headers,
     keys::{Keys, TenantKeys},
-    refusal::{Refusal, Wants},
+    refusal::{Reader, Refusal, Wants},
     renewal::Asking,
     session::{Presented, Session, presented},
     signin,
     streams::Admission,
     trace,
     visitor::{Visit, Visitor},
+    words::Language,
 };
 
 /// A request that belongs to a published application.
@@ -93,7 +95,14 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
                 record.access.status = refusal.status().as_u16().into();
                 record.access.refusal = refusal.code().to_owned();
             }
-            let mut response = refusal.response(wants, &request_id).map(Body::whole);
+            let nobody = Branding::default();
+            let reader = Reader {
+                wants,
+                language: Language::of(&parts.headers),
+                branding: found.map_or(&nobody, |it| &it.tenant.branding),
+                now: Timestamp(relay.clock.now_ms()),
+            };
+            let mut response = refusal.response(&reader, &request_id).map(Body::whole);
             if refusal.status() == StatusCode::UNAUTHORIZED {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(&refusal));
             }
@@ -108,8 +117,8 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
             response.map(Body::whole)
         }
     };
-    if let Some(published) = found.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
-        edge::finish(response.headers_mut(), &published.app, &parts);
+    if let Some(found) = found.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
+        edge::finish(response.headers_mut(), found.app, &parts);
     }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", value);
@@ -149,7 +158,7 @@ async fn answer<'a>(
     view: &'a View,
     keys: &Keys,
     record: &mut Option<Record>,
-    found: &mut Option<&'a Published>,
+    found: &mut Option<Found<'a>>,
 ) -> Result<Response<Body>, Ended> {
     let canonical = canonical::parse(parts, visitor.sni.as_deref())?;
     if let Some(record) = record {
@@ -162,7 +171,7 @@ async fn answer<'a>(
         record.access.app = routed.app().id.to_string();
         record.access.snapshot = view.snapshot.config;
     }
-    *found = view.snapshot.tenant(routed.tenant_id).and_then(|it| it.apps.get(&routed.app().id)).map(Arc::as_ref);
+    *found = find(view, routed.tenant_id, routed.app().id);
     if canonical.path().starts_with(signin::OUR_PATHS) {
         return Err(routed.our_own_path(record).await);
     }
@@ -175,6 +184,18 @@ async fn answer<'a>(
     let entry = routed.enter().await?;
     let authorized = routed.authorize(&entry, record)?;
     routed.forward(entry, authorized, body, upgrade, record).await
+}
+
+/// Whose answer it is, for what every answer carries.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    tenant: &'a Tenant,
+    app: &'a App,
+}
+
+fn find<'a>(view: &'a View, tenant: &TenantId, app: AppId) -> Option<Found<'a>> {
+    let tenant = view.snapshot.tenant(tenant)?;
+    Some(Found { tenant, app: tenant.app(app)? })
 }
 
 /// Which application, and may it be served from what is known?

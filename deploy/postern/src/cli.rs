@@ -132,6 +132,18 @@ pub enum AdminCommand {
     /// Certificates that browsers see.
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// How pages for people who are refused look; shows it without options.
+    Branding {
+        /// Of the organisation.
+        #[arg(long)]
+        name: Option<String>,
+        /// A colour such as #2f5d50.
+        #[arg(long)]
+        accent: Option<String>,
+        /// https: or mailto:, where people get help.
+        #[arg(long)]
+        support_url: Option<String>,
+    },
     /// What happened.
     History {
         #[arg(long, default_value = "config")]

@@ -78,6 +78,7 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Key(command) => key(&it, command).await,
         AdminCommand::Certificate(command) => certificate::run(&it, command).await,
         AdminCommand::History { stream, subject, size, before } => history(&it, stream, subject, size, before).await,
+        AdminCommand::Branding { name, accent, support_url } => branding(&it, name, accent, support_url).await,
         AdminCommand::Apply { file, dry_run } => apply::apply(&it, &file, dry_run).await,
         AdminCommand::Export => apply::export(&it).await,
     };
@@ -496,6 +497,27 @@ async fn key(it: &Context, command: KeyCommand) -> anyhow::Result<()> {
             it.done("retired", answer.get_ref().position)
         }
     }
+}
+
+async fn branding(
+    it: &Context,
+    name: Option<String>,
+    accent: Option<String>,
+    support_url: Option<String>,
+) -> anyhow::Result<()> {
+    let tenant = it.admin.tenants().get(v1::GetTenantRequest {}).await?.into_inner();
+    let before = tenant.branding.unwrap_or_default();
+    if name.is_none() && accent.is_none() && support_url.is_none() {
+        return output::show(it.format, &before);
+    }
+    let branding = v1::Branding {
+        name: name.unwrap_or(before.name),
+        accent: accent.unwrap_or(before.accent),
+        support_url: support_url.unwrap_or(before.support_url),
+    };
+    let request = v1::SetBrandingRequest { change: it.change(), branding: Some(branding) };
+    let answer = it.admin.tenants().set_branding(request).await?;
+    it.done("changed", answer.get_ref().position)
 }
 
 async fn history(it: &Context, stream: String, subject: String, size: u32, before: u64) -> anyhow::Result<()> {

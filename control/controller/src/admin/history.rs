@@ -80,6 +80,7 @@ fn summary(body: &EventBody) -> String {
     }
     let payload = body.payload.as_ref();
     match body.kind.as_str() {
+        "BrandingChanged" => json::<v1::Branding>(payload),
         "TenantChanged" => json::<v1::Tenant>(payload),
         kind if kind.starts_with("App") => json::<v1::App>(payload),
         kind if kind.starts_with("ConnectorGroup") => json::<v1::ConnectorGroup>(payload),

@@ -143,6 +143,9 @@ fn one_of_each() -> Vec<Fact> {
     let principal = Principal::User(user.id);
     let states = [
         Event::TenantChanged { domain: "example.com".into(), public_port: 443 },
+        Event::BrandingChanged(
+            model::branding::Branding::parse("Example", "#2f5d50", "mailto:help@example.com").unwrap(),
+        ),
         Event::AppPublished(Box::new(app.clone())),
         Event::AppChanged(Box::new(changed)),
         Event::AppRetired(app.id),
@@ -213,6 +216,7 @@ fn one_of_each() -> Vec<Fact> {
 fn has_a_sample(event: &Event) {
     match event {
         Event::TenantChanged { .. }
+        | Event::BrandingChanged(_)
         | Event::AppPublished(_)
         | Event::AppChanged(_)
         | Event::AppRetired(_)

@@ -1,0 +1,256 @@
+//! What refusal pages say, in the language of the browser (RFC 9110, section
+//! 12.5.4): English, German, French and Spanish. A program gets English.
+
+use http::{HeaderMap, header};
+
+use crate::canonical::names;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    English,
+    German,
+    French,
+    Spanish,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    Unreadable,
+    HeadTooLarge,
+    AddressTooLong,
+    Misdirected,
+    NothingHere,
+    SignIn,
+    OneMoreStep,
+    SignInFailed,
+    SignInUnavailable,
+    NotAssigned,
+    Blocked,
+    Unavailable,
+    Maintenance,
+    NoConnector,
+    Interrupted,
+    NoAnswer,
+    TooSlow,
+    UploadStopped,
+}
+
+/// Title, and what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words {
+    pub title: &'static str,
+    pub advice: &'static str,
+}
+
+/// What stands before the facts on a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labels {
+    pub code: &'static str,
+    pub request: &'static str,
+    pub time: &'static str,
+    pub help: &'static str,
+}
+
+impl Language {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 4] = [Self::English, Self::German, Self::French, Self::Spanish];
+
+    /// The best of what the browser asks for.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut best = (0.0, Self::English);
+        for range in names(headers, &header::ACCEPT_LANGUAGE) {
+            let (tag, weight) = range.split_once(';').unwrap_or((range, "q=1"));
+            let weight = weight.trim().strip_prefix("q=").and_then(|it| it.parse::<f32>().ok()).unwrap_or(0.0);
+            let primary = tag.trim().split('-').next().unwrap_or_default().to_ascii_lowercase();
+            let language = match primary.as_str() {
+                "en" => Self::English,
+                "de" => Self::German,
+                "fr" => Self::French,
+                "es" => Self::Spanish,
+                _ => continue,
+            };
+            if weight > best.0 {
+                best = (weight, language);
+            }
+        }
+        best.1
+    }
+
+    /// RFC 5646.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Self::English => "en",
+            Self::German => "de",
+            Self::French => "fr",
+            Self::Spanish => "es",
+        }
+    }
+
+    pub fn labels(self) -> Labels {
+        let [code, request, time, help] = match self {
+            Self::English => ["Code", "Request", "Time", "Get help"],
+            Self::German => ["Code", "Anfrage", "Zeit", "Hilfe"],
+            Self::French => ["Code", "Requête", "Heure", "Aide"],
+            Self::Spanish => ["Código", "Solicitud", "Hora", "Ayuda"],
+        };
+        Labels { code, request, time, help }
+    }
+}
+
+impl Message {
+    #[rustfmt::skip]
+    pub fn words(self, language: Language) -> Words {
+        let all: [(&'static str, &'static str); 4] = match self {
+            Self::Unreadable => [
+                ("This request cannot be read", "Go back and try again. If a link brought you here, it is broken."),
+                ("Diese Anfrage ist unlesbar", "Gehen Sie zurück und versuchen Sie es noch einmal. Führte ein Link hierher, ist er fehlerhaft."),
+                ("Cette requête est illisible", "Revenez en arrière et réessayez. Si un lien vous a conduit ici, il est incorrect."),
+                ("No se puede leer esta solicitud", "Vuelva atrás e inténtelo de nuevo. Si llegó por un enlace, está roto."),
+            ],
+            Self::HeadTooLarge => [
+                ("This request is too large", "Clear the cookies of this site and try again."),
+                ("Diese Anfrage ist zu groß", "Löschen Sie die Cookies dieser Seite und versuchen Sie es noch einmal."),
+                ("Cette requête est trop grande", "Effacez les cookies de ce site et réessayez."),
+                ("Esta solicitud es demasiado grande", "Borre las cookies de este sitio e inténtelo de nuevo."),
+            ],
+            Self::AddressTooLong => [
+                ("This address is too long", "Shorten the search or filter and try again."),
+                ("Diese Adresse ist zu lang", "Kürzen Sie Suche oder Filter und versuchen Sie es noch einmal."),
+                ("Cette adresse est trop longue", "Raccourcissez la recherche ou le filtre et réessayez."),
+                ("Esta dirección es demasiado larga", "Acorte la búsqueda o el filtro e inténtelo de nuevo."),
+            ],
+            Self::Misdirected => [
+                ("Wrong connection", "Reload the page."),
+                ("Falsche Verbindung", "Laden Sie die Seite neu."),
+                ("Mauvaise connexion", "Rechargez la page."),
+                ("Conexión equivocada", "Vuelva a cargar la página."),
+            ],
+            Self::NothingHere => [
+                ("There is nothing here", "Check the address. If it is right, ask your administrator."),
+                ("Hier ist nichts", "Prüfen Sie die Adresse. Stimmt sie, fragen Sie Ihre Administration."),
+                ("Il n’y a rien ici", "Vérifiez l’adresse. Si elle est correcte, demandez à votre administrateur."),
+                ("Aquí no hay nada", "Compruebe la dirección. Si es correcta, pregunte a su administrador."),
+            ],
+            Self::SignIn => [
+                ("Please sign in", "Open this address in a browser, or send a token."),
+                ("Bitte melden Sie sich an", "Öffnen Sie diese Adresse in einem Browser oder senden Sie ein Token."),
+                ("Veuillez vous connecter", "Ouvrez cette adresse dans un navigateur ou envoyez un jeton."),
+                ("Inicie sesión", "Abra esta dirección en un navegador o envíe un token."),
+            ],
+            Self::OneMoreStep => [
+                ("One more step", "This needs a stronger sign-in. Open it in a browser to continue."),
+                ("Ein Schritt fehlt noch", "Hier ist eine stärkere Anmeldung nötig. Öffnen Sie die Seite in einem Browser."),
+                ("Encore une étape", "Une connexion plus forte est nécessaire. Ouvrez la page dans un navigateur."),
+                ("Un paso más", "Se necesita un inicio de sesión más seguro. Ábralo en un navegador."),
+            ],
+            Self::SignInFailed => [
+                ("Sign-in did not complete", "Open the application again to start over."),
+                ("Die Anmeldung wurde nicht beendet", "Öffnen Sie die Anwendung noch einmal."),
+                ("La connexion n’a pas abouti", "Ouvrez de nouveau l’application pour recommencer."),
+                ("No se completó el inicio de sesión", "Abra de nuevo la aplicación para empezar otra vez."),
+            ],
+            Self::SignInUnavailable => [
+                ("Sign-in is unavailable", "Nothing is wrong on your side. Try again in a minute."),
+                ("Die Anmeldung ist gerade nicht möglich", "Bei Ihnen ist alles in Ordnung. Versuchen Sie es in einer Minute noch einmal."),
+                ("La connexion est indisponible", "Le problème ne vient pas de vous. Réessayez dans une minute."),
+                ("El inicio de sesión no está disponible", "No hay ningún problema por su parte. Inténtelo de nuevo en un minuto."),
+            ],
+            Self::NotAssigned => [
+                ("You have no access to this application", "Ask your administrator to assign it to you."),
+                ("Sie haben keinen Zugang zu dieser Anwendung", "Bitten Sie Ihre Administration um Zugang."),
+                ("Vous n’avez pas accès à cette application", "Demandez à votre administrateur de vous l’attribuer."),
+                ("No tiene acceso a esta aplicación", "Pida a su administrador que se la asigne."),
+            ],
+            Self::Blocked => [
+                ("Your organisation’s policy does not allow this", "Try from another network or device, or ask your administrator."),
+                ("Eine Richtlinie Ihrer Organisation erlaubt das nicht", "Versuchen Sie es von einem anderen Netz oder Gerät, oder fragen Sie Ihre Administration."),
+                ("La politique de votre organisation ne le permet pas", "Essayez depuis un autre réseau ou appareil, ou demandez à votre administrateur."),
+                ("La política de su organización no lo permite", "Pruebe desde otra red o dispositivo, o pregunte a su administrador."),
+            ],
+            Self::Unavailable => [
+                ("Unavailable for a moment", "Nothing is wrong on your side. Try again in a minute."),
+                ("Im Moment nicht verfügbar", "Bei Ihnen ist alles in Ordnung. Versuchen Sie es in einer Minute noch einmal."),
+                ("Indisponible pour un instant", "Le problème ne vient pas de vous. Réessayez dans une minute."),
+                ("No disponible por un momento", "No hay ningún problema por su parte. Inténtelo de nuevo en un minuto."),
+            ],
+            Self::Maintenance => [
+                ("Closed for maintenance", "Your administrators are working on this application. Try again later."),
+                ("Wegen Wartung geschlossen", "Ihre Administration arbeitet an dieser Anwendung. Versuchen Sie es später noch einmal."),
+                ("Fermé pour maintenance", "Vos administrateurs travaillent sur cette application. Réessayez plus tard."),
+                ("Cerrado por mantenimiento", "Sus administradores están trabajando en esta aplicación. Inténtelo más tarde."),
+            ],
+            Self::NoConnector => [
+                ("The way to this application is closed", "Its connector is not online. Try again in a minute, then tell your administrator."),
+                ("Der Weg zu dieser Anwendung ist unterbrochen", "Ihr Connector ist nicht erreichbar. Versuchen Sie es in einer Minute, dann melden Sie es Ihrer Administration."),
+                ("L’accès à cette application est coupé", "Son connecteur n’est pas en ligne. Réessayez dans une minute, puis prévenez votre administrateur."),
+                ("El camino a esta aplicación está cerrado", "Su conector no está en línea. Inténtelo en un minuto y después avise a su administrador."),
+            ],
+            Self::Interrupted => [
+                ("The connection was interrupted", "Try again."),
+                ("Die Verbindung wurde unterbrochen", "Versuchen Sie es noch einmal."),
+                ("La connexion a été interrompue", "Réessayez."),
+                ("Se interrumpió la conexión", "Inténtelo de nuevo."),
+            ],
+            Self::NoAnswer => [
+                ("The application does not answer", "Try again in a minute, then tell your administrator."),
+                ("Die Anwendung antwortet nicht", "Versuchen Sie es in einer Minute, dann melden Sie es Ihrer Administration."),
+                ("L’application ne répond pas", "Réessayez dans une minute, puis prévenez votre administrateur."),
+                ("La aplicación no responde", "Inténtelo en un minuto y después avise a su administrador."),
+            ],
+            Self::TooSlow => [
+                ("The application takes too long", "Try again in a minute, then tell your administrator."),
+                ("Die Anwendung braucht zu lange", "Versuchen Sie es in einer Minute, dann melden Sie es Ihrer Administration."),
+                ("L’application met trop de temps", "Réessayez dans une minute, puis prévenez votre administrateur."),
+                ("La aplicación tarda demasiado", "Inténtelo en un minuto y después avise a su administrador."),
+            ],
+            Self::UploadStopped => [
+                ("The upload stopped", "Check your connection and try again."),
+                ("Das Hochladen ist stehen geblieben", "Prüfen Sie Ihre Verbindung und versuchen Sie es noch einmal."),
+                ("L’envoi s’est arrêté", "Vérifiez votre connexion et réessayez."),
+                ("La subida se detuvo", "Compruebe su conexión e inténtelo de nuevo."),
+            ],
+        };
+        let [english, german, french, spanish] = all;
+        let (title, advice) = match language {
+            Language::English => english,
+            Language::German => german,
+            Language::French => french,
+            Language::Spanish => spanish,
+        };
+        Words { title, advice }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_browser_says_which_language() {
+        let cases = [
+            ("", "en"),
+            ("de-CH", "de"),
+            ("ja, fr;q=0.5", "fr"),
+            ("en;q=0.4, es;q=0.9, de;q=0.8", "es"),
+            ("de;q=0", "en"),
+            ("DE", "de"),
+            ("xx;q=oops, fr", "fr"),
+        ];
+        for (asked, tag) in cases {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_LANGUAGE, HeaderValue::from_static(asked))]);
+            assert_eq!(Language::of(&headers).tag(), tag, "{asked}");
+        }
+    }
+
+    #[test]
+    fn every_language_says_something_of_its_own() {
+        for language in Language::ALL {
+            for other in Language::ALL.into_iter().filter(|it| *it != language) {
+                assert_ne!(Message::Blocked.words(language), Message::Blocked.words(other));
+                assert_ne!(language.labels(), other.labels());
+            }
+        }
+    }
+}
