@@ -91,6 +91,27 @@ async fn an_application_cannot_be_fooled_about_who_asks() {
     assert_eq!((imitated.status.as_u16(), imitated.refusal()), (400, "bad_request"));
 }
 
+/// Two applications on one origin, told apart by path, with policies of their
+/// own. Whatever the origin makes of a path, it is not the other's (R3).
+#[tokio::test]
+async fn a_path_gives_no_way_around_another_applications_policy() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    let at = |path: &str| format!("https://site.postern.localhost/{path}");
+    world.publish(v1::App { external_url: at(""), ..app("site", &origin.url()) }, &["everyone"]).await;
+    world.publish(v1::App { external_url: at("admin/"), ..app("admin", &origin.url()) }, &[]).await;
+    let mut alice = world.signed_in("site", "alice").await;
+    assert_eq!(alice.get(&world.url("site", "/x")).await.status, 200);
+    alice.open(&world.url("site", "/admin/x")).await;
+    assert_eq!(alice.get(&world.url("site", "/admin/x")).await.refusal(), "not_assigned");
+    for path in ["/%61dmin/x", "/ADMIN/x", "/admin;a/x", "/%2561dmin/x", "/admin%20/x", "/admin./x"] {
+        let refused = alice.get(&world.url("site", path)).await;
+        assert_eq!((refused.status.as_u16(), refused.refusal()), (400, "bad_request"), "{path}");
+    }
+    assert_eq!(alice.get(&world.url("site", "/other%20page/Admin")).await.status, 200);
+}
+
 #[tokio::test]
 async fn what_can_be_read_in_two_ways_is_refused() {
     let (world, origin, alice) = world_with("wiki").await;

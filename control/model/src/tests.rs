@@ -151,6 +151,56 @@ fn the_longest_path_wins_and_only_at_segment_borders() {
     assert_eq!(find("y.example.com", "/"), None);
 }
 
+/// Attack class R3: Envoy CVE-2021-32777, Traefik CVE-2023-47106, Oathkeeper
+/// CVE-2026-33494 and kin: the policy of one path, the content of another.
+#[test]
+fn a_path_that_a_lenient_server_reads_otherwise_is_seen() {
+    let world = given([
+        group(BERLIN),
+        published(1, "https://x.example.com/"),
+        published(2, "https://x.example.com/wiki/"),
+        published(3, "https://only.example.com/"),
+    ]);
+    let routes = &world.snapshot.routes;
+    let two_readings = |path: &str| {
+        let judged = routes.find("x.example.com", path).map(|it| it.app);
+        routes.read_otherwise("x.example.com", path).map(|it| it.app) != judged
+    };
+    for evil in [
+        "/%77iki/x",
+        "/%2577iki/x",
+        "/%252577iki",
+        "/WIKI/x",
+        "/Wiki",
+        "/wiki;a=b/x",
+        "/;a/wiki/x",
+        "/wiki./x",
+        "/wiki%20/x",
+        "/wiki%5Cx",
+        "/wiki%2Fx",
+        "//wiki/x",
+        "/%5cwiki/x",
+    ] {
+        assert!(two_readings(evil), "{evil}");
+    }
+    for good in [
+        "/",
+        "/wiki",
+        "/wiki/Page%20One",
+        "/wiki/a;b=c",
+        "/wiki/%7Euser",
+        "/Other/%77iki",
+        "/wikipedia",
+        "/a.b/c~d",
+        "/100%25",
+        "/v1.0/",
+    ] {
+        assert!(!two_readings(good), "{good}");
+    }
+    let alone = |path: &str| routes.read_otherwise("only.example.com", path).map(|it| it.app);
+    assert_eq!(alone("/WIKI/%77"), Some(app_id(3)), "where nothing is told apart nothing is refused");
+}
+
 /// PUB-15, PUB-16 and PUB-19.
 #[test]
 fn a_wildcard_takes_what_is_not_published_by_name() {

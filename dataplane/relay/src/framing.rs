@@ -42,7 +42,7 @@ struct Head {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Malformed {
+pub struct Malformed {
     /// So many bytes of those given were still good.
     pub good: usize,
     pub why: &'static str,
@@ -50,7 +50,7 @@ pub(crate) struct Malformed {
 
 /// Follows the bytes of one connection.
 #[derive(Debug)]
-pub(crate) struct Framing {
+pub struct Framing {
     at: At,
     head: Head,
     /// A line whose end has not come yet.
@@ -60,31 +60,31 @@ pub(crate) struct Framing {
 }
 
 impl Framing {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { at: At::Idle, head: Head::default(), begun: Vec::new(), heads: 0 }
     }
 
     /// The number of the head that has begun and not ended.
-    pub(crate) fn head(&self) -> Option<u64> {
+    pub fn head(&self) -> Option<u64> {
         matches!(self.at, At::RequestLine | At::Fields).then_some(self.heads)
     }
 
     /// A head asked for another protocol and nothing was answered yet.
-    pub(crate) fn is_switching(&self) -> bool {
+    pub fn is_switching(&self) -> bool {
         self.at == At::Switching
     }
 
     /// Something was sent to the user. After a head that asks to switch, that is
     /// the answer: what comes now belongs to whatever was agreed. (An answer that
     /// declines also ends the connection.)
-    pub(crate) fn answered(&mut self) {
+    pub fn answered(&mut self) {
         if self.at == At::Switching {
             self.at = At::Raw;
         }
     }
 
     /// Bytes in the order they came.
-    pub(crate) fn follow(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         let mut at = 0;
         while at < bytes.len() {
             let left = &bytes[at..];

@@ -10,7 +10,7 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub struct Frames {
     /// Bytes to pass over before the next frame.
     skip: usize,
     head: [u8; HEAD_BYTES],
@@ -22,16 +22,16 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], filled: 0, block: None, blocks: 0 }
     }
 
     /// The number of the header block that has begun and not ended.
-    pub(crate) fn head(&self) -> Option<u64> {
+    pub fn head(&self) -> Option<u64> {
         self.block.map(|_| self.blocks)
     }
 
-    pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
+    pub fn follow(&mut self, mut bytes: &[u8]) {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;

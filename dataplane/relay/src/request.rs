@@ -219,6 +219,10 @@ fn route<'a>(
         return Err(Refusal::BadRequest("a double slash where paths tell applications apart"));
     }
     let route = snapshot.routes.find(&canonical.host, canonical.path());
+    let read_otherwise = snapshot.routes.read_otherwise(&canonical.host, canonical.path());
+    if read_otherwise != route {
+        return Err(Refusal::BadRequest("a path that some servers read as another application's"));
+    }
     // Paths of ours work on the whole host, whatever is published below it.
     let ours = routes.last().filter(|_| canonical.path().starts_with(signin::OUR_PATHS));
     let route = route.or(ours).ok_or(Refusal::NotPublished)?;

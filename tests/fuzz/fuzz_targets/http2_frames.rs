@@ -1,0 +1,15 @@
+//! Header blocks of HTTP/2 are seen the same however the network cuts them.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use relay::http2_frames::Frames;
+
+fuzz_target!(|input: (&[u8], u8)| {
+    let (bytes, cut) = input;
+    let (mut whole, mut pieces) = (Frames::new(), Frames::new());
+    whole.follow(bytes);
+    for piece in bytes.chunks(usize::from(cut) + 1) {
+        pieces.follow(piece);
+    }
+    assert_eq!(whole.head(), pieces.head());
+});
