@@ -116,8 +116,9 @@ impl Worker {
         let (Answered { response, lent }, busy) = origin.send(request, head.affinity).await?;
         Span::current().record("http.response.status_code", i64::from(response.status().as_u16()));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        // Switching without being asked is no answer to a request.
-        if switched && upgraded.is_none() {
+        // Switching without being asked is no answer to a request, and what can
+        // end in two places is none either.
+        if switched && upgraded.is_none() || ends_twice(&response) {
             return Err(ResetCode::BadResponse);
         }
         Ok(Answer { response, lent, origin, upgraded: upgraded.filter(|_| switched), busy })
@@ -143,6 +144,17 @@ fn request(head: &RequestHead) -> Result<Request<Body>, ResetCode> {
     Ok(request)
 }
 
+/// RFC 9112, section 6.3: a length beside a coding, or a coding that is not just
+/// `chunked`, is read differently by different parties (attack class R18).
+fn ends_twice(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return false };
+    codings.next().is_some()
+        || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        || headers.contains_key(header::CONTENT_LENGTH)
+}
+
 async fn respond(response: Response<Incoming>, lent: Option<Lent>, origin: &Origin, upload: &mut Upload) {
     let (mut parts, mut body) = response.into_parts();
     let head = response_head(parts.status, &mut parts.headers);
@@ -154,7 +166,16 @@ async fn respond(response: Response<Incoming>, lent: Option<Lent>, origin: &Orig
             }
         }
         // The user must see a cut and never a short success.
-        Err(error) => debug!(%error, "the response is cut"),
+        Err(error) => {
+            debug!(%error, "the response is cut");
+            let code = match error {
+                Cut::Origin(_) => ResetCode::BadResponse,
+                Cut::Idle => ResetCode::Timeout,
+                Cut::Tunnel(_) => return,
+            };
+            // The stream is gone when this fails, and so is the reader.
+            let _gone = upload.reset(code);
+        }
     }
 }
 

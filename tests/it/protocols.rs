@@ -215,6 +215,127 @@ async fn the_path_that_was_judged_is_the_path_that_arrives() {
     }
 }
 
+/// Targets out of the pieces that have fooled others (attack class R3):
+/// what arrives is byte for byte what was asked, at the application whose path
+/// it is. What has two readings does not arrive.
+#[tokio::test]
+async fn whatever_the_path_it_arrives_as_it_was_judged() {
+    const PLAIN: [&str; 16] =
+        ["/", "/", "/", "/", "a", "b", "team", "team", "teams", "?", "&", "=", "~", ".x", "%20", "%C3%A9"];
+    const PIECES: [&str; 40] = [
+        "/", "/", "/", "a", "b", "team", "team", "Team", ".", "..", "%2e", "%2E%2e", "%2f", "%5c", "\\", ";", ";x=1",
+        "%00", "%", "%zz", "%252e", "%74eam", "//", "/./", "?", "?q=/../", "&", "#f", "~", "@", ":", "*", "'", "é",
+        "%C3%A9", "+", "%20", " ", "=", "teams",
+    ];
+    const CONNECTIONS: u64 = 8;
+    // All of them in CI (`.ci/run`), a tenth on a developer's machine.
+    #[expect(clippy::disallowed_methods, reason = "chosen by whoever runs the tests")]
+    let targets: u64 = std::env::var("POSTERN_TEST_TARGETS").map_or(10_000, |it| it.parse().unwrap());
+    let world = World::start().await;
+    let (root, team) = (Origin::start().await, Origin::start().await);
+    let open = |name: &str, path: &str, origin: &Origin| v1::App {
+        external_url: format!("https://site.postern.localhost/{path}"),
+        pre_authentication: v1::PreAuthentication::Passthrough.into(),
+        ..app(name, &origin.url())
+    };
+    world.publish(open("site", "", &root), &[]).await;
+    world.publish(open("team", "team/", &team), &[]).await;
+    let url = url::Url::parse(&world.url("site", "/")).unwrap();
+    let mut walks = Vec::new();
+    for seed in 1..=CONNECTIONS {
+        let (browser, url) = (world.browser(), url.clone());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+        walks.push(tokio::task::spawn(async move {
+            let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut next = move |below: usize| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                (random % below as u64) as usize
+            };
+            let mut client = RawClient::new(&browser, &url).await;
+            let mut arrived = 0;
+            for _ in 0..targets / CONNECTIONS {
+                // One in eight has a piece of every kind; those end connections.
+                let evil = next(8) == 0;
+                let mut piece = || if evil { PIECES[next(PIECES.len())] } else { PLAIN[next(PLAIN.len())] };
+                let count = 1 + piece().len() % 6;
+                let target: String = std::iter::once("/").chain((0..count).map(|_| piece())).collect();
+                let Some((status, body)) = client.get(&browser, &url, &target).await else { continue };
+                if status != 200 {
+                    assert!(matches!(status, 400 | 404 | 502), "{target}: {status} {body}");
+                    continue;
+                }
+                let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let (path, query) = (seen["path"].as_str().unwrap(), seen["query"].as_str().unwrap());
+                let whole = if target.contains('?') { format!("{path}?{query}") } else { path.to_owned() };
+                assert_eq!(whole, target);
+                let of_team = path == "/team" || path.starts_with("/team/");
+                let host = seen["headers"]["x-forwarded-host"][0].as_str().unwrap();
+                assert!(host.starts_with("site."));
+                arrived += u64::from(of_team) << 32 | 1;
+            }
+            arrived
+        }));
+    }
+    let (mut arrived, mut of_team) = (0, 0);
+    for walk in walks {
+        let counts = walk.await.unwrap();
+        arrived += counts & 0xffff_ffff;
+        of_team += counts >> 32;
+    }
+    assert!(arrived > targets / 2, "only {arrived} arrived");
+    assert_eq!(team.requests.load(Ordering::SeqCst), of_team, "each application has its own paths");
+    assert_eq!(root.requests.load(Ordering::SeqCst), arrived - of_team);
+}
+
+/// A client that says exactly what it is told, and tries again on a new
+/// connection when the old one was closed over it.
+struct RawClient {
+    stream: tokio::io::BufReader<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
+}
+
+impl RawClient {
+    async fn new(browser: &Browser, url: &url::Url) -> Self {
+        Self { stream: tokio::io::BufReader::new(browser.connect(url).await) }
+    }
+
+    async fn get(&mut self, browser: &Browser, url: &url::Url, target: &str) -> Option<(u16, String)> {
+        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        let head = format!("GET {target} HTTP/1.1\r\nhost: {authority}\r\naccept: application/json\r\n\r\n");
+        let answered = match self.stream.write_all(head.as_bytes()).await {
+            Ok(()) => self.read().await,
+            Err(_) => None,
+        };
+        if answered.as_ref().is_none_or(|(_, _, closes)| *closes) {
+            *self = Self::new(browser, url).await;
+        }
+        answered.map(|(status, body, _)| (status, body))
+    }
+
+    async fn read(&mut self) -> Option<(u16, String, bool)> {
+        use tokio::io::AsyncBufReadExt;
+        let (mut status, mut length, mut closes) = (0, 0, false);
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            match line.split_once(": ") {
+                Some(("content-length", value)) => length = value.parse().ok()?,
+                Some(("connection", "close")) => closes = true,
+                Some(_) => {}
+                None if line.is_empty() => break,
+                None => status = line.split(' ').nth(1)?.parse().ok()?,
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some((status, String::from_utf8(body).ok()?, closes))
+    }
+}
+
 #[tokio::test]
 async fn paths_tell_applications_apart() {
     let world = World::start().await;

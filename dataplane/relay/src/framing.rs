@@ -59,11 +59,13 @@ pub struct Framing {
     heads: u64,
 }
 
-impl Framing {
-    pub fn new() -> Self {
+impl Default for Framing {
+    fn default() -> Self {
         Self { at: At::Idle, head: Head::default(), begun: Vec::new(), heads: 0 }
     }
+}
 
+impl Framing {
     /// The number of the head that has begun and not ended.
     pub fn head(&self) -> Option<u64> {
         matches!(self.at, At::RequestLine | At::Fields).then_some(self.heads)
@@ -152,6 +154,10 @@ impl Framing {
             // One empty line before a request is tolerated (RFC 9112, section 2.2).
             At::Idle if line.is_empty() => At::RequestLine,
             At::Idle | At::RequestLine => {
+                // The library would drop it, and others would not.
+                if memchr(b'#', line).is_some() {
+                    return Err("a fragment in a target");
+                }
                 self.head = Head { http_11: line.ends_with(b" HTTP/1.1"), ..Head::default() };
                 At::Fields
             }

@@ -43,11 +43,11 @@ enum Protocol {
 
 impl<T> Gate<T> {
     pub(crate) fn http1(inner: T) -> Self {
-        Self::new(inner, Protocol::Http1(Framing::new()))
+        Self::new(inner, Protocol::Http1(Framing::default()))
     }
 
     pub(crate) fn http2(inner: T) -> Self {
-        Self::new(inner, Protocol::Http2(Frames::new()))
+        Self::new(inner, Protocol::Http2(Frames::default()))
     }
 
     fn new(inner: T, protocol: Protocol) -> Self {

@@ -21,11 +21,13 @@ pub struct Frames {
     blocks: u64,
 }
 
-impl Frames {
-    pub fn new() -> Self {
+impl Default for Frames {
+    fn default() -> Self {
         Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], filled: 0, block: None, blocks: 0 }
     }
+}
 
+impl Frames {
     /// The number of the header block that has begun and not ended.
     pub fn head(&self) -> Option<u64> {
         self.block.map(|_| self.blocks)
@@ -82,7 +84,7 @@ mod tests {
         bytes.extend(frame(CONTINUATION, 0, 0));
         let last = frame(CONTINUATION, END_HEADERS, 5);
         for piece in [1, 7, 4096] {
-            let mut frames = Frames::new();
+            let mut frames = Frames::default();
             bytes.chunks(piece).for_each(|piece| frames.follow(piece));
             assert_eq!(frames.head(), Some(1));
             frames.follow(&last[..last.len() - 1]);

@@ -6,9 +6,9 @@ use relay::framing::Framing;
 
 fuzz_target!(|input: (&[u8], Vec<u8>)| {
     let (bytes, cuts) = input;
-    let mut whole = Framing::new();
+    let mut whole = Framing::default();
     let verdict = whole.follow(bytes).map_err(|it| (it.good, it.why));
-    let mut cut = Framing::new();
+    let mut cut = Framing::default();
     let mut at = 0usize;
     let mut verdict_cut = Ok(());
     for length in cuts.iter().map(|it| usize::from(*it) + 1).chain(std::iter::repeat(usize::MAX)) {

@@ -6,7 +6,7 @@ use relay::http2_frames::Frames;
 
 fuzz_target!(|input: (&[u8], u8)| {
     let (bytes, cut) = input;
-    let (mut whole, mut pieces) = (Frames::new(), Frames::new());
+    let (mut whole, mut pieces) = (Frames::default(), Frames::default());
     whole.follow(bytes);
     for piece in bytes.chunks(usize::from(cut) + 1) {
         pieces.follow(piece);
