@@ -1,0 +1,209 @@
+//! What each step of a request costs by itself, with a snapshot of 100,000
+//! applications and 10,000 policies.
+//!
+//! `cargo bench -p relay` prints nanoseconds, and each as a share of one SHA-256
+//! of 1 KiB in the same run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark measures time and stops when it cannot"
+)]
+
+use std::{collections::BTreeSet, hint::black_box, time::Instant};
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header};
+use model::{
+    App, AppId, ConnectorGroupId, Event, ExternalUrl, Facts, Origin, PolicyId, Principal, SessionId, Snapshot,
+    TenantId, Timestamp, UserId,
+    app::{Claim, HeaderName, IdentityHeader, Name},
+    keys::{Key, KeyPurpose},
+    policy::{self, Grant, Policy, State},
+    session::SessionClaims,
+};
+use relay::{
+    canonical,
+    headers::{Added, forward},
+    keys::Keys,
+    session::{Sessions, cookie_name, presented},
+};
+use runtime::sealing::SealingKey;
+use uuid::Uuid;
+
+const APPS: u128 = 100_000;
+const POLICIES: u128 = 10_000;
+const ROUNDS: usize = 7;
+
+fn main() {
+    let tenant = TenantId::default_tenant();
+    let (secret, public) = key();
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(&tenant, Event::TenantChanged { domain: "example.com".into(), public_port: 443 }, 1);
+    let session_key = Key {
+        id: "k".into(),
+        purpose: KeyPurpose::Session,
+        active_from: Timestamp(0),
+        public_key: public,
+        sealed: vec![],
+    };
+    snapshot.apply(&tenant, Event::KeyPublished(session_key), 1);
+    for n in 0..APPS {
+        snapshot.apply(&tenant, Event::AppPublished(Box::new(app(n))), 1);
+        snapshot.apply(&tenant, Event::Assigned { app: AppId(Uuid::from_u128(n)), principal: Principal::Everyone }, 1);
+    }
+    for n in 0..POLICIES {
+        snapshot.apply(&tenant, Event::PolicyCreated(blocking(n)), 1);
+    }
+    let mine = AppId(Uuid::from_u128(APPS / 2));
+    let of_tenant = snapshot.tenant(&tenant).unwrap();
+    let (host, path) = (format!("a{}.example.com", APPS / 2), "/wiki/page?a=b");
+    let token = token(&secret, mine);
+    let request = Request::builder()
+        .uri(path)
+        .header(header::HOST, &host)
+        .header(header::ACCEPT, "text/html,application/xhtml+xml")
+        .header(header::ACCEPT_ENCODING, "gzip, deflate, br")
+        .header(header::USER_AGENT, "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140 Safari/537.36")
+        .header(header::ACCEPT_LANGUAGE, "en,de;q=0.5")
+        .header(header::COOKIE, format!("theme=dark; {}={token}", cookie_name(mine)))
+        .body(())
+        .unwrap();
+    let (parts, ()) = request.into_parts();
+    let read = canonical::parse(&parts, Some(&host)).unwrap();
+    let keys = Keys::derive(&snapshot, &SealingKey::generate());
+    let trusted = &keys.tenants[&tenant];
+    let sessions = Sessions::default();
+    let session = sessions.verify(&token, mine, &tenant, trusted).expect("a good token");
+    let facts = Facts {
+        app: mine,
+        user: Some(session.claims.sub),
+        groups: &session.groups,
+        address: "192.0.2.7".parse().unwrap(),
+        satisfied: &session.satisfied,
+    };
+    assert!(policy::authorize(of_tenant, &facts).is_ok());
+    let published = of_tenant.app(mine).unwrap();
+    let added = Added {
+        origin: &published.origin,
+        peer: "192.0.2.7".parse().unwrap(),
+        request_id: "01a2147947f270f196dafe4751b47283",
+        traceparent: "00-01a2147947f270f196dafe4751b47283-0123456789abcdef-00",
+        user: Some(&session.claims),
+        assertion: Some("header.claims.signature"),
+        took_authorization: false,
+    };
+    let block = forward(&parts.headers, published, &read, &added).unwrap();
+    let mut fields = HeaderMap::new();
+    fields.insert("content-type", HeaderValue::from_static("text/html; charset=utf-8"));
+    fields.insert("content-length", HeaderValue::from_static("1024"));
+    let payload = Bytes::from(vec![7; 1024]);
+    let kilobyte = [7; 1024];
+
+    let yardstick = measure(|| digest(&SHA256, black_box(&kilobyte)));
+    let line = |what: &str, nanoseconds: f64| {
+        println!("{what:<58}{nanoseconds:>9.0} ns{:>9.2} x", nanoseconds / yardstick);
+    };
+    line("SHA-256 of 1 KiB, the yardstick", yardstick);
+    line("read the request (canonical)", measure(|| canonical::parse(black_box(&parts), Some(&host))));
+    line("find the application of 100,000", measure(|| snapshot.routes.find(black_box(&host), path)));
+    line("find the session's token", measure(|| presented(black_box(&parts.headers), mine)));
+    line("verify it again (remembered)", measure(|| sessions.verify(black_box(&token), mine, &tenant, trusted)));
+    line("verify it the first time (ES256)", measure(|| Sessions::default().verify(&token, mine, &tenant, trusted)));
+    line("judge by 10,000 policies", measure(|| policy::authorize(of_tenant, black_box(&facts))));
+    line("make the fields for the application", measure(|| forward(&parts.headers, published, &read, &added)));
+    line("read a field block", measure(|| tunnel::fields::decode(black_box(&block))));
+    line("write the fields of an answer", measure(|| tunnel::fields::encode(black_box(&fields))));
+    line("frame 1 KiB for the tunnel", measure(|| tunnel::frame::Chunk::data(7, true, black_box(payload.clone()))));
+    let mut next = snapshot.clone();
+    let mut n = 0;
+    let update = measure(|| {
+        n += 1;
+        next.apply(&tenant, Event::AppChanged(Box::new(app(n % APPS))), 2);
+    });
+    line("fold a changed application into a snapshot in use", update);
+}
+
+/// The median of several rounds, each long enough to be measured.
+fn measure<T>(mut step: impl FnMut() -> T) -> f64 {
+    let started = Instant::now();
+    let mut warm = 0u32;
+    while started.elapsed().as_millis() < 50 {
+        black_box(step());
+        warm += 1;
+    }
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let started = Instant::now();
+            for _ in 0..warm {
+                black_box(step());
+            }
+            started.elapsed().as_secs_f64() * 1e9 / f64::from(warm)
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
+
+fn app(n: u128) -> App {
+    let name = Name::parse(&format!("app {n}")).unwrap();
+    let external = ExternalUrl::parse(&format!("https://a{n}.example.com/")).unwrap();
+    let origin = Origin::parse(&format!("http://10.0.0.1:{}", 1 + n % 60_000)).unwrap();
+    let header = IdentityHeader { name: HeaderName::parse("X-Remote-User").unwrap(), claim: Claim::Username };
+    let plain = App::new(AppId(Uuid::from_u128(n)), name, external, origin, ConnectorGroupId(Uuid::from_u128(1)));
+    App { identity_headers: vec![header], assertion: true, ..plain }
+}
+
+/// Half of them for one application each, half for everything.
+fn blocking(n: u128) -> Policy {
+    let apps = if n % 2 == 0 { BTreeSet::from([AppId(Uuid::from_u128(n))]) } else { BTreeSet::new() };
+    let apps = if n < 40 { apps } else { BTreeSet::from([AppId(Uuid::from_u128(n))]) };
+    Policy {
+        id: PolicyId(Uuid::from_u128(n)),
+        name: Name::parse(&format!("policy {n}")).unwrap(),
+        state: State::On,
+        include: vec![],
+        exclude: vec![],
+        apps,
+        exclude_apps: BTreeSet::new(),
+        networks: vec![format!("10.{}.0.0/16", n % 256).parse().unwrap()],
+        exclude_networks: vec![],
+        grant: Grant::Block,
+    }
+}
+
+fn key() -> (Vec<u8>, Vec<u8>) {
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).unwrap();
+    (pkcs8.as_ref().to_vec(), pair.public_key().as_ref().to_vec())
+}
+
+fn token(secret: &[u8], app: AppId) -> String {
+    let claims = SessionClaims {
+        iss: "https://login.example.com".into(),
+        aud: app.to_string(),
+        sub: UserId(Uuid::from_u128(3)),
+        sid: SessionId(Uuid::from_u128(4)),
+        iat: 0,
+        exp: 4_000_000_000,
+        started_ms: 0,
+        directory: 1,
+        amr: vec!["pwd".into()],
+        tenant: TenantId::default_tenant(),
+        preferred_username: "alice".into(),
+        name: "Alice".into(),
+        email: "alice@example.com".into(),
+        groups: vec![],
+        group_names: vec![],
+        nonce: None,
+    };
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+    header.kid = Some("k".into());
+    jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_ec_der(secret)).unwrap()
+}
