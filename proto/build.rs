@@ -7,7 +7,8 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 32] = [
+const RESOURCES: [&str; 33] = [
+    "Accesses",
     "Branding",
     "App",
     "Segment",

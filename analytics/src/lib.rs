@@ -19,6 +19,7 @@ use model::{Position, event::Stream};
 use proto::{Message, signed::Verifier, v1::SignedEvent};
 use runtime::{files, telemetry::chain};
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -86,10 +87,12 @@ impl Exporter {
     fn export(&mut self, entries: &[eventlog::Entry]) -> Result<(), AnalyticsError> {
         let mut lines = String::new();
         for entry in entries {
-            match self.line(&entry.bytes) {
-                Some(line) => {
-                    lines.push_str(&line);
-                    lines.push('\n');
+            match self.lines(&entry.bytes) {
+                Some(of_entry) => {
+                    for line in of_entry {
+                        lines.push_str(&line.to_string());
+                        lines.push('\n');
+                    }
                 }
                 None => {
                     self.refused += 1;
@@ -110,12 +113,11 @@ impl Exporter {
         Ok(())
     }
 
-    fn line(&mut self, bytes: &[u8]) -> Option<String> {
+    fn lines(&mut self, bytes: &[u8]) -> Option<Vec<Value>> {
         let event = SignedEvent::decode(bytes).ok()?;
         let (body, _) = self.trust.verify(&event).ok()?;
         let Fact::Activity(activity) = Fact::decode(&body.kind, &body.payload).ok()? else { return None };
-        let line = ocsf::line(&body, &activity);
-        serde_json::to_string(&line).ok()
+        Some(ocsf::lines(&body, &activity))
     }
 }
 

@@ -9,23 +9,35 @@ use uuid::Uuid;
 
 const VERSION: &str = "1.8.0";
 
-pub fn line(body: &EventBody, activity: &Activity) -> Value {
-    let mut line = match activity {
-        Activity::SignIn(it) => sign_in(it),
-        Activity::Access(it) => access(it, body.time_ms),
-        Activity::Connector(it) => base(
+/// One line, or one for each access of several.
+pub fn lines(body: &EventBody, activity: &Activity) -> Vec<Value> {
+    let uid = Uuid::from_slice(&body.id).map_or(String::new(), |it| it.to_string());
+    let one = |line: Map<String, Value>| vec![finished(line, body, &uid, body.time_ms)];
+    match activity {
+        Activity::SignIn(it) => one(sign_in(it)),
+        Activity::Access(it) => one(access(it, body.time_ms)),
+        Activity::Accesses(it) => {
+            let numbered = it.accesses.iter().enumerate();
+            let each =
+                |(n, it): (usize, &Access)| finished(access(it, it.time_ms), body, &format!("{uid}.{n}"), it.time_ms);
+            numbered.map(each).collect()
+        }
+        Activity::Connector(it) => one(base(
             &format!("connector {}", it.what),
             json!({ "connector": it.connector, "relay": it.relay, "detail": it.detail }),
-        ),
-        Activity::Gap(it) => base("activity dropped", json!({ "writer": it.writer, "dropped": it.dropped })),
-    };
-    let id = Uuid::from_slice(&body.id).map_or(String::new(), |it| it.to_string());
-    line.insert("time".into(), body.time_ms.into());
+        )),
+        Activity::Gap(it) => one(base("activity dropped", json!({ "writer": it.writer, "dropped": it.dropped }))),
+    }
+}
+
+/// `uid` is the same whenever the line is written again.
+fn finished(mut line: Map<String, Value>, body: &EventBody, uid: &str, time_ms: i64) -> Value {
+    line.insert("time".into(), time_ms.into());
     line.insert(
         "metadata".into(),
         json!({
             "version": VERSION,
-            "uid": id,
+            "uid": uid,
             "tenant_uid": body.tenant,
             "product": { "name": "Postern", "vendor_name": "Postern" },
         }),

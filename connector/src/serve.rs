@@ -31,6 +31,10 @@ use crate::{
 const UNREAD_BYTES_MAX: usize = 256 * 1024;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The way out of a Remote Desktop Gateway (MS-TSGU, section 2.2.3.1.1): a body
+/// that lasts as long as the session and is silent when nothing moves.
+const REMOTE_DESKTOP_OUT: &str = "RDG_OUT_DATA";
+
 /// What every request of a worker needs.
 #[derive(Clone)]
 pub struct Worker {
@@ -68,13 +72,18 @@ impl Worker {
         if head.only_connect {
             return self.test(head, upload).await;
         }
+        let channel = head.method == REMOTE_DESKTOP_OUT;
         match self.ask(head, download).await {
             Ok(Answer { response, origin, upgraded: Some(input), busy: _busy, .. }) => {
                 debug!(app = %origin.app.id, "upgraded");
                 upgraded(response, input, upload).await;
             }
             Ok(Answer { response, lent, origin, upgraded: None, busy: _busy }) => {
-                respond(response, lent, &origin, upload).await;
+                let idle_timeout = match channel {
+                    true => Duration::MAX,
+                    false => Duration::from_millis(origin.app.idle_timeout_ms.into()),
+                };
+                respond(response, lent, idle_timeout, upload).await;
             }
             Err(code) => {
                 debug!(?code, "refused");
@@ -155,10 +164,9 @@ fn ends_twice(response: &Response<Incoming>) -> bool {
         || headers.contains_key(header::CONTENT_LENGTH)
 }
 
-async fn respond(response: Response<Incoming>, lent: Option<Lent>, origin: &Origin, upload: &mut Upload) {
+async fn respond(response: Response<Incoming>, lent: Option<Lent>, idle_timeout: Duration, upload: &mut Upload) {
     let (mut parts, mut body) = response.into_parts();
     let head = response_head(parts.status, &mut parts.headers);
-    let idle_timeout = Duration::from_millis(origin.app.idle_timeout_ms.into());
     match pass_on(head, &mut body, idle_timeout, upload).await {
         Ok(()) => {
             if let Some(lent) = lent {

@@ -191,6 +191,85 @@ async fn curl_and_a_python_openid_client_work() {
     assert!(output.status.success() && said.contains("/from-python"), "{said}");
 }
 
+/// PUB-50 and PUB-51: a native client with a token, both halves of its channel
+/// open at once, and silence between the bytes.
+#[tokio::test]
+async fn both_halves_of_a_remote_desktop_channel_stream_through() {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    let world = World::start().await;
+    world.user("alice").await;
+    let origin = Origin::start().await;
+    world.publish_origin("rdg", &origin).await;
+    let alice = world.signed_in("rdg", "alice").await;
+    let url = url::Url::parse(&world.url("rdg", "/remoteDesktopGateway/")).unwrap();
+    // The client has no cookies: what it was signed in with is its bearer token.
+    let cookies = alice.cookie_header(&url).unwrap();
+    let token =
+        cookies.split("; ").filter_map(|it| it.split_once('=')).find(|(_, value)| value.matches('.').count() == 2);
+    let token = token.unwrap().1;
+    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let head = |method: &str, framing: &str| {
+        format!(
+            "{method} {} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {token}\r\n{framing}\r\n\r\n",
+            url.path()
+        )
+    };
+    let stranger = format!("RDG_OUT_DATA {} HTTP/1.1\r\nhost: {authority}\r\n\r\n", url.path());
+    let mut refused = BufReader::new(alice.connect(&url).await);
+    refused.write_all(stranger.as_bytes()).await.unwrap();
+    let mut line = String::new();
+    refused.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("HTTP/1.1 401"), "{line}");
+
+    let mut out = BufReader::new(alice.connect(&url).await);
+    out.write_all(head("RDG_OUT_DATA", "content-length: 0").as_bytes()).await.unwrap();
+    let mut answered = String::new();
+    while !answered.ends_with("\r\n\r\n") {
+        assert!(out.read_line(&mut answered).await.unwrap() > 0, "{answered}");
+    }
+    assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+    let mut into = alice.connect(&url).await;
+    into.write_all(head("RDG_IN_DATA", "transfer-encoding: chunked").as_bytes()).await.unwrap();
+    for n in 0..50u8 {
+        into.write_all(&[b"4\r\n", &[n, 0, 255, n][..], b"\r\n"].concat()).await.unwrap();
+        into.flush().await.unwrap();
+        // A chunk of the same four bytes, while both halves stay open.
+        let mut size = String::new();
+        out.read_line(&mut size).await.unwrap();
+        assert_eq!(size, "4\r\n");
+        let mut bytes = [0; 6];
+        out.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, [n, 0, 255, n, b'\r', b'\n']);
+    }
+}
+
+/// PUB-46: WebDAV, and whatever else is a method.
+#[tokio::test]
+async fn unusual_methods_and_grpc_web_pass() {
+    let world = World::start().await;
+    world.user("alice").await;
+    let origin = Origin::start().await;
+    let dav = v1::App { host_header: v1::HostHeader::Origin.into(), ..app("dav", &origin.url()) };
+    world.publish(dav, &["everyone"]).await;
+    let mut alice = world.signed_in("dav", "alice").await;
+    let url = world.url("dav", "/folder/a");
+    for method in
+        ["PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "PATCH", "QUERY"]
+    {
+        let there = world.url("dav", "/folder/b");
+        let fields = [("destination", there.as_str()), ("depth", "1"), ("content-type", "application/xml")];
+        let name = http::Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = alice.ask(name, &url, &fields, bytes::Bytes::from_static(b"<x/>")).await.json();
+        assert_eq!((answer["method"].as_str(), answer["path"].as_str()), (Some(method), Some("/folder/a")));
+        assert_eq!(answer["headers"]["destination"][0], format!("{}/folder/b", origin.url()));
+        assert_eq!(answer["headers"]["depth"][0], "1");
+    }
+    let message = bytes::Bytes::from_static(b"\0\0\0\0\x02hi\x80\0\0\0\x0fgrpc-status:0\r\n");
+    let fields = [("x-say-content-type", "application/grpc-web+proto"), ("content-type", "application/grpc-web+proto")];
+    let answer = alice.ask(http::Method::POST, &world.url("dav", "/say"), &fields, message.clone()).await;
+    assert_eq!((answer.body, answer.headers["content-type"].as_bytes()), (message, &b"application/grpc-web+proto"[..]));
+}
+
 #[tokio::test]
 async fn activity_is_valid_ocsf() {
     let world = World::start().await;

@@ -24,6 +24,7 @@ use rustls::{pki_types::PrivateKeyDer, server::WebPkiClientVerifier};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
+    sync::broadcast,
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -116,6 +117,7 @@ impl Origin {
         let ill = Arc::new(AtomicBool::new(false));
         let says_ill = ill.clone();
         let (count, bytes, opened) = (requests.clone(), received.clone(), connections.clone());
+        let gateway = Gateway::new(64);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut serving = JoinSet::new();
@@ -124,10 +126,11 @@ impl Origin {
                 let stream = listener.accept().await;
                 opened.fetch_add(1, Ordering::SeqCst);
                 let (count, bytes, ill) = (count.clone(), bytes.clone(), says_ill.clone());
+                let gateway = gateway.clone();
                 serving.spawn(async move {
                     let service = service_fn(move |request| {
                         count.fetch_add(1, Ordering::SeqCst);
-                        answer(request, bytes.clone(), ill.load(Ordering::SeqCst))
+                        answer(request, bytes.clone(), ill.load(Ordering::SeqCst), gateway.clone())
                     });
                     let io = TokioIo::new(stream);
                     if http2 {
@@ -148,11 +151,17 @@ impl Origin {
     }
 }
 
-async fn answer(request: Request<Incoming>, received: Arc<AtomicU64>, ill: bool) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    received: Arc<AtomicU64>,
+    ill: bool,
+    gateway: Gateway,
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or("").to_owned();
     Ok(match path.as_str() {
         "/ws" => web_socket(request),
+        "/remoteDesktopGateway/" => remote_desktop(request, gateway).await,
         "/health" if ill => text(StatusCode::SERVICE_UNAVAILABLE, "ill".into()),
         "/sse" => stream(ticks(), "text/event-stream"),
         "/big" => stream(zeros(query.parse().unwrap()), "application/octet-stream"),
@@ -195,6 +204,29 @@ async fn answer(request: Request<Incoming>, received: Arc<AtomicU64>, ill: bool)
         }
         _ => echo(request.method().as_str(), &path, &query, request.headers()),
     })
+}
+
+/// What came in, for who reads the other half.
+type Gateway = broadcast::Sender<Bytes>;
+
+/// A Remote Desktop Gateway as far as HTTP sees it (MS-TSGU, section 1.3.3.1):
+/// what comes in one long request leaves in the answer of another.
+async fn remote_desktop(request: Request<Incoming>, gateway: Gateway) -> Response<Body> {
+    if request.method().as_str() == "RDG_OUT_DATA" {
+        let heard = futures_util::stream::unfold(gateway.subscribe(), |mut heard| async move {
+            let bytes = heard.recv().await.ok()?;
+            Some((Ok(Frame::data(bytes)), heard))
+        });
+        return stream(heard, "application/octet-stream");
+    }
+    let mut body = request.into_body();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(data) = frame.into_data() {
+            // Nobody may be listening.
+            let _heard = gateway.send(data);
+        }
+    }
+    text(StatusCode::OK, String::new())
 }
 
 /// Answers with the body it is sent, and with each `x-say-NAME` as field NAME.

@@ -13,7 +13,9 @@ use crate::wire::{self, FieldError, InField, Parsed, parse};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Activity {
     SignIn(v1::SignInAttempt),
+    /// As relays wrote it before they wrote several at once.
     Access(v1::Access),
+    Accesses(v1::Accesses),
     Connector(v1::ConnectorActivity),
     /// So many events of one writer were dropped.
     Gap(v1::ActivityGap),
@@ -41,6 +43,7 @@ impl Activity {
         match self {
             Self::SignIn(_) => "SignInAttempted",
             Self::Access(_) => "Accessed",
+            Self::Accesses(_) => "AccessesRecorded",
             Self::Connector(_) => "ConnectorActed",
             Self::Gap(_) => "ActivityDropped",
         }
@@ -50,7 +53,7 @@ impl Activity {
     pub fn topic(&self) -> &'static str {
         match self {
             Self::SignIn(_) => "signin",
-            Self::Access(_) => "access",
+            Self::Access(_) | Self::Accesses(_) => "access",
             Self::Connector(_) => "connector",
             Self::Gap(_) => "gap",
         }
@@ -60,6 +63,7 @@ impl Activity {
         match self {
             Self::SignIn(it) => it.encode_to_vec(),
             Self::Access(it) => it.encode_to_vec(),
+            Self::Accesses(it) => it.encode_to_vec(),
             Self::Connector(it) => it.encode_to_vec(),
             Self::Gap(it) => it.encode_to_vec(),
         }
@@ -86,6 +90,7 @@ impl Fact {
         let activity = match kind {
             "SignInAttempted" => Activity::SignIn(message(kind, payload)?),
             "Accessed" => Activity::Access(message(kind, payload)?),
+            "AccessesRecorded" => Activity::Accesses(message(kind, payload)?),
             "ConnectorActed" => Activity::Connector(message(kind, payload)?),
             "ActivityDropped" => Activity::Gap(message(kind, payload)?),
             _ => return decode(kind, payload).map(Self::State),

@@ -1,26 +1,50 @@
 //! What happened, on its way to the log: a bounded buffer that never makes a
 //! user wait and counts what it had to drop.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use eventlog::{Activity, Draft, Fact, Journal};
 use model::{TenantId, Timestamp};
-use proto::v1::ActivityGap;
+use proto::v1::{Access, Accesses, ActivityGap};
 use runtime::{Clock, clock::fresh_id, metrics::Counter, telemetry::chain};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tracing::warn;
 
 use crate::settings::WAITING_ACCESSES_MAX;
 
+/// Accesses in one event; about 100 KiB.
+const ACCESSES_MAX: usize = 256;
+
+/// How long the first of a batch waits for others. A SIEM hears of an access in
+/// seconds, a signature and a write cost the same for one and for hundreds.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// A relay that stops waits this long for its last accesses.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Taken from the buffer at once; what accesses become fits one append.
+const BATCH_MAX: usize = 4096;
+
+type Happened = (TenantId, i64, Activity);
+
 #[derive(Clone)]
 pub(crate) struct ActivityLog {
-    waiting: mpsc::Sender<(TenantId, i64, Activity)>,
+    waiting: mpsc::Sender<Happened>,
     /// Not said in the log yet.
     dropped: Arc<AtomicU64>,
     dropped_total: Counter,
+    /// Not in the log yet; below zero for a moment when the writer is faster.
+    pending: Arc<AtomicI64>,
 }
 
 impl ActivityLog {
@@ -33,14 +57,32 @@ impl ActivityLog {
     ) -> (Self, impl Future<Output = ()>) {
         let (waiting, receiver) = mpsc::channel(WAITING_ACCESSES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let log = Self { waiting, dropped: dropped.clone(), dropped_total };
-        (log, write(journal, writer, clock, receiver, dropped))
+        let pending = Arc::new(AtomicI64::new(0));
+        let log = Self { waiting, dropped: dropped.clone(), dropped_total, pending: pending.clone() };
+        (log, write(journal, writer, clock, receiver, dropped, pending))
     }
 
     pub(crate) fn record(&self, tenant: &TenantId, now_ms: i64, activity: Activity) {
-        if self.waiting.try_send((tenant.clone(), now_ms, activity)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.dropped_total.inc();
+        match self.waiting.try_send((tenant.clone(), now_ms, activity)) {
+            Ok(()) => {
+                self.pending.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                self.dropped_total.inc();
+            }
+        }
+    }
+
+    /// What was recorded is in the log, or cannot get there in time.
+    pub(crate) async fn flush(&self) {
+        let flushed = async {
+            while self.pending.load(Ordering::Relaxed) > 0 {
+                sleep(GATHER).await;
+            }
+        };
+        if timeout(FLUSH_TIMEOUT, flushed).await.is_err() {
+            warn!(accesses = self.pending.load(Ordering::Relaxed), "the log is too slow for the last accesses");
         }
     }
 
@@ -53,8 +95,9 @@ async fn write(
     journal: Journal,
     writer: String,
     clock: Clock,
-    mut receiver: mpsc::Receiver<(TenantId, i64, Activity)>,
+    mut receiver: mpsc::Receiver<Happened>,
     dropped: Arc<AtomicU64>,
+    pending: Arc<AtomicI64>,
 ) {
     let draft = |(tenant, time, activity)| Draft {
         id: fresh_id(),
@@ -65,16 +108,98 @@ async fn write(
         fact: Fact::Activity(activity),
     };
     let mut batch = Vec::new();
-    while receiver.recv_many(&mut batch, eventlog::APPEND_MAX - 1).await > 0 {
-        let mut drafts: Vec<Draft> = batch.drain(..).map(draft).collect();
+    while receiver.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        // What is next will come soon, and then costs next to nothing.
+        sleep(GATHER).await;
+        while let Some(more) = (batch.len() < BATCH_MAX).then(|| receiver.try_recv().ok()).flatten() {
+            batch.push(more);
+        }
+        let taken = batch.len();
+        let mut drafts: Vec<Draft> = together(batch.drain(..)).into_iter().map(draft).collect();
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let gap = ActivityGap { writer: writer.clone(), dropped: lost };
             drafts.push(draft((TenantId::default_tenant(), clock.now_ms(), Activity::Gap(gap))));
         }
         if let Err(error) = journal.record(&drafts).await {
-            warn!(error = %chain(&error), events = drafts.len(), "activity is not recorded");
-            dropped.fetch_add(drafts.len() as u64, Ordering::Relaxed);
+            let lost: usize = drafts.iter().map(count).sum();
+            warn!(error = %chain(&error), lost, "activity is not recorded");
+            dropped.fetch_add(lost as u64, Ordering::Relaxed);
         }
+        pending.fetch_sub(taken as i64, Ordering::Relaxed);
+    }
+}
+
+/// Accesses of a tenant go into one event, up to a limit; the rest stay their own.
+fn together(batch: impl Iterator<Item = Happened>) -> Vec<Happened> {
+    let mut events: Vec<Happened> = Vec::new();
+    let mut open: BTreeMap<TenantId, usize> = BTreeMap::new();
+    for (tenant, time, activity) in batch {
+        let Activity::Access(access) = activity else {
+            events.push((tenant, time, activity));
+            continue;
+        };
+        let access = Access { time_ms: time, ..access };
+        let started = open.get(&tenant).and_then(|at| events.get_mut(*at));
+        match started {
+            Some((_, _, Activity::Accesses(all))) if all.accesses.len() < ACCESSES_MAX => all.accesses.push(access),
+            Some(_) | None => {
+                open.insert(tenant.clone(), events.len());
+                events.push((tenant, time, Activity::Accesses(Accesses { accesses: vec![access] })));
+            }
+        }
+    }
+    events
+}
+
+fn count(draft: &Draft) -> usize {
+    match &draft.fact {
+        Fact::Activity(Activity::Accesses(all)) => all.accesses.len(),
+        Fact::Activity(Activity::Gap(gap)) => gap.dropped as usize,
+        Fact::Activity(Activity::Access(_) | Activity::SignIn(_) | Activity::Connector(_)) | Fact::State(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(tenant: &str, n: i64) -> Happened {
+        let access = Access { request_id: n.to_string(), ..Default::default() };
+        (TenantId::parse(tenant).unwrap(), n, Activity::Access(access))
+    }
+
+    /// What is in each event: tenant and request ids.
+    fn seen(events: &[Happened]) -> Vec<(String, Vec<String>)> {
+        let ids = |activity: &Activity| match activity {
+            Activity::Accesses(all) => all.accesses.iter().map(|it| it.request_id.clone()).collect(),
+            _ => vec![],
+        };
+        events.iter().map(|(tenant, _, activity)| (tenant.to_string(), ids(activity))).collect()
+    }
+
+    #[test]
+    fn accesses_of_a_tenant_share_an_event_and_keep_their_times() {
+        let gap = (TenantId::default_tenant(), 9, Activity::Gap(ActivityGap::default()));
+        let batch = vec![access("a", 1), access("b", 2), gap, access("a", 3)];
+        let events = together(batch.into_iter());
+        let text = |it: &str| it.to_owned();
+        assert_eq!(
+            seen(&events),
+            [
+                (text("a"), vec![text("1"), text("3")]),
+                (text("b"), vec![text("2")]),
+                (TenantId::default_tenant().to_string(), vec![])
+            ]
+        );
+        let Activity::Accesses(all) = &events[0].2 else { panic!("accesses") };
+        assert_eq!(all.accesses.iter().map(|it| it.time_ms).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn an_event_has_its_limit() {
+        let events = together((0..600).map(|n| access("a", n)));
+        let sizes: Vec<usize> = seen(&events).iter().map(|(_, ids)| ids.len()).collect();
+        assert_eq!(sizes, [256, 256, 88]);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -144,7 +144,7 @@ impl Forward<'_> {
         let exchange = routed.relay.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;
         let Exchange { upload, mut download, .. } = exchange;
         let (mut pump, raw) = match body {
-            Some(body) => (Some(Pump::new(body, upload, is_grpc(&routed.parts.headers))), None),
+            Some(body) => (Some(Pump::new(body, upload, may_pause(routed.parts))), None),
             None if upgrade => (None, Some(upload)),
             None => (None, None),
         };
@@ -183,8 +183,11 @@ impl Forward<'_> {
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+/// Bodies that are a channel: gRPC, and the way in of a Remote Desktop Gateway
+/// (MS-TSGU, section 2.2.3.1.2). Their senders may have nothing to say.
+fn may_pause(parts: &Parts) -> bool {
+    let kind = parts.headers.get(header::CONTENT_TYPE);
+    parts.method.as_str() == "RDG_IN_DATA" || kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 async fn poll_pump(pump: &mut Option<Pump>) -> Result<(), PumpError> {

@@ -352,6 +352,7 @@ impl Running {
             }
         });
         let _joined = joined.await;
+        relay.activity.flush().await;
         let dropped = relay.activity.dropped_total();
         if dropped > 0 {
             warn!(dropped, "accesses were not recorded");

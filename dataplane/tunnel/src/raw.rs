@@ -1,11 +1,18 @@
 //! An exchange after its protocol was switched: raw bytes both ways.
 
-use std::{future::poll_fn, io, pin::Pin, time::Duration};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use http_body::Body;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
@@ -13,7 +20,13 @@ use crate::exchange::{Download, Upload};
 
 /// How long one direction may outlive the other.
 pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
-const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 32 * 1024;
+
+thread_local! {
+    /// What is read goes through here: a connection that is silent, as most
+    /// WebSockets are most of the time, holds no buffer of its own.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
@@ -46,16 +59,22 @@ pub async fn both_ways(
 }
 
 async fn into_tunnel(mut reader: impl AsyncRead + Unpin, upload: &mut Upload, count: &mut u64) -> io::Result<()> {
-    let mut buffer = BytesMut::new();
     loop {
-        buffer.reserve(READ_BYTES);
-        let read = reader.read_buf(&mut buffer).await?;
-        if read == 0 {
+        let bytes = poll_fn(|context| poll_read(&mut reader, context)).await?;
+        if bytes.is_empty() {
             return upload.finish().map_err(io::Error::other);
         }
-        *count += read as u64;
-        upload.send(buffer.split().freeze()).await.map_err(io::Error::other)?;
+        *count += bytes.len() as u64;
+        upload.send(bytes).await.map_err(io::Error::other)?;
     }
+}
+
+fn poll_read(reader: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(reader).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+    })
 }
 
 async fn out_of_tunnel(mut writer: impl AsyncWrite + Unpin, mut download: Download, count: &mut u64) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What a request costs through Postern, and through proxies people know.
 //!
-//! `tests/bench/run` prints it. Load and backend run on one core, the chain on
+//! `tests/bench/run` prints it; `only=WebSocket` behind it measures what has that in its title. Load and backend run on one core, the chain on
 //! the other; CPU is what the chain's processes used per completed request.
 //! Rounds are interleaved and medians quoted, so compare ratios, not machines.
 //! Postern has everything on: session, 20 policies, identity header, signed
@@ -33,7 +33,11 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
@@ -93,15 +97,16 @@ const LOADS: [(Load, &str, &str); 7] = [
 ];
 
 fn main() {
-    // Cargo adds arguments of its own; ours is the number.
+    // Cargo adds arguments of its own; ours are a number, and parts of titles.
     let seconds = std::env::args().find_map(|it| it.parse().ok()).unwrap_or(4);
+    let wanted: Vec<String> = std::env::args().filter_map(|it| it.strip_prefix("only=").map(str::to_owned)).collect();
     runtime::install_crypto();
     pin(std::process::id(), LOAD_CORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(run(seconds));
+    runtime.block_on(run(seconds, &wanted));
 }
 
-async fn run(seconds: u32) {
+async fn run(seconds: u32, wanted: &[String]) {
     let folder = Folder::default();
     let own = Origin::start().await;
     let backend_port = free_port();
@@ -135,7 +140,8 @@ async fn run(seconds: u32) {
         postern.chain(),
     ];
     idle(&chains[chains.len() - 1], &postern, &folder).await;
-    for (load, title, unit) in LOADS {
+    let is_wanted = |title: &str| wanted.is_empty() || wanted.iter().any(|it| title.contains(it));
+    for (load, title, unit) in LOADS.into_iter().filter(|(_, title, _)| is_wanted(title)) {
         let mut figures: BTreeMap<usize, Vec<Figure>> = BTreeMap::new();
         for round in 0..ROUNDS {
             let order: Vec<usize> =
@@ -267,13 +273,27 @@ fn figure(times: &[f64], rate: f64) -> Figure {
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn web_socket(chain: &Chain) -> Socket {
+async fn kept_alive(chain: &Chain) -> TlsStream<TcpStream> {
+    let mut stream = tls(chain).await;
+    let field = chain.credential.as_ref().map_or(String::new(), |(name, value)| format!("{name}: {value}\r\n"));
+    let get = format!("GET /1k HTTP/1.1\r\nhost: {}:{}\r\n{field}\r\n", chain.host, chain.port);
+    stream.write_all(get.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1024];
+    stream.read_exact(&mut answer).await.unwrap();
+    stream
+}
+
+async fn tls(chain: &Chain) -> TlsStream<TcpStream> {
     let config =
         ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth();
     let tcp = TcpStream::connect(("127.0.0.1", chain.port)).await.unwrap();
     tcp.set_nodelay(true).unwrap();
     let name = ServerName::try_from(chain.host).unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+}
+
+async fn web_socket(chain: &Chain) -> Socket {
+    let stream = tls(chain).await;
     let mut request = http::Request::builder()
         .uri(format!("wss://{}:{}/ws", chain.host, chain.port))
         .header("host", format!("{}:{}", chain.host, chain.port))
@@ -324,6 +344,13 @@ async fn idle(chain: &Chain, postern: &Postern, folder: &Folder) {
     }
     let each = (relay.rss_kib() + connector.rss_kib()).saturating_sub(before) as f64 / SOCKETS as f64;
     println!("{SOCKETS} idle WebSockets: {each:.1} KiB each in relay and connector together");
+    let before = relay.rss_kib() + connector.rss_kib();
+    let mut connections = Vec::new();
+    for _ in 0..SOCKETS {
+        connections.push(kept_alive(chain).await);
+    }
+    let each = (relay.rss_kib() + connector.rss_kib()).saturating_sub(before) as f64 / SOCKETS as f64;
+    println!("{SOCKETS} idle connections after a GET: {each:.1} KiB each");
 }
 
 /// The yardsticks' certificate is nobody's.

@@ -99,6 +99,7 @@ fn summary(body: &EventBody) -> String {
         "SessionRevoked" => json::<v1::SessionRevocation>(payload),
         "SignInAttempted" => json::<v1::SignInAttempt>(payload),
         "Accessed" => json::<v1::Access>(payload),
+        "AccessesRecorded" => json::<v1::Accesses>(payload),
         "ConnectorActed" => json::<v1::ConnectorActivity>(payload),
         "ActivityDropped" => json::<v1::ActivityGap>(payload),
         _ => String::new(),

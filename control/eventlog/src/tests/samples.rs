@@ -206,6 +206,9 @@ fn one_of_each() -> Vec<Fact> {
             ..Default::default()
         }),
         Activity::Access(v1::Access { request_id: "r1".into(), status: 200, ..Default::default() }),
+        Activity::Accesses(v1::Accesses {
+            accesses: vec![v1::Access { request_id: "r1".into(), status: 200, time_ms: 7, ..Default::default() }],
+        }),
         Activity::Connector(v1::ConnectorActivity { what: "linked".into(), ..Default::default() }),
         Activity::Gap(v1::ActivityGap { writer: "relay".into(), dropped: 15 }),
     ];
