@@ -160,10 +160,9 @@ fn app(n: u128) -> App {
     App { identity_headers: vec![header], assertion: true, ..plain }
 }
 
-/// Half of them for one application each, half for everything.
+/// Twenty for every application, the rest for one each.
 fn blocking(n: u128) -> Policy {
-    let apps = if n % 2 == 0 { BTreeSet::from([AppId(Uuid::from_u128(n))]) } else { BTreeSet::new() };
-    let apps = if n < 40 { apps } else { BTreeSet::from([AppId(Uuid::from_u128(n))]) };
+    let apps = if n < 20 { BTreeSet::new() } else { BTreeSet::from([AppId(Uuid::from_u128(n))]) };
     Policy {
         id: PolicyId(Uuid::from_u128(n)),
         name: Name::parse(&format!("policy {n}")).unwrap(),
