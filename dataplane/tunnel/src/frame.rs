@@ -265,9 +265,10 @@ fn data_fields(bytes: &[u8], len: usize) -> Result<Fields, TunnelError> {
             TAG_EXCHANGE => exchange_id = value,
             TAG_FIN => fin = value != 0,
             _ => {
-                let payload_len = value as usize;
                 let header = bytes.len().min(len) - after.len();
-                return match header + payload_len == len {
+                // Compared this way round: the number may be as large as it likes.
+                let payload_len = len - header;
+                return match payload_len as u64 == value {
                     true => Ok(Fields::Data { exchange_id, fin, payload_len }),
                     false => Err(TunnelError::Protocol("data is not the last field of its message")),
                 };

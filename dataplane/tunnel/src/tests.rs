@@ -221,6 +221,27 @@ proptest! {
 
 // ---------------------------------------------------------------- helpers
 
+/// Found by fuzzing: a length that no memory has.
+#[test]
+fn data_of_any_claimed_length_is_measured_by_its_message() {
+    for length in [u64::MAX, u64::MAX - 5, 1 << 63, 4] {
+        let mut message = vec![0x08, 1, 0x7a];
+        let mut rest = length;
+        while rest >= 0x80 {
+            message.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        message.push(rest as u8);
+        message.extend(b"abc");
+        let mut bytes = vec![0];
+        bytes.extend((message.len() as u32).to_be_bytes());
+        bytes.extend(message);
+        let mut decoder = Decoder::default();
+        decoder.push(bytes.into());
+        assert!(decoder.step().is_err(), "{length}");
+    }
+}
+
 fn frames() -> impl Strategy<Value = Vec<Frame>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
     let kind = prop_oneof![
