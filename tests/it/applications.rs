@@ -35,6 +35,17 @@ async fn the_fragment_of_an_address_survives_a_sign_in() {
     tokio::task::spawn_blocking(move || drive("fragment", &url, "admin", &password)).await.unwrap();
 }
 
+/// A redirect from another site carries no Strict cookie: the way back goes over
+/// a page of our own, fragment and all (PUB-33).
+#[tokio::test]
+async fn a_strict_cookie_signs_in_all_the_same() {
+    let world = World::start().await;
+    let set = world.cli(&["app", "set", "Demo", "cookie_same_site=strict", "--wait"]);
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    let (url, password) = (world.url("demo", "/book#chapter-2"), world.password.clone());
+    tokio::task::spawn_blocking(move || drive("fragment", &url, "admin", &password)).await.unwrap();
+}
+
 #[tokio::test]
 async fn jupyterlab_runs_a_cell_through_postern() {
     let world = World::start().await;

@@ -230,7 +230,7 @@ async fn whatever_the_path_it_arrives_as_it_was_judged() {
     const CONNECTIONS: u64 = 8;
     // All of them in CI (`.ci/run`), a tenth on a developer's machine.
     #[expect(clippy::disallowed_methods, reason = "chosen by whoever runs the tests")]
-    let targets: u64 = std::env::var("POSTERN_TEST_TARGETS").map_or(10_000, |it| it.parse().unwrap());
+    let targets: u64 = std::env::var("TEST_TARGETS").map_or(10_000, |it| it.parse().unwrap());
     let world = World::start().await;
     let (root, team) = (Origin::start().await, Origin::start().await);
     let open = |name: &str, path: &str, origin: &Origin| v1::App {

@@ -111,7 +111,8 @@ impl Relay {
         match handshake {
             Ok(Ok(stream)) => {
                 let visitor = Visitor::new(peer.ip(), sni, thread, slot);
-                self.serve_user(stream, visitor).await;
+                // A task of its own: what the handshake needed goes.
+                self.tasks.spawn(self.clone().serve_user(stream, visitor));
             }
             Ok(Err(error)) => debug!(%error, "no TLS"),
             Err(_) => debug!("no TLS in time"),
@@ -155,7 +156,8 @@ impl Relay {
             async move { Ok::<_, std::convert::Infallible>(answer.await) }
         });
         let served = match is_http2 {
-            true => self.serve_http2(stream, service, &visitor).await,
+            // Boxed: its state is the larger one.
+            true => Box::pin(self.serve_http2(stream, service, &visitor)).await,
             false => {
                 let mut builder = hyper::server::conn::http1::Builder::new();
                 builder

@@ -173,7 +173,8 @@ async fn answer<'a>(
     }
     *found = find(view, routed.tenant_id, routed.app().id);
     if canonical.path().starts_with(signin::OUR_PATHS) {
-        return Err(routed.our_own_path(record).await);
+        // Boxed, as is all that few requests need: the rest stays small.
+        return Err(Box::pin(routed.our_own_path(record)).await);
     }
     if let Some(response) = edge::answer(routed.app(), parts, canonical.path()) {
         return Err(response.into());
@@ -288,11 +289,13 @@ impl Routed<'_> {
                 };
                 Ok(Entry { session: Some(session), took_authorization: is_bearer, renewed })
             }
-            Err(SessionFault::Renew) if !is_bearer => match self.relay.renew_now(Asking::of(self), &session).await {
-                Ok(fresh) => Ok(Entry { session: Some(fresh.clone()), renewed: Some(fresh), ..Entry::default() }),
-                Err(away @ (Refusal::SignInUnavailable | Refusal::NotReady)) => Err(away.into()),
-                Err(_) => Err(self.ask_to_sign_in(false)),
-            },
+            Err(SessionFault::Renew) if !is_bearer => {
+                match Box::pin(self.relay.renew_now(Asking::of(self), &session)).await {
+                    Ok(fresh) => Ok(Entry { session: Some(fresh.clone()), renewed: Some(fresh), ..Entry::default() }),
+                    Err(away @ (Refusal::SignInUnavailable | Refusal::NotReady)) => Err(away.into()),
+                    Err(_) => Err(self.ask_to_sign_in(false)),
+                }
+            }
             Err(SessionFault::Renew | SessionFault::Over) => Err(self.ask_to_sign_in(false)),
         }
     }

@@ -155,7 +155,7 @@ impl Process {
 /// Variables of connectors and of the command line, which may share a machine.
 fn is_for_others(name: &str) -> bool {
     name.starts_with("POSTERN_CONNECTOR_")
-        || ["POSTERN_LOG", "POSTERN_OTLP_ENDPOINT", "POSTERN_CREDENTIAL"].contains(&name)
+        || ["POSTERN_LOG", "POSTERN_OTLP_ENDPOINT", "POSTERN_CREDENTIAL", "POSTERN_UP_SETTINGS"].contains(&name)
 }
 
 fn load<T: DeserializeOwned>(arguments: &RoleArguments) -> anyhow::Result<T> {
