@@ -16,7 +16,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::{
-    body::{Frame, Incoming},
+    body::{Body as _, Frame, Incoming},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -202,7 +202,14 @@ async fn answer(
             tokio::time::sleep(Duration::from_millis(query.parse().unwrap_or(100))).await;
             echo(request.method().as_str(), &path, &query, request.headers())
         }
-        _ => echo(request.method().as_str(), &path, &query, request.headers()),
+        _ => {
+            let (parts, body) = request.into_parts();
+            // A small body is read: whoever leaves one unread closes the connection.
+            if body.size_hint().upper().is_some_and(|it| it <= 64 * 1024) {
+                let _read = body.collect().await;
+            }
+            echo(parts.method.as_str(), &path, &query, &parts.headers)
+        }
     })
 }
 
