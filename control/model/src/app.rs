@@ -298,9 +298,9 @@ impl ExternalUrl {
     }
 }
 
-/// `prefix` ends in `/`.
+/// Whole segments: `/wiki` and `/wiki/x` are under `/wiki/`, and under `/wiki`.
 pub(crate) fn is_under(path: &str, prefix: &str) -> bool {
-    let prefix = &prefix[..prefix.len() - 1];
+    let prefix = prefix.trim_end_matches('/');
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
 }
 

@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::app::{HeaderName, Invalid};
+use crate::app::{HeaderName, Invalid, is_under};
 
 /// Rules of each kind per application. More would be a program, not a setting.
 pub const RULES_MAX: usize = 64;
@@ -91,8 +91,7 @@ pub struct CorsRule {
 
 impl CorsRule {
     pub fn covers(&self, path: &str) -> bool {
-        let prefix = self.path.as_str().trim_end_matches('/');
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        is_under(path, self.path.as_str())
     }
 
     pub fn allows_any_origin(&self) -> bool {

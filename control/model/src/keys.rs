@@ -96,14 +96,6 @@ pub enum AcmeMethod {
     Dns01,
 }
 
-/// Does a name of a certificate cover a host? `*.NAME` covers one label.
-pub fn covers(name: &str, host: &str) -> bool {
-    match name.strip_prefix("*.") {
-        Some(parent) => host.split_once('.').is_some_and(|(_, of_host)| of_host == parent),
-        None => name == host,
-    }
-}
-
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Certificate({}, {:?}, ..)", self.id, self.hosts)
