@@ -222,5 +222,15 @@ pub fn names<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Ite
         .filter(|it| !it.is_empty())
 }
 
+/// The members of a field with weights (RFC 9110, section 12.4.2). What cannot
+/// be read weighs nothing.
+pub fn weighted<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = (&'a str, f32)> {
+    names(headers, name).map(|member| {
+        let (value, weight) = member.split_once(';').unwrap_or((member, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|it| it.parse().ok());
+        (value.trim(), weight.unwrap_or(0.0))
+    })
+}
+
 #[cfg(test)]
 mod tests;

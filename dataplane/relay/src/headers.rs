@@ -17,7 +17,7 @@ use model::{
 use tunnel::fields::Builder;
 
 use crate::{
-    canonical::{Canonical, names},
+    canonical::{Canonical, names, weighted},
     refusal::Refusal,
     session::COOKIE_PREFIX,
 };
@@ -124,11 +124,8 @@ fn replaced_by_rule(app: &App, name: &str) -> bool {
 
 /// Does the user take gzip? A weight of nothing says no (RFC 9110, 12.5.3).
 pub fn takes_gzip(headers: &HeaderMap) -> bool {
-    names(headers, &header::ACCEPT_ENCODING).any(|it| {
-        let (coding, weight) = it.split_once(';').unwrap_or((it, "q=1"));
-        let weight = weight.trim().strip_prefix("q=").and_then(|it| it.parse::<f32>().ok());
-        coding.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|it| it > 0.0)
-    })
+    weighted(headers, &header::ACCEPT_ENCODING)
+        .any(|(coding, weight)| coding.eq_ignore_ascii_case("gzip") && weight > 0.0)
 }
 
 /// An application that is told its inside name compares these with it: CSRF

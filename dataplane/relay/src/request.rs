@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use model::{
-    App, AppId, Decision, Facts, Origin, Tenant, TenantId, Timestamp,
+    App, Decision, Facts, Origin, Tenant, TenantId, Timestamp,
     app::{PreAuthentication, Spot},
     branding::Branding,
     edge::Translate,
@@ -165,13 +165,12 @@ async fn answer<'a>(
         record.access.host = canonical.host.clone();
         record.access.path_class = path_class(canonical.path());
     }
-    let routed = route(relay, visitor, parts, &canonical, view, keys)?;
+    let routed = route(relay, visitor, parts, &canonical, view, keys, found)?;
     if let Some(record) = record {
         record.tenant = routed.tenant_id.clone();
         record.access.app = routed.app().id.to_string();
         record.access.snapshot = view.snapshot.config;
     }
-    *found = find(view, routed.tenant_id, routed.app().id);
     if canonical.path().starts_with(signin::OUR_PATHS) {
         // Boxed, as is all that few requests need: the rest stays small.
         return Err(Box::pin(routed.our_own_path(record)).await);
@@ -194,19 +193,15 @@ struct Found<'a> {
     app: &'a App,
 }
 
-fn find<'a>(view: &'a View, tenant: &TenantId, app: AppId) -> Option<Found<'a>> {
-    let tenant = view.snapshot.tenant(tenant)?;
-    Some(Found { tenant, app: tenant.app(app)? })
-}
-
 /// Which application, and may it be served from what is known?
-fn route<'a>(
+fn route<'a, 'view: 'a>(
     relay: &'a Arc<Relay>,
     visitor: &'a Visitor,
     parts: &'a Parts,
     canonical: &'a Canonical,
-    view: &'a View,
+    view: &'view View,
     keys: &'a Keys,
+    found: &mut Option<Found<'view>>,
 ) -> Result<Routed<'a>, Refusal> {
     let snapshot = &view.snapshot;
     if snapshot.config == 0 {
@@ -242,6 +237,7 @@ fn route<'a>(
     let spot = Spot { segment: route.segment, label };
     let origin = app.origin_at(spot).ok_or(Refusal::NotPublished)?;
     let (tenant_id, now) = (&route.tenant, Timestamp(relay.clock.now_ms()));
+    *found = Some(Found { tenant, app });
     Ok(Routed { relay, visitor, parts, canonical, view, keys, tenant_id, tenant, published, spot, origin, now })
 }
 

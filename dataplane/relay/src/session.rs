@@ -39,6 +39,29 @@ pub struct Session {
     pub(crate) signed: Mutex<Option<Signed>>,
 }
 
+/// Somebody for tests.
+#[cfg(test)]
+pub(crate) fn alice() -> SessionClaims {
+    SessionClaims {
+        iss: "https://login.example.com".into(),
+        aud: String::new(),
+        sub: model::UserId(uuid::Uuid::from_u128(3)),
+        sid: model::SessionId(uuid::Uuid::from_u128(4)),
+        iat: 0,
+        exp: 600,
+        started_ms: 0,
+        directory: 1,
+        amr: vec![],
+        tenant: TenantId::default_tenant(),
+        preferred_username: "alice".into(),
+        name: String::new(),
+        email: String::new(),
+        groups: vec![],
+        group_names: vec![],
+        nonce: None,
+    }
+}
+
 #[cfg(test)]
 impl Session {
     pub(crate) fn of(token: &str, claims: SessionClaims) -> Self {

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, header};
 
-use crate::canonical::names;
+use crate::canonical::weighted;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -58,10 +58,8 @@ impl Language {
     /// The best of what the browser asks for.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut best = (0.0, Self::English);
-        for range in names(headers, &header::ACCEPT_LANGUAGE) {
-            let (tag, weight) = range.split_once(';').unwrap_or((range, "q=1"));
-            let weight = weight.trim().strip_prefix("q=").and_then(|it| it.parse::<f32>().ok()).unwrap_or(0.0);
-            let primary = tag.trim().split('-').next().unwrap_or_default().to_ascii_lowercase();
+        for (tag, weight) in weighted(headers, &header::ACCEPT_LANGUAGE) {
+            let primary = tag.split('-').next().unwrap_or_default().to_ascii_lowercase();
             let language = match primary.as_str() {
                 "en" => Self::English,
                 "de" => Self::German,

@@ -2,13 +2,14 @@
 //! (attack class R1, header smuggling).
 
 use model::{
-    AppId, ConnectorGroupId, Event, ExternalUrl, Origin, SessionId, Snapshot, TenantId, UserId,
+    AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Snapshot, TenantId,
     app::{IdentityHeader, Name},
 };
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::session::alice;
 
 fn app() -> App {
     let external = ExternalUrl::parse("https://wiki.example.com/").unwrap();
@@ -26,27 +27,6 @@ fn app() -> App {
             origin,
             ConnectorGroupId(Uuid::from_u128(2)),
         )
-    }
-}
-
-fn alice() -> SessionClaims {
-    SessionClaims {
-        iss: "https://login.example.com".into(),
-        aud: String::new(),
-        sub: UserId(Uuid::from_u128(3)),
-        sid: SessionId(Uuid::from_u128(4)),
-        iat: 0,
-        exp: 600,
-        started_ms: 0,
-        directory: 1,
-        amr: vec![],
-        tenant: TenantId::default_tenant(),
-        preferred_username: "alice".into(),
-        name: String::new(),
-        email: String::new(),
-        groups: vec![],
-        group_names: vec![],
-        nonce: None,
     }
 }
 

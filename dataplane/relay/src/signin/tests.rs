@@ -2,10 +2,9 @@
 //! (attack classes R5 to R7).
 
 use super::*;
+use crate::session::alice;
 
-use model::{
-    ConnectorGroupId, ExternalUrl, Origin, SessionId, TenantId, UserId, app::Name, edge::Edge, session::SessionClaims,
-};
+use model::{ConnectorGroupId, ExternalUrl, Origin, app::Name, edge::Edge, session::SessionClaims};
 use url::Url;
 use uuid::Uuid;
 
@@ -71,24 +70,7 @@ fn app(cookie: CookieRules) -> App {
 }
 
 fn session(started_s: i64) -> Session {
-    let claims = SessionClaims {
-        iss: "https://login.example.com".into(),
-        aud: String::new(),
-        sub: UserId(Uuid::from_u128(3)),
-        sid: SessionId(Uuid::from_u128(4)),
-        iat: 0,
-        exp: 600,
-        started_ms: started_s * 1000,
-        directory: 1,
-        amr: vec![],
-        tenant: TenantId::default_tenant(),
-        preferred_username: "alice".into(),
-        name: String::new(),
-        email: String::new(),
-        groups: vec![],
-        group_names: vec![],
-        nonce: None,
-    };
+    let claims = SessionClaims { started_ms: started_s * 1000, ..alice() };
     Session::of("token", claims)
 }
 
