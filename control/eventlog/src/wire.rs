@@ -599,18 +599,19 @@ pub fn key_to(key: &Key) -> v1::Key {
 }
 
 pub fn certificate_from(wire: v1::Certificate) -> Parsed<Certificate> {
+    let source = match wire.source() {
+        v1::CertificateSource::Own => Source::Own,
+        v1::CertificateSource::Uploaded => Source::Uploaded,
+        v1::CertificateSource::Acme => Source::Acme(acme_method_from(wire.method())),
+        v1::CertificateSource::Challenge => Source::Challenge { key_authorization: wire.key_authorization },
+    };
     Ok(Certificate {
         id: parse("id", &wire.id)?,
-        hosts: wire.hosts.clone(),
-        chain: wire.chain.clone(),
-        sealed_private_key: wire.sealed_private_key.clone(),
+        hosts: wire.hosts,
+        chain: wire.chain,
+        sealed_private_key: wire.sealed_private_key,
         expires: Timestamp(wire.expires_ms),
-        source: match wire.source() {
-            v1::CertificateSource::Own => Source::Own,
-            v1::CertificateSource::Uploaded => Source::Uploaded,
-            v1::CertificateSource::Acme => Source::Acme(acme_method_from(wire.method())),
-            v1::CertificateSource::Challenge => Source::Challenge { key_authorization: wire.key_authorization.clone() },
-        },
+        source,
     })
 }
 

@@ -111,7 +111,9 @@ async fn write(
     while receiver.recv_many(&mut batch, BATCH_MAX).await > 0 {
         // What is next will come soon, and then costs next to nothing.
         sleep(GATHER).await;
-        while let Some(more) = (batch.len() < BATCH_MAX).then(|| receiver.try_recv().ok()).flatten() {
+        while batch.len() < BATCH_MAX
+            && let Ok(more) = receiver.try_recv()
+        {
             batch.push(more);
         }
         let taken = batch.len();

@@ -73,7 +73,8 @@ pub(crate) struct Forwarded {
     pub upload: Option<Pump>,
     pub place: Place,
     pub record: Record,
-    pub translator: Option<Translator>,
+    /// Boxed: few bodies have one.
+    pub translator: Option<Box<Translator>>,
 }
 
 impl Forwarded {
@@ -100,7 +101,7 @@ impl Forwarded {
 
     fn poll_translated(
         &mut self,
-        mut translator: Translator,
+        mut translator: Box<Translator>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         loop {

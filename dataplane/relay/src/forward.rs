@@ -95,7 +95,7 @@ impl Forward<'_> {
                     raw.finish().map_err(|_| Refusal::LinkLost)?;
                 }
                 let (download, upload) = (answered.download, answered.upload);
-                let translator = routed.translator(status, response.headers_mut());
+                let translator = routed.translator(status, response.headers_mut()).map(Box::new);
                 let forwarded = Forwarded { download, upload, place, record, translator };
                 *response.body_mut() = Body::Forwarded(Box::new(forwarded));
             }

@@ -1,7 +1,8 @@
 //! What a request costs through Postern, and through proxies people know.
 //!
-//! `tests/bench/run` prints it; `only=WebSocket` behind it measures what has that in its title. Load and backend run on one core, the chain on
-//! the other; CPU is what the chain's processes used per completed request.
+//! `tests/bench/run` prints it; `only=WebSocket` behind it measures what has
+//! that in its title. Load and backend run on one core, the chain on the other;
+//! CPU is what the chain's processes used per completed request.
 //! Rounds are interleaved and medians quoted, so compare ratios, not machines.
 //! Postern has everything on: session, 20 policies, identity header, signed
 //! assertion, access events, metrics. The others only forward, but for the pair
