@@ -92,15 +92,7 @@ async fn a_revoked_session_ends_open_web_sockets_and_streams() {
     let mut events = alice.send(http::Method::GET, &url, &[], Default::default()).await.into_body();
     assert!(events.frame().await.unwrap().is_ok());
 
-    let sessions = until("the sign-in is recorded", async || {
-        let answer = world.admin.sessions().list(v1::ListSessionsRequest { user: "alice".into() }).await.unwrap();
-        let sessions = answer.into_inner().sessions;
-        (!sessions.is_empty()).then_some(sessions)
-    })
-    .await;
-    let request = v1::RevokeSessionRequest { change: applied(), session: sessions[0].id.clone() };
-    world.admin.sessions().revoke(request).await.unwrap();
-
+    world.revoke_session("alice").await;
     let closed = until_closed(&mut socket).await;
     assert!(closed, "the WebSocket ends");
     until("the event stream ends", async || events.frame().await.is_none_or(|it| it.is_err()).then_some(())).await;

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use postern_tests::{
     origin::Origin,
     processes::{Folder, Running, binary, free_port, tool},
@@ -12,11 +13,21 @@ use proto::v1;
 
 /// Runs a story of `browser/drive.mjs`. Screenshots stay in `tests/.tools/screenshots`.
 fn drive(what: &str, url: &str, username: &str, password: &str) {
+    drive_with(what, url, username, password, &[]);
+}
+
+fn drive_with(what: &str, url: &str, username: &str, password: &str, environment: &[(&str, &str)]) {
     let shots = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/screenshots");
     std::fs::create_dir_all(&shots).unwrap();
     assert!(tool("npm/node_modules/playwright-core").exists());
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("browser/drive.mjs");
-    let output = Command::new("node").arg(script).args([what, url, username, password]).arg(&shots).output().unwrap();
+    let output = Command::new("node")
+        .arg(script)
+        .args([what, url, username, password])
+        .arg(&shots)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
 }
@@ -26,6 +37,18 @@ async fn a_browser_signs_in_uses_the_portal_and_signs_out() {
     let world = World::start().await;
     let (url, password) = (world.url("apps", "/"), world.password.clone());
     tokio::task::spawn_blocking(move || drive("portal", &url, "admin", &password)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_browser_speaks_http3() {
+    let world = World::with_settings("[relay]\nhttp3 = true\n").await;
+    let (url, password) = (world.url("demo", "/"), world.password.clone());
+    let root = runtime::tls::pem_certificates(world.authority.as_bytes()).unwrap();
+    let (_, root) = x509_parser::parse_x509_certificate(&root[0]).unwrap();
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, root.public_key().raw);
+    let spki = STANDARD.encode(hash);
+    let story = move || drive_with("http3", &url, "admin", &password, &[("ROOT_SPKI", &spki)]);
+    tokio::task::spawn_blocking(story).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod certificates;
 mod deployed;
 mod hostile_http2;
 mod hostile_origins;
+mod http3;
 mod lifetimes;
 mod limits;
 mod many;

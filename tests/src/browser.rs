@@ -90,6 +90,11 @@ impl Browser {
         TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from(host).unwrap(), tcp).await.unwrap()
     }
 
+    /// What it trusts, for other ways to connect.
+    pub fn tls(&self) -> ClientConfig {
+        (*self.tls).clone()
+    }
+
     /// The certificate that is shown for a URL, DER.
     pub async fn certificate(&self, url: &str) -> Vec<u8> {
         let stream = self.connect(&Url::parse(url).unwrap()).await;

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod cluster;
 pub mod collector;
 pub mod http2;
+pub mod http3;
 pub mod origin;
 pub mod processes;
 pub mod world;

@@ -10,6 +10,7 @@ use crate::{
     browser::Browser,
     origin::Origin,
     processes::{Folder, Running, binary},
+    until,
 };
 
 pub struct World {
@@ -34,6 +35,19 @@ impl World {
     pub async fn start_with(environment: Vec<(&'static str, String)>) -> Self {
         let mut folder = Folder::default();
         folder.1 = environment;
+        Self::start_in(folder).await
+    }
+
+    /// With a file of settings.
+    pub async fn with_settings(settings: &str) -> Self {
+        let mut folder = Folder::default();
+        let path = folder.0.join("up.toml");
+        std::fs::write(&path, settings).unwrap();
+        folder.1 = vec![("POSTERN_UP_SETTINGS", path.display().to_string())];
+        Self::start_in(folder).await
+    }
+
+    async fn start_in(folder: Folder) -> Self {
         let mut up = start_up(&folder);
         let password = up.line(|line| line.trim().strip_prefix("password").map(|it| it.trim().to_owned())).await;
         Self::ready(folder, up, password).await
@@ -104,6 +118,18 @@ impl World {
     pub async fn policy(&self, policy: v1::Policy) -> v1::Policy {
         let request = v1::PutPolicyRequest { change: applied(), policy: Some(policy) };
         self.admin.policies().create(request).await.unwrap().into_inner().policy.unwrap()
+    }
+
+    /// Ends the first session of somebody who has signed in.
+    pub async fn revoke_session(&self, username: &str) {
+        let sessions = until("the sign-in is recorded", async || {
+            let answer = self.admin.sessions().list(v1::ListSessionsRequest { user: username.into() }).await.unwrap();
+            let sessions = answer.into_inner().sessions;
+            (!sessions.is_empty()).then_some(sessions)
+        })
+        .await;
+        let request = v1::RevokeSessionRequest { change: applied(), session: sessions[0].id.clone() };
+        self.admin.sessions().revoke(request).await.unwrap();
     }
 
     /// The command line, as the owner of this world; its output.

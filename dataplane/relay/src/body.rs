@@ -23,6 +23,7 @@ use tunnel::{
 
 use crate::{
     activity::ActivityLog,
+    http3::{BrokenBody, Http3Body},
     settings::{BODY_PROGRESS_BYTES, BODY_STALL_TIMEOUT},
     streams::Place,
     visitor::Visit,
@@ -143,10 +144,44 @@ impl Forwarded {
     }
 }
 
+/// What the user sends, whichever protocol brings it.
+pub(crate) enum UserBody {
+    Http(Incoming),
+    Http3(Http3Body),
+}
+
+impl From<Incoming> for UserBody {
+    fn from(body: Incoming) -> Self {
+        Self::Http(body)
+    }
+}
+
+impl HttpBody for UserBody {
+    type Data = Bytes;
+    type Error = BrokenBody;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        match &mut *self {
+            Self::Http(body) => Pin::new(body).poll_frame(context).map_err(BrokenBody::from),
+            Self::Http3(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http(body) => body.is_end_stream(),
+            Self::Http3(body) => body.is_end_stream(),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PumpError {
     #[error("the user's body broke off")]
-    User(#[from] hyper::Error),
+    User(#[from] BrokenBody),
     #[error("the user's body made no progress")]
     Stalled,
     #[error("the tunnel ended")]
@@ -155,7 +190,7 @@ pub(crate) enum PumpError {
 
 /// Moves the user's body into the tunnel, as fast as the slower of the two.
 pub(crate) struct Pump {
-    body: Incoming,
+    body: UserBody,
     upload: Upload,
     pending: Bytes,
     /// Nothing comes after `pending`.
@@ -190,7 +225,7 @@ impl Stall {
 
 impl Pump {
     /// `may_pause`: a stream of messages, whose sender may have nothing to say.
-    pub(crate) fn new(body: Incoming, upload: Upload, may_pause: bool) -> Self {
+    pub(crate) fn new(body: UserBody, upload: Upload, may_pause: bool) -> Self {
         let stall = (!may_pause).then(Stall::new);
         Self { body, upload, pending: Bytes::new(), last: false, stall, sent: 0 }
     }

@@ -81,6 +81,16 @@ fn check_size(parts: &Parts) -> Result<(), Refusal> {
     }
 }
 
+/// What HTTP/2 and HTTP/3 have no use for (RFC 9113, section 8.2.2; RFC 9114,
+/// section 4.2).
+const CONNECTION_FIELDS: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
 /// RFC 9112, section 6.1, without its leniency.
 fn check_framing(parts: &Parts) -> Result<(), Refusal> {
     let codings = parts.headers.get_all(header::TRANSFER_ENCODING);
@@ -91,6 +101,11 @@ fn check_framing(parts: &Parts) -> Result<(), Refusal> {
     }
     if length.is_some_and(|it| it.is_empty() || !it.as_bytes().iter().all(u8::is_ascii_digit)) {
         return Err(Refusal::BadRequest("a length that is no number"));
+    }
+    let names_connection = CONNECTION_FIELDS.iter().any(|it| parts.headers.contains_key(it));
+    let te = parts.headers.get(header::TE).is_some_and(|it| it != "trailers");
+    if parts.version > Version::HTTP_11 && (names_connection || te) {
+        return Err(Refusal::BadRequest("a field about the connection"));
     }
     let mut codings = codings.iter();
     let Some(coding) = codings.next() else { return Ok(()) };

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use model::{AppId, ConnectorGroupId, TenantId, policy::Authorized};
 use proto::v1::{RequestHead, ResponseHead};
@@ -24,7 +24,7 @@ use tunnel::{
 
 use crate::{
     Relay,
-    body::{Body, Forwarded, Pump, PumpError, Record},
+    body::{Body, Forwarded, Pump, PumpError, Record, UserBody},
     connectors::{NoStream, Parked},
     refusal::Refusal,
     renewal::Asking,
@@ -58,7 +58,7 @@ struct Answered {
 impl Forward<'_> {
     pub(crate) async fn send(
         self,
-        body: Incoming,
+        body: UserBody,
         has_body: bool,
         upgrade: Option<OnUpgrade>,
         admission: Admission,
@@ -109,7 +109,7 @@ impl Forward<'_> {
         idempotent.contains(&self.routed.parts.method) && !self.routed.canonical.upgrade
     }
 
-    async fn attempt(&self, body: Option<Incoming>, record: &mut Option<Record>) -> Result<Answered, Refusal> {
+    async fn attempt(&self, body: Option<UserBody>, record: &mut Option<Record>) -> Result<Answered, Refusal> {
         let routed = self.routed;
         let started = routed.relay.clock.instant();
         let parked = routed.stream_of(routed.app().group).await?;
@@ -123,7 +123,7 @@ impl Forward<'_> {
         answered.map_err(|_| Refusal::OriginTimeout)?
     }
 
-    async fn exchange(&self, parked: Parked, body: Option<Incoming>) -> Result<Answered, Refusal> {
+    async fn exchange(&self, parked: Parked, body: Option<UserBody>) -> Result<Answered, Refusal> {
         let routed = self.routed;
         let upgrade = routed.canonical.upgrade;
         let head = RequestHead {

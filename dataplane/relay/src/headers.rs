@@ -249,10 +249,15 @@ fn plain(value: &str) -> String {
     value.chars().filter(|it| !it.is_control()).collect()
 }
 
+/// Never passed back: about the connection to the application (also where else
+/// it can be reached, RFC 7838), or about what only we may say.
+const NEVER_BACK: [&str; 7] =
+    ["alt-svc", "connection", "keep-alive", "postern-refusal", "proxy-connection", "transfer-encoding", "upgrade"];
+
 /// What comes back: nothing about connections, no cookie in our name, and no
 /// address of the inside (PUB-25).
 pub fn back(headers: &mut HeaderMap, authority: &str, links: impl FnOnce() -> Links) {
-    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "postern-refusal"] {
+    for name in NEVER_BACK {
         headers.remove(name);
     }
     if let header::Entry::Occupied(cookies) = headers.entry(header::SET_COOKIE)

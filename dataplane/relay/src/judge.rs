@@ -42,6 +42,12 @@ impl Relay {
         }
     }
 
+    /// Judges one of them by what is known now.
+    pub(crate) fn judge_now(self: &Arc<Self>, open: Arc<Open>, thread: usize) {
+        let view = self.view();
+        self.judge(&view, open, thread);
+    }
+
     fn judge(self: &Arc<Self>, view: &View, open: Arc<Open>, thread: usize) {
         match self.judgement(view, &open) {
             Judgement::Passes => {}
@@ -49,7 +55,7 @@ impl Relay {
             Judgement::AskIdentity(session) => {
                 let relay = self.clone();
                 let admission = &open.admission;
-                let (tenant, app, address) = (admission.tenant.clone(), admission.app, admission.address);
+                let (tenant, app, address) = (admission.tenant.clone(), admission.app, admission.address());
                 let asking = Asking { tenant, app, address, thread };
                 self.tasks.spawn(async move {
                     if let Ok(fresh) = relay.renew_now(asking, &session).await {
@@ -90,7 +96,7 @@ impl Relay {
             app: admission.app,
             user: session.as_ref().map(|it| it.claims.sub),
             groups: session.as_ref().map_or(&no_groups, |it| &it.groups),
-            address: admission.address,
+            address: admission.address(),
             satisfied: session.as_ref().map_or(&no_proof, |it| &it.satisfied),
         };
         match policy::authorize(tenant, &facts) {

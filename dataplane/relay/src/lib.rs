@@ -19,6 +19,8 @@ pub mod framing;
 mod gate;
 pub mod headers;
 pub mod http2_frames;
+mod http3;
+pub mod http3_gate;
 mod judge;
 pub mod keys;
 pub mod link;
@@ -199,6 +201,10 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         settings,
     });
     let (address, listeners) = listeners(&relay.settings, count)?;
+    if relay.settings.http3 {
+        let endpoint = http3::bind(address, FromSnapshot(relay.keys.clone()))?;
+        relay.tasks.spawn(http3::accept(relay.clone(), endpoint));
+    }
     if let Some(plain) = relay.settings.http_listen {
         let failed = |source| RelayError::Listen { address: plain, source };
         let listener = listener::bind(plain).and_then(tokio::net::TcpListener::from_std).map_err(failed)?;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use eventlog::View;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use model::{
     App, Decision, Facts, Origin, Tenant, TenantId, Timestamp,
     app::{PreAuthentication, Spot},
@@ -30,11 +30,11 @@ use translate::Translator;
 
 use crate::{
     Relay, assertion,
-    body::{Body, Record},
+    body::{Body, Record, UserBody},
     canonical::{self, Canonical},
     edge,
     forward::Forward,
-    headers,
+    headers, http3,
     keys::{Keys, TenantKeys},
     refusal::{Reader, Refusal, Wants},
     renewal::Asking,
@@ -73,7 +73,11 @@ struct Entry {
 }
 
 /// Every request ends here, as a response.
-pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn handle(
+    relay: Arc<Relay>,
+    visitor: Arc<Visitor>,
+    mut request: Request<impl Into<UserBody>>,
+) -> Response<Body> {
     let request_id = fresh_id().simple().to_string();
     let wants = Wants::of(request.method(), request.headers());
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -85,7 +89,7 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
     let view = relay.view();
     let keys = relay.keys();
     let mut found = None;
-    let answering = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record, &mut found);
+    let answering = answer(&relay, &visitor, &parts, body.into(), upgrade, &view, &keys, &mut record, &mut found);
     let answered = answering.instrument(span).await;
     let mut response = match answered {
         Ok(response) => response,
@@ -119,6 +123,9 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
     };
     if let Some(found) = found.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
         edge::finish(response.headers_mut(), found.app, &parts);
+        if relay.settings.http3 && parts.version < http::Version::HTTP_3 {
+            http3::advertise(response.headers_mut(), found.tenant);
+        }
     }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", value);
@@ -153,7 +160,7 @@ async fn answer<'a>(
     relay: &Arc<Relay>,
     visitor: &Visitor,
     parts: &Parts,
-    body: Incoming,
+    body: UserBody,
     upgrade: Option<OnUpgrade>,
     view: &'a View,
     keys: &Keys,
@@ -394,7 +401,7 @@ impl Routed<'_> {
         &self,
         entry: Entry,
         authorized: Authorized,
-        body: Incoming,
+        body: UserBody,
         upgrade: Option<OnUpgrade>,
         record: &mut Option<Record>,
     ) -> Result<Response<Body>, Ended> {
@@ -422,7 +429,7 @@ impl Routed<'_> {
             tenant: self.tenant_id.clone(),
             app: self.app().id,
             session: std::sync::Mutex::new(entry.session.clone()),
-            address: self.address(),
+            address: std::sync::Mutex::new(self.address()),
         };
         let affinity = match self.app().sticky {
             true => entry.session.as_ref().map_or(0, |it| it.claims.sid.0.as_u64_pair().1),

@@ -12,6 +12,8 @@ pub struct Settings {
     /// Plain HTTP, which only redirects to HTTPS and proves hosts to ACME
     /// servers; none when unset.
     pub http_listen: Option<SocketAddr>,
+    /// HTTP/3 on the UDP port with the number of `listen`'s, told to browsers.
+    pub http3: bool,
     /// Worker threads; 0 means one per core.
     pub threads: usize,
     /// `https://HOST:PORT` of controllers, for connectors that enrol.
@@ -35,6 +37,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
             http_listen: None,
+            http3: false,
             threads: 0,
             controllers: vec![],
             drain_grace_s: 30,

@@ -23,7 +23,25 @@ pub(crate) struct Admission {
     pub app: AppId,
     /// Replaced when the session is renewed.
     pub session: Mutex<Option<Arc<Session>>>,
-    pub address: IpAddr,
+    /// Replaced when the user moves.
+    pub address: Mutex<IpAddr>,
+}
+
+impl Admission {
+    pub(crate) fn address(&self) -> IpAddr {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection's other end has a new address; tells whether that was the
+    /// one this was judged by.
+    pub(crate) fn moved(&self, from: IpAddr, to: IpAddr) -> bool {
+        let mut address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        let matters = *address == from;
+        if matters {
+            *address = to;
+        }
+        matters
+    }
 }
 
 /// One open exchange.

@@ -1,0 +1,386 @@
+//! HTTP/3 for users (RFC 9114) over QUIC, on the UDP port beside the TCP one.
+//!
+//! The same requests as ever: a connection, a body and an answer look different
+//! on the wire, and everything between is `request::handle`. A connection
+//! outlives a change of the user's address (RFC 9000, section 9), so the address
+//! is asked anew for each request, and an answer under way is judged again.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use h3::{
+    error::{Code, StreamError},
+    server::RequestStream,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt;
+use model::{Tenant, app::is_host};
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{HandshakeData, QuicServerConfig},
+};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::{
+    Relay, RelayError,
+    body::{Body, UserBody},
+    http3_gate::{Gate, Gated},
+    listener::FromSnapshot,
+    request,
+    settings::*,
+    slots::Slot,
+    visitor::Visitor,
+};
+
+pub(crate) const ALPN: &[u8] = b"h3";
+/// Handshakes under way; a peer beyond this must prove its address first
+/// (RFC 9000, section 8.1.2), so that a flood costs no memory.
+const UNPROVEN_MAX: usize = 64;
+/// Bytes of handshakes that nobody has accepted yet, each and in all.
+const EARLY_BYTES_MAX: u64 = 16 * 1024;
+const EARLY_BYTES_IN_ALL_MAX: u64 = 4 * 1024 * 1024;
+/// Control, the two of QPACK, and some of kinds to come (RFC 9114, section 6.2).
+const UNI_STREAMS_MAX: u32 = 8;
+/// A path that says nothing is gone after the first; the second asks.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
+
+/// For the last bytes of the last answer to arrive.
+const LINGER: Duration = Duration::from_secs(1);
+
+type Connection = h3::server::Connection<Gate<h3_quinn::Connection>, Bytes>;
+type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+type Receiving = RequestStream<Gated<h3_quinn::RecvStream>, Bytes>;
+
+/// The UDP port of `address`.
+pub(crate) fn bind(address: SocketAddr, certificates: FromSnapshot) -> Result<Endpoint, RelayError> {
+    let failed = |source| RelayError::Listen { address, source };
+    let mut tls = rustls::ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificates));
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    // No early data: it can be replayed (RFC 8446, section 8).
+    tls.max_early_data_size = 0;
+    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other).map_err(failed)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(HTTP2_STREAMS_MAX.into())
+        .max_concurrent_uni_streams(UNI_STREAMS_MAX.into())
+        .stream_receive_window(HTTP2_STREAM_WINDOW.into())
+        .receive_window(HTTP2_CONNECTION_WINDOW.into())
+        .send_window(HTTP2_CONNECTION_WINDOW.into())
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(SILENCE_MAX.as_millis() as u32))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .datagram_receive_buffer_size(None);
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(UNPROVEN_MAX * 4)
+        .incoming_buffer_size(EARLY_BYTES_MAX)
+        .incoming_buffer_size_total(EARLY_BYTES_IN_ALL_MAX);
+    let socket = std::net::UdpSocket::bind(address).map_err(failed)?;
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime)).map_err(failed)
+}
+
+/// Tells users of other versions where this one is (RFC 7838).
+pub(crate) fn advertise(headers: &mut HeaderMap, tenant: &Tenant) {
+    let port = if tenant.public_port == 0 { 443 } else { tenant.public_port };
+    if let Ok(value) = HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")) {
+        headers.insert(header::ALT_SVC, value);
+    }
+}
+
+/// Accepts until the relay stops.
+pub(crate) async fn accept(relay: Arc<Relay>, endpoint: Endpoint) {
+    let unproven = Arc::new(AtomicUsize::new(0));
+    let mut turn = 0;
+    loop {
+        let incoming = tokio::select! {
+            Some(incoming) = endpoint.accept() => incoming,
+            () = relay.stop.cancelled() => break,
+        };
+        let Some(slot) = Slot::take(&relay.slots, incoming.remote_address().ip()) else {
+            relay.metrics.connections_refused.inc();
+            incoming.refuse();
+            continue;
+        };
+        if unproven.load(Ordering::Relaxed) >= UNPROVEN_MAX && !incoming.remote_address_validated() {
+            // An error says that it cannot be asked again, and then it is refused.
+            let _refused = incoming.retry();
+            continue;
+        }
+        turn = (turn + 1) % relay.open.len();
+        relay.tasks.spawn(relay.clone().welcome_http3(incoming, slot, turn, unproven.clone()));
+    }
+    // Connections end by themselves, or with the grace period.
+    relay.ended.cancelled().await;
+    endpoint.close(VarInt::from_u32(Code::H3_NO_ERROR.value() as u32), b"");
+    endpoint.wait_idle().await;
+}
+
+impl Relay {
+    async fn welcome_http3(self: Arc<Self>, incoming: Incoming, slot: Slot, thread: usize, unproven: Arc<AtomicUsize>) {
+        unproven.fetch_add(1, Ordering::Relaxed);
+        let handshake = async {
+            let connection = incoming.accept()?.await?;
+            Ok::<_, quinn::ConnectionError>(connection)
+        };
+        let connected = timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await;
+        unproven.fetch_sub(1, Ordering::Relaxed);
+        let connection = match connected {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return debug!(%error, "no QUIC"),
+            Err(_) => return debug!("no QUIC in time"),
+        };
+        let greeting = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
+        let sni = greeting.and_then(|it| it.server_name).map(|it| it.to_ascii_lowercase()).filter(|it| is_host(it));
+        let visitor = Visitor::new(connection.remote_address().ip(), sni, thread, slot);
+        self.metrics.connections.inc();
+        if let Err(error) = self.serve_http3(&connection, visitor).await {
+            debug!(%error, "a user's connection ended early");
+        }
+        self.metrics.connections.dec();
+        connection.close(VarInt::from_u32(Code::H3_NO_ERROR.value() as u32), b"");
+    }
+
+    async fn serve_http3(
+        self: &Arc<Self>,
+        connection: &quinn::Connection,
+        mut visitor: Arc<Visitor>,
+    ) -> Result<(), h3::error::ConnectionError> {
+        let mut builder = h3::server::builder();
+        builder.max_field_section_size(HEADER_BYTES_MAX as u64).send_grease(false);
+        let building = builder.build(Gate(h3_quinn::Connection::new(connection.clone())));
+        let Ok(built) = timeout(HTTP2_PREFACE_TIMEOUT, building).await else { return Ok(()) };
+        let mut users: Connection = built?;
+        let requests = TaskTracker::new();
+        loop {
+            let resolver = tokio::select! {
+                accepted = users.accept() => match accepted? {
+                    Some(resolver) => resolver,
+                    None => return Ok(()),
+                },
+                () = visitor.idle(HTTP2_IDLE_TIMEOUT) => break,
+                () = self.stop.cancelled() => break,
+            };
+            let peer = connection.remote_address().ip();
+            if peer != visitor.peer {
+                let Some(slot) = Slot::take(&self.slots, peer) else { return Ok(()) };
+                visitor = Visitor::new(peer, visitor.sni.clone(), visitor.thread, slot);
+            }
+            let (relay, visitor, connection) = (self.clone(), visitor.clone(), connection.clone());
+            requests.spawn(async move {
+                let served = async {
+                    let Ok(resolved) = timeout(HEAD_TIMEOUT, resolver.resolve_request()).await else {
+                        debug!("a head that drips");
+                        return Ok(());
+                    };
+                    let (request, stream) = resolved?;
+                    Exchange { relay, visitor, connection: &connection }.serve(request, stream).await
+                };
+                tokio::select! {
+                    served = served => if let Err(error) = served {
+                        debug!(%error, "an HTTP/3 exchange ended early");
+                    },
+                    // Nobody is there who could read on.
+                    _gone = connection.closed() => {}
+                }
+            });
+        }
+        requests.close();
+        users.shutdown(0).await?;
+        // What is open goes on; nothing new is taken. Then the user closes:
+        // what closes first takes back what is still on its way (RFC 9000,
+        // section 10.2).
+        let left = async { while let Ok(Some(_)) = users.accept().await {} };
+        let done = async {
+            requests.wait().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            () = left => {}
+            () = done => {}
+            () = self.ended.cancelled() => {}
+        }
+        Ok(())
+    }
+}
+
+/// One request and where it came from.
+struct Exchange<'a> {
+    relay: Arc<Relay>,
+    visitor: Arc<Visitor>,
+    connection: &'a quinn::Connection,
+}
+
+impl Exchange<'_> {
+    async fn serve<S>(self, request: Request<()>, stream: RequestStream<S, Bytes>) -> Result<(), StreamError>
+    where
+        S: h3::quic::BidiStream<
+                Bytes,
+                SendStream = h3_quinn::SendStream<Bytes>,
+                RecvStream = Gated<h3_quinn::RecvStream>,
+            >,
+    {
+        let (mut sending, receiving) = stream.split();
+        let is_head = request.method() == Method::HEAD;
+        let body = Http3Body::begin(&request, receiving).await;
+        let request = request.map(|()| body);
+        let response = request::handle(self.relay.clone(), self.visitor.clone(), request).await;
+        match self.send(response, is_head, &mut sending).await {
+            // The user must see a cut and never a short success.
+            Err(Cut::Body(error)) => {
+                debug!(%error, "an answer is cut");
+                sending.stop_stream(Code::H3_INTERNAL_ERROR);
+                Ok(())
+            }
+            Err(Cut::Stalled) => {
+                sending.stop_stream(Code::H3_REQUEST_CANCELLED);
+                Ok(())
+            }
+            Err(Cut::Stream(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn send(&self, response: Response<Body>, is_head: bool, sending: &mut Sending) -> Result<(), Cut> {
+        let (parts, mut body) = response.into_parts();
+        let mut here = self.visitor.peer;
+        taken(sending.send_response(Response::from_parts(parts, ()))).await?;
+        while let Some(frame) = body.frame().await.filter(|_| !is_head) {
+            self.look_where_the_user_is(&mut here, &body);
+            match frame.map_err(Cut::Body)?.into_data() {
+                Ok(data) => taken(sending.send_data(data)).await?,
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        taken(sending.send_trailers(trailers)).await?;
+                    }
+                }
+            }
+        }
+        taken(sending.finish()).await
+    }
+
+    /// What the user may read at the office they may not at the station.
+    fn look_where_the_user_is(&self, here: &mut IpAddr, body: &Body) {
+        let from = std::mem::replace(here, self.connection.remote_address().ip());
+        if from != *here
+            && let Body::Forwarded(forwarded) = body
+            && forwarded.place.open.admission.moved(from, *here)
+        {
+            self.relay.judge_now(forwarded.place.open.clone(), self.visitor.thread);
+        }
+    }
+}
+
+/// Why an answer does not reach its end.
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error("the answer broke off")]
+    Body(#[source] io::Error),
+    #[error("the user takes nothing")]
+    Stalled,
+    #[error("the stream ended")]
+    Stream(#[from] StreamError),
+}
+
+/// A user must take what is sent to them.
+async fn taken(sent: impl Future<Output = Result<(), StreamError>>) -> Result<(), Cut> {
+    timeout(WRITE_STALL_TIMEOUT, sent).await.map_err(|_| Cut::Stalled)?.map_err(Cut::Stream)
+}
+
+/// What a user sends, held to the length they said (RFC 9114, section 4.1.2).
+pub(crate) struct Http3Body {
+    receiving: Box<Receiving>,
+    first: Option<Bytes>,
+    /// Bytes still to come, where a length was given.
+    left: Option<u64>,
+    ended: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a body of another length than it said")]
+struct OtherLength;
+
+impl Http3Body {
+    /// Looks whether anything follows the head: the library does not say so.
+    async fn begin(request: &Request<()>, receiving: Receiving) -> Self {
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        let left = length.and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
+        let mut body = Self { receiving: Box::new(receiving), first: None, left, ended: false };
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(Ok(frame)) = body.poll_data(context) {
+                body.first = frame;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        body
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenBody>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Ok(Some(first)));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(None));
+        }
+        let data = ready!(self.receiving.poll_recv_data(context))?.map(|mut it| it.copy_to_bytes(it.remaining()));
+        let taken = data.as_ref().map_or(0, |it| it.len() as u64);
+        self.ended = data.is_none();
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(taken).filter(|left| !self.ended || *left == 0).ok_or(OtherLength)?;
+        }
+        Poll::Ready(Ok(data))
+    }
+}
+
+impl Drop for Http3Body {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The answer needs no more of it (RFC 9114, section 4.1).
+            self.receiving.stop_sending(Code::H3_NO_ERROR);
+        }
+    }
+}
+
+/// Whichever protocol it came by.
+pub(crate) type BrokenBody = Box<dyn std::error::Error + Send + Sync>;
+
+impl HttpBody for Http3Body {
+    type Data = Bytes;
+    type Error = BrokenBody;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        // Trailers of users are not forwarded: nobody judged them.
+        let data = ready!(self.poll_data(context)).transpose();
+        Poll::Ready(data.map(|it| it.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended && self.first.is_none()
+    }
+}
+
+impl From<Http3Body> for UserBody {
+    fn from(body: Http3Body) -> Self {
+        Self::Http3(body)
+    }
+}
