@@ -70,15 +70,18 @@ pub struct Failed {
     pub code: ResetCode,
     /// The request, when nothing of it was sent: it may go elsewhere.
     pub unsent: Option<Box<Request<Body>>>,
+    /// It was sent on a kept connection, which may have been ending just then
+    /// (RFC 9112, section 9.3.1).
+    pub kept: bool,
 }
 
 impl Failed {
-    fn sent(code: ResetCode) -> Self {
-        Self { code, unsent: None }
+    pub fn sent(code: ResetCode) -> Self {
+        Self { code, unsent: None, kept: false }
     }
 
     fn unsent(code: ResetCode, request: Request<Body>) -> Self {
-        Self { code, unsent: Some(Box::new(request)) }
+        Self { code, unsent: Some(Box::new(request)), kept: false }
     }
 }
 
@@ -128,7 +131,11 @@ impl Backend {
                 // The origin closed it meanwhile; nothing was sent, so another may try.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(Failed::sent(bad_response(refused.error()))),
+                    None => {
+                        // The others are as old.
+                        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                        return Err(Failed { kept: true, ..Failed::sent(bad_response(refused.error())) });
+                    }
                 },
             }
         }

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use crate::{
-    backend::{Answered, Backend, Body, Target},
+    backend::{Answered, Backend, Body, Failed, Target},
     origins::Definition,
     trust::Trust,
 };
@@ -163,14 +163,15 @@ fn mix(n: u64) -> u64 {
 impl Origin {
     /// Sends a request and waits for the head of the response. What it is busy
     /// with ends when the other half of the answer is dropped.
-    pub async fn send(&self, request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), ResetCode> {
+    pub async fn send(&self, request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), Failed> {
         let response_timeout = Duration::from_millis(self.app.response_timeout_ms.into());
-        timeout(response_timeout, self.send_soon(request, affinity)).await.map_err(|_| ResetCode::Timeout)?
+        let answered = timeout(response_timeout, self.send_soon(request, affinity)).await;
+        answered.unwrap_or_else(|_| Err(Failed::sent(ResetCode::Timeout)))
     }
 
-    async fn send_soon(&self, mut request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), ResetCode> {
+    async fn send_soon(&self, mut request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), Failed> {
         if let [only] = self.places.as_slice() {
-            let answered = only.backend.send(request).await.map_err(|it| it.code)?;
+            let answered = only.backend.send(request).await?;
             return Ok((answered, Busy::begin(&only.busy)));
         }
         let mut failure = ResetCode::Connect;
@@ -181,18 +182,18 @@ impl Origin {
                     place.came_through();
                     return Ok((answered, busy));
                 }
-                Err(failed) => {
+                Err(mut failed) => {
                     failure = failed.code;
-                    match failed.unsent {
+                    match failed.unsent.take() {
                         Some(unsent) => request = *unsent,
-                        None => return Err(failure),
+                        None => return Err(failed),
                     }
                     place.rest();
                     debug!(app = %self.app.id, code = ?failure, "a place cannot be reached, trying the next");
                 }
             }
         }
-        Err(failure)
+        Err(Failed::sent(failure))
     }
 
     /// Each place once, the best first.

@@ -112,17 +112,22 @@ impl Worker {
         let definition = self.origins.find(&head.app, head.app_version).await.ok_or(ResetCode::OriginRefused)?;
         let app = definition.app.as_ref().ok_or(ResetCode::OriginRefused)?;
         let origin = self.pools.origin(&definition, app, &head)?;
-        let mut request = request(&head)?;
         let (body, upgraded) = match head.upgrade {
             true => (Either::Right(Empty::new()), Some(download)),
             false if download.is_done() => (Either::Right(Empty::new()), None),
             false => (Either::Left(download), None),
         };
-        *request.body_mut() = body;
-        if let Some(traceparent) = traceparent(&Span::current()).and_then(|it| it.parse().ok()) {
-            request.headers_mut().insert("traceparent", traceparent);
-        }
-        let (Answered { response, lent }, busy) = origin.send(request, head.affinity).await?;
+        let may_repeat = may_repeat(&head, &body);
+        let asked = origin.send(request(&head, body)?, head.affinity).await;
+        let answered = match asked {
+            Err(failed) if failed.kept && may_repeat => {
+                debug!("a kept connection ended under a request, which is sent again");
+                let again = request(&head, Either::Right(Empty::new()))?;
+                origin.send(again, head.affinity).await
+            }
+            asked => asked,
+        };
+        let (Answered { response, lent }, busy) = answered.map_err(|it| it.code)?;
         Span::current().record("http.response.status_code", i64::from(response.status().as_u16()));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Switching without being asked is no answer to a request, and what can
@@ -143,14 +148,23 @@ struct Answer {
     busy: Busy,
 }
 
-fn request(head: &RequestHead) -> Result<Request<Body>, ResetCode> {
+fn request(head: &RequestHead, body: Body) -> Result<Request<Body>, ResetCode> {
     let bad = |_| ResetCode::BadResponse;
-    let mut request = Request::new(Either::Right(Empty::new()));
+    let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(head.method.as_bytes()).map_err(|_| ResetCode::BadResponse)?;
     *request.uri_mut() = head.target.parse::<Uri>().map_err(|_| ResetCode::BadResponse)?;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = fields::decode(&head.fields).map_err(bad)?;
+    if let Some(traceparent) = traceparent(&Span::current()).and_then(|it| it.parse().ok()) {
+        request.headers_mut().insert("traceparent", traceparent);
+    }
     Ok(request)
+}
+
+/// Only what may be sent twice without harm (RFC 9110, section 9.2.2).
+fn may_repeat(head: &RequestHead, body: &Body) -> bool {
+    let has_no_body = matches!(body, Either::Right(_));
+    has_no_body && !head.upgrade && matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS")
 }
 
 /// RFC 9112, section 6.3: a length beside a coding, or a coding that is not just

@@ -2,6 +2,11 @@
 //! request (attack classes R16 and R18). Their faults never reach the user as a
 //! whole answer, and never anybody else at all.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
@@ -88,17 +93,24 @@ fn cases() -> Vec<(&'static str, May, String)> {
     ]
 }
 
-/// Answers `/N` with case N as it stands, and closes; everything else well.
 async fn start() -> u16 {
+    start_counting(Arc::default()).await
+}
+
+/// Answers `/N` with case N as it stands, and closes; everything else well. Counts
+/// how often it hung up on a request.
+async fn start_counting(hung_up: Arc<AtomicU64>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
     tokio::task::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let hung_up = hung_up.clone();
             #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
             tokio::task::spawn(async move {
                 let mut seen = Vec::new();
                 let mut buffer = [0; 4096];
+                let mut answered = 0;
                 while let Ok(read @ 1..) = stream.read(&mut buffer).await {
                     seen.extend_from_slice(&buffer[..read]);
                     let Some(end) = seen.windows(4).position(|it| it == b"\r\n\r\n") else { continue };
@@ -117,9 +129,15 @@ async fn start() -> u16 {
                                 .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntest{NEXT}").as_bytes())
                                 .await;
                         }
+                        // As one does whose patience with the connection ended just now.
+                        None if path == "/hangs-up" && answered > 0 => {
+                            hung_up.fetch_add(1, Ordering::SeqCst);
+                            return;
+                        }
                         None if path == "/silent" => tokio::time::sleep(std::time::Duration::from_secs(60)).await,
                         None => {
                             let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").await;
+                            answered += 1;
                         }
                     }
                 }
@@ -127,6 +145,35 @@ async fn start() -> u16 {
         }
     });
     port
+}
+
+/// A kept connection may end just when a request is on its way (RFC 9112,
+/// section 9.3.1): what may be sent twice without harm is, once, and on a fresh one.
+#[tokio::test]
+async fn a_kept_connection_that_ends_costs_a_reader_nothing_and_a_writer_no_second_try() {
+    let world = World::start().await;
+    world.user("alice").await;
+    let hung_up = Arc::new(AtomicU64::new(0));
+    let port = start_counting(hung_up.clone()).await;
+    world.publish(app("hostile", &format!("http://127.0.0.1:{port}")), &["everyone"]).await;
+    let mut alice = world.signed_in("hostile", "alice").await;
+    let url = world.url("hostile", "/hangs-up");
+    until("it hung up on a reader", async || {
+        assert_eq!(ask(&mut alice, &world.url("hostile", "/good")).await.0, 200);
+        assert_eq!(ask(&mut alice, &url).await, (200, Some("good".into())));
+        (hung_up.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+    until("it hung up on a writer", async || {
+        assert_eq!(ask(&mut alice, &world.url("hostile", "/good")).await.0, 200);
+        let before = hung_up.load(Ordering::SeqCst);
+        let answer = alice.ask(Method::POST, &url, &[], Bytes::new()).await;
+        let refused = (answer.status == 502).then_some(());
+        let counted = hung_up.load(Ordering::SeqCst) - before;
+        assert_eq!(counted, u64::from(refused.is_some()), "an order is placed once");
+        refused
+    })
+    .await;
 }
 
 /// Status (0 when there is no answer), and the body if it came to its end.
