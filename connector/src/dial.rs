@@ -11,6 +11,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tunnel::io::Wide;
 use url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,14 +68,14 @@ impl Way {
         address: &str,
         name: &str,
         config: Arc<ClientConfig>,
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    ) -> Result<TlsStream<Wide<TcpStream>>, DialError> {
         let tcp = match &self.proxy {
             Some(proxy) => within(proxy.connect(address)).await?,
             None => within(connect(address)).await?,
         };
         tcp.set_nodelay(true).map_err(DialError::Tcp)?;
         let name = ServerName::try_from(name.to_owned()).map_err(|_| DialError::Address(name.to_owned()))?;
-        within(async { TlsConnector::from(config).connect(name, tcp).await.map_err(DialError::Tls) }).await
+        within(async { TlsConnector::from(config).connect(name, Wide::new(tcp)).await.map_err(DialError::Tls) }).await
     }
 }
 

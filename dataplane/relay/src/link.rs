@@ -16,11 +16,9 @@ use proto::v1::{
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{sleep, timeout},
 };
-use tokio_rustls::server::TlsStream;
 use tonic::{
     Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
@@ -34,6 +32,7 @@ use tunnel::{
 use crate::{
     Relay,
     connectors::{Link, Parked},
+    listener::UserStream,
 };
 
 const ENROL: &str = "/postern.v1.Enrolment/Enrol";
@@ -84,7 +83,7 @@ impl ConnectorName {
 
 impl Relay {
     /// Serves one connection to the connector endpoint until it ends.
-    pub(crate) async fn serve_link(self: Arc<Self>, stream: TlsStream<TcpStream>, tenant: TenantId, thread: usize) {
+    pub(crate) async fn serve_link(self: Arc<Self>, stream: UserStream, tenant: TenantId, thread: usize) {
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let name = leaf.and_then(ConnectorName::read).filter(|name| name.tenant == tenant);
         let connection = match link::serve(stream).await {
@@ -106,7 +105,7 @@ impl Relay {
 
     async fn keep(
         self: Arc<Self>,
-        mut connection: link::ServerConnection<TlsStream<TcpStream>>,
+        mut connection: link::ServerConnection<UserStream>,
         name: ConnectorName,
         thread: usize,
     ) {
@@ -130,7 +129,7 @@ impl Relay {
 
     async fn drive(
         self: &Arc<Self>,
-        connection: &mut link::ServerConnection<TlsStream<TcpStream>>,
+        connection: &mut link::ServerConnection<UserStream>,
         link: &Arc<Link>,
         name: &ConnectorName,
     ) -> &'static str {
@@ -262,11 +261,7 @@ impl Relay {
     }
 
     /// A connection without a certificate may enrol or renew, and nothing else.
-    async fn serve_stranger(
-        self: &Arc<Self>,
-        mut connection: link::ServerConnection<TlsStream<TcpStream>>,
-        tenant: &TenantId,
-    ) {
+    async fn serve_stranger(self: &Arc<Self>, mut connection: link::ServerConnection<UserStream>, tenant: &TenantId) {
         while let Some(Ok((request, respond))) = connection.accept().await {
             let relay = self.clone();
             match request.uri().path() {

@@ -24,12 +24,16 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tracing::{debug, warn};
+use tunnel::io::{Corked, Wide};
 
 use crate::{Relay, gate::Gate, request, settings::*, slots::Slot, visitor::Visitor};
 
 const BACKLOG: i32 = 1024;
 /// Links on their way to the thread they will live on.
 pub(crate) const WAITING_LINKS_MAX: usize = 64;
+
+/// Anybody's connection after its handshake.
+pub(crate) type UserStream = TlsStream<Wide<TcpStream>>;
 
 /// A connection to the connector endpoint, before its handshake.
 pub(crate) struct ComingLink {
@@ -88,7 +92,8 @@ impl Relay {
     async fn welcome(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Slot, thread: usize) {
         // A socket option the kernel may refuse; requests work without it.
         let _slower = stream.set_nodelay(true);
-        let hello = timeout(TLS_HANDSHAKE_TIMEOUT, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+        let hello =
+            timeout(TLS_HANDSHAKE_TIMEOUT, LazyConfigAcceptor::new(Acceptor::default(), Wide::new(stream))).await;
         let start = match hello {
             Ok(Ok(start)) => start,
             Ok(Err(error)) => return debug!(%error, "no TLS"),
@@ -120,12 +125,13 @@ impl Relay {
     }
 
     /// Links go to the thread that has the fewest, so each has one.
-    fn deal(&self, start: StartHandshake<TcpStream>, tenant: TenantId, config: Arc<ServerConfig>, _slot: Slot) {
+    fn deal(&self, start: StartHandshake<Wide<TcpStream>>, tenant: TenantId, config: Arc<ServerConfig>, _slot: Slot) {
         let threads = self.link_queues.len();
         let coming =
             |thread: usize| self.connectors.links(thread, &tenant) + self.coming[thread].load(Ordering::SeqCst);
         let Some(thread) = (0..threads).min_by_key(|thread| coming(*thread)) else { return };
-        let Ok(stream) = start.io.into_std() else { return };
+        // A connector says nothing after its hello before it is answered.
+        let Some(Ok(stream)) = start.io.into_inner().map(TcpStream::into_std) else { return };
         self.coming[thread].fetch_add(1, Ordering::SeqCst);
         let link = ComingLink { start: start.accepted, stream, tenant, config };
         if self.link_queues[thread].try_send(link).is_err() {
@@ -135,7 +141,7 @@ impl Relay {
 
     async fn finish_link(self: Arc<Self>, link: ComingLink, thread: usize) {
         let handshake = async {
-            let stream = TcpStream::from_std(link.stream)?;
+            let stream = Wide::new(TcpStream::from_std(link.stream)?);
             StartHandshake::from_parts(link.start, stream).into_stream(link.config).await
         };
         let finished = timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await;
@@ -147,7 +153,7 @@ impl Relay {
         }
     }
 
-    async fn serve_user(self: Arc<Self>, stream: TlsStream<TcpStream>, visitor: Arc<Visitor>) {
+    async fn serve_user(self: Arc<Self>, stream: UserStream, visitor: Arc<Visitor>) {
         self.metrics.connections.inc();
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let (relay, guest) = (self.clone(), visitor.clone());
@@ -185,13 +191,13 @@ impl Relay {
         self.metrics.connections.dec();
     }
 
-    async fn serve_http2<S>(&self, stream: TlsStream<TcpStream>, service: S, visitor: &Visitor) -> hyper::Result<()>
+    async fn serve_http2<S>(&self, stream: UserStream, service: S, visitor: &Visitor) -> hyper::Result<()>
     where
         S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::body::Body>,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut stream = BufReader::new(Gate::http2(stream));
+        let mut stream = BufReader::new(Corked::new(Gate::http2(stream)));
         // The first byte of the preface; after it hyper's own limits count.
         match timeout(HTTP2_PREFACE_TIMEOUT, stream.fill_buf()).await {
             Ok(Ok(bytes)) if !bytes.is_empty() => {}

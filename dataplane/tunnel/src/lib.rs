@@ -8,7 +8,8 @@
 //!
 //! Read: `frame` (bytes), `half` (the two directions of a stream), `exchange`
 //! (one request, and when a stream may be used again), `raw` (after a switch of
-//! protocols), `link` (a connection), `fields` (header fields as bytes).
+//! protocols), `link` (a connection), `io` (what is below it), `fields` (header
+//! fields as bytes).
 //!
 //! Reuse is where one user's bytes could reach another. A stream is used again
 //! only after a clean end both ways, under the right exchange id, with nothing
@@ -18,6 +19,7 @@ pub mod exchange;
 pub mod fields;
 pub mod frame;
 pub mod half;
+pub mod io;
 pub mod link;
 pub mod raw;
 

@@ -22,6 +22,7 @@ use crate::{
     exchange::Whole,
     frame::{Chunk, Decoder},
     half::{FrameReceiver, FrameSender},
+    io::Corked,
 };
 
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const STREAM_WINDOW: u32 = 512 * 1024;
 const STREAM_WINDOW_MAX: u32 = 4 * 1024 * 1024;
+/// A frame of a body; HTTP/2's own 16 KiB would cost four times the bookkeeping.
+const FRAME_BYTES_MAX: u32 = 64 * 1024;
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Streams on one link, busy and parked.
 pub const STREAMS_MAX: u32 = 16 * 1024;
@@ -41,8 +44,8 @@ const CONTROL_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SERVE: &str = "/postern.v1.Tunnel/Serve";
 pub const FOLLOW: &str = "/postern.v1.Tunnel/Follow";
 
-pub type ServerConnection<T> = server::Connection<T, Chunk>;
-pub type ClientConnection<T> = client::Connection<T, Chunk>;
+pub type ServerConnection<T> = server::Connection<Corked<T>, Chunk>;
+pub type ClientConnection<T> = client::Connection<Corked<T>, Chunk>;
 pub type ServerResponse = server::SendResponse<Chunk>;
 
 /// The relay's end of a fresh connection.
@@ -52,11 +55,12 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(io: T) -> Result<ServerCon
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .max_pending_accept_reset_streams(RESETS_REMEMBERED)
         .max_local_error_reset_streams(None);
-    let handshake = timeout(HANDSHAKE_TIMEOUT, builder.handshake(io)).await;
+    let handshake = timeout(HANDSHAKE_TIMEOUT, builder.handshake(Corked::new(io))).await;
     Ok(handshake.map_err(|_| TunnelError::Protocol("no handshake in time"))??)
 }
 
@@ -69,12 +73,13 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_max_send_streams(STREAMS_MAX as usize)
+        .max_frame_size(FRAME_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .max_pending_accept_reset_streams(RESETS_REMEMBERED)
         .max_local_error_reset_streams(None)
         .enable_push(false);
-    let handshake = timeout(HANDSHAKE_TIMEOUT, builder.handshake(io)).await;
+    let handshake = timeout(HANDSHAKE_TIMEOUT, builder.handshake(Corked::new(io))).await;
     Ok(handshake.map_err(|_| TunnelError::Protocol("no handshake in time"))??)
 }
 
