@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -37,8 +38,30 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The body of a request to an origin.
 pub type Body = http_body_util::Either<Download, http_body_util::Empty<bytes::Bytes>>;
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What there is to dial: this machine's network, or one a test made up.
+pub trait Network: Send + Sync {
+    fn dial<'a>(&'a self, target: &'a Target) -> Dialling<'a>;
+}
+
+pub type Dialling<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Io>, ResetCode>> + Send + 'a>>;
+
+/// Sockets of this machine.
+pub struct System;
+
+impl Network for System {
+    fn dial<'a>(&'a self, target: &'a Target) -> Dialling<'a> {
+        Box::pin(async move {
+            if target.scheme == "unix" {
+                let unix = UnixStream::connect(&target.host).await.map_err(|error| unreachable(&error))?;
+                return Ok(Box::new(unix) as Box<dyn Io>);
+            }
+            Ok(Box::new(open_tcp(target).await?) as Box<dyn Io>)
+        })
+    }
+}
 
 /// Where an application really is, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +79,7 @@ pub struct Backend {
     connect_timeout: Duration,
     idle: Mutex<Vec<(http1::SendRequest<Body>, Instant)>>,
     shared: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+    network: Arc<dyn Network>,
     tasks: TaskTracker,
 }
 
@@ -86,7 +110,13 @@ impl Failed {
 }
 
 impl Backend {
-    pub fn new(app: &App, target: Target, trust: &Trust, tasks: TaskTracker) -> Result<Self, ResetCode> {
+    pub fn new(
+        app: &App,
+        target: Target,
+        trust: &Trust,
+        network: Arc<dyn Network>,
+        tasks: TaskTracker,
+    ) -> Result<Self, ResetCode> {
         let tls = match target.scheme.as_str() {
             "https" => Some(Tls::new(app, &target, trust)?),
             _ => None,
@@ -98,6 +128,7 @@ impl Backend {
             connect_timeout: Duration::from_millis(app.connect_timeout_ms.into()),
             idle: Mutex::default(),
             shared: tokio::sync::Mutex::default(),
+            network,
             tasks,
         })
     }
@@ -234,16 +265,10 @@ impl Backend {
 
     /// A stream to the origin, and whether HTTP/2 is spoken on it.
     async fn open(&self, upgrade: bool) -> Result<(Box<dyn Io>, bool), ResetCode> {
-        if self.target.scheme == "unix" {
-            let unix = UnixStream::connect(&self.target.host).await.map_err(|error| unreachable(&error))?;
-            return Ok((Box::new(unix), false));
-        }
-        let tcp = self.open_tcp().await?;
-        // A socket option the kernel may refuse; requests work without it.
-        let _slower = tcp.set_nodelay(true);
-        let Some(tls) = &self.tls else { return Ok((Box::new(tcp), self.target.scheme == "h2c")) };
+        let socket = self.network.dial(&self.target).await?;
+        let Some(tls) = &self.tls else { return Ok((socket, self.target.scheme == "h2c")) };
         let config = if upgrade { &tls.only_http1 } else { &tls.any };
-        let connected = TlsConnector::from(config.clone()).connect(tls.name.clone(), tcp).await;
+        let connected = TlsConnector::from(config.clone()).connect(tls.name.clone(), socket).await;
         let stream = connected.map_err(|error| {
             debug!(app = %self.app, %error, "TLS to the origin fails");
             ResetCode::Tls
@@ -251,24 +276,28 @@ impl Backend {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Box::new(stream), http2))
     }
+}
 
-    async fn open_tcp(&self) -> Result<TcpStream, ResetCode> {
-        let host = self.target.host.trim_start_matches('[').trim_end_matches(']');
-        let resolved = lookup_host((host, self.target.port)).await;
-        let addresses: Vec<SocketAddr> = resolved.map_err(|_| ResetCode::Dns)?.collect();
-        // Checked after resolution: a name may point anywhere (DNS rebinding).
-        if addresses.iter().any(|it| is_forbidden(it.ip())) {
-            return Err(ResetCode::OriginRefused);
-        }
-        let mut failure = ResetCode::Dns;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => return Ok(tcp),
-                Err(error) => failure = unreachable(&error),
-            }
-        }
-        Err(failure)
+async fn open_tcp(target: &Target) -> Result<TcpStream, ResetCode> {
+    let host = target.host.trim_start_matches('[').trim_end_matches(']');
+    let resolved = lookup_host((host, target.port)).await;
+    let addresses: Vec<SocketAddr> = resolved.map_err(|_| ResetCode::Dns)?.collect();
+    // Checked after resolution: a name may point anywhere (DNS rebinding).
+    if addresses.iter().any(|it| is_forbidden(it.ip())) {
+        return Err(ResetCode::OriginRefused);
     }
+    let mut failure = ResetCode::Dns;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(tcp) => {
+                // A socket option the kernel may refuse; requests work without it.
+                let _slower = tcp.set_nodelay(true);
+                return Ok(tcp);
+            }
+            Err(error) => failure = unreachable(&error),
+        }
+    }
+    Err(failure)
 }
 
 enum Connection {

@@ -18,6 +18,7 @@ use proto::v1::{LinkReport, LinkSettings};
 use runtime::{Clock, probes::Readiness, telemetry::chain};
 use rustls::RootCertStore;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     runtime::{Builder, Handle},
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -27,7 +28,8 @@ use tracing::{debug, info, warn};
 use tunnel::{TunnelError, exchange, link};
 
 use crate::{
-    ConnectorError, Settings, dial::Way, enrol::Identity, origin::Pools, origins::Origins, serve::Worker, trust::Trust,
+    ConnectorError, Settings, backend::System, dial::Way, enrol::Identity, origin::Pools, origins::Origins,
+    serve::Worker, trust::Trust,
 };
 
 /// Streams that wait for work on each link.
@@ -69,7 +71,7 @@ impl Links {
         let stopped = CancellationToken::new();
         let workers = (0..threads)
             .map(|n| {
-                let pools = Arc::new(Pools::new(trust.clone(), tasks.clone()));
+                let pools = Arc::new(Pools::new(trust.clone(), Arc::new(System), tasks.clone()));
                 Ok((worker_thread(n, stopped.clone())?, Worker { origins: origins.clone(), pools }))
             })
             .collect::<Result<_, ConnectorError>>()?;
@@ -204,37 +206,52 @@ impl Links {
         let dial = |source| ConnectorError::Dial { address: relay.clone(), source };
         let talk = |source| ConnectorError::Link { address: relay.clone(), source };
         let io = self.way.dial(&relay, &identity.state.endpoint, identity.tls()?).await.map_err(dial)?;
-        let (requests, mut connection) = link::connect(io).await.map_err(talk)?;
-        let pings = connection.ping_pong().ok_or(TunnelError::Ended).map_err(talk)?;
-        let window = watch::Sender::new(0u32);
-        let measured = window.clone();
-        let state = Arc::new(LinkState {
-            requests,
-            worker: self.workers[worker].1.clone(),
-            counts: Mutex::default(),
-            draining: AtomicBool::new(false),
-            streams: TaskTracker::new(),
-        });
-        let driving = drive(connection, window.subscribe());
-        let alive = link::keep_alive(pings, move |round_trip| {
-            measured.send_if_modified(|it| std::mem::replace(it, link::stream_window(round_trip)) != *it);
-        });
         let ending = Ending { stop, renewed, grace: self.grace, expires: identity.until_end(now_s()) };
-        let talking = state.clone().follow(&wanted, ending, &self.up);
-        tokio::select! {
-            error = driving => debug!(%relay, ?error, "link closed"),
-            error = alive => info!(%relay, %error, "link lost"),
-            ended = talking => ended.map_err(talk)?,
-        }
-        state.streams.close();
-        Ok(())
+        serve(io, self.workers[worker].1.clone(), &wanted, ending, &self.up).await.map_err(talk)
     }
+}
+
+/// A link on a connection that is there, until it ends. `wanted` learns how many
+/// links the relay would like, `up` counts those that serve.
+pub async fn serve<T, R>(
+    io: T,
+    worker: Worker,
+    wanted: &watch::Sender<usize>,
+    ending: Ending<R>,
+    up: &AtomicUsize,
+) -> Result<(), TunnelError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let (requests, mut connection) = link::connect(io).await?;
+    let pings = connection.ping_pong().ok_or(TunnelError::Ended)?;
+    let window = watch::Sender::new(0u32);
+    let measured = window.clone();
+    let state = Arc::new(LinkState {
+        requests,
+        worker,
+        counts: Mutex::default(),
+        draining: AtomicBool::new(false),
+        streams: TaskTracker::new(),
+    });
+    let driving = drive(connection, window.subscribe());
+    let alive = link::keep_alive(pings, move |round_trip| {
+        measured.send_if_modified(|it| std::mem::replace(it, link::stream_window(round_trip)) != *it);
+    });
+    let talking = state.clone().follow(wanted, ending, up);
+    tokio::select! {
+        error = driving => debug!(?error, "link closed"),
+        error = alive => info!(%error, "link lost"),
+        ended = talking => ended?,
+    }
+    state.streams.close();
+    Ok(())
 }
 
 /// Drives the connection and adjusts its window to the measured round trip.
 async fn drive<T>(mut connection: link::ClientConnection<T>, mut window: watch::Receiver<u32>) -> Result<(), h2::Error>
 where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         tokio::select! {
@@ -256,16 +273,16 @@ struct LinkState {
 }
 
 /// Why and how long a link drains.
-struct Ending {
-    stop: CancellationToken,
+pub struct Ending<R> {
+    pub stop: CancellationToken,
     /// A new certificate: the next link carries it.
-    renewed: watch::Receiver<Identity>,
-    grace: Duration,
+    pub renewed: watch::Receiver<R>,
+    pub grace: Duration,
     /// When this link's own certificate ends, and the relay cuts it.
-    expires: Instant,
+    pub expires: Instant,
 }
 
-impl Ending {
+impl<R> Ending<R> {
     async fn begins(&mut self) {
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -304,10 +321,10 @@ impl Drop for Up<'_> {
 
 impl LinkState {
     /// The control stream: learns applications, drains when told.
-    async fn follow(
+    async fn follow<R>(
         self: Arc<Self>,
         wanted: &watch::Sender<usize>,
-        mut ending: Ending,
+        mut ending: Ending<R>,
         up: &AtomicUsize,
     ) -> Result<(), TunnelError> {
         let (mut reports, mut settings) = link::follow(&self.requests).await?;

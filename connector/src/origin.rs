@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use crate::{
-    backend::{Answered, Backend, Body, Failed, Target},
+    backend::{Answered, Backend, Body, Failed, Network, Target},
     origins::Definition,
     trust::Trust,
 };
@@ -40,6 +40,7 @@ const ORIGINS_MAX: usize = 4096;
 pub struct Pools {
     origins: Mutex<BTreeMap<Key, Known>>,
     trust: Arc<Trust>,
+    network: Arc<dyn Network>,
     tasks: TaskTracker,
 }
 
@@ -90,8 +91,8 @@ impl Drop for Busy {
 }
 
 impl Pools {
-    pub fn new(trust: Arc<Trust>, tasks: TaskTracker) -> Self {
-        Self { origins: Mutex::default(), trust, tasks }
+    pub fn new(trust: Arc<Trust>, network: Arc<dyn Network>, tasks: TaskTracker) -> Self {
+        Self { origins: Mutex::default(), trust, network, tasks }
     }
 
     /// The origin a request is for. A new version leaves the old connections behind.
@@ -126,7 +127,7 @@ impl Pools {
         for url in urls(&app, head)? {
             let target = Target::parse(&url).ok_or(ResetCode::OriginRefused)?;
             let seed = url.bytes().fold(0, |seed, byte| mix(seed ^ u64::from(byte)));
-            let backend = Arc::new(Backend::new(&app, target, &self.trust, self.tasks.clone())?);
+            let backend = Arc::new(Backend::new(&app, target, &self.trust, self.network.clone(), self.tasks.clone())?);
             places.push(Place { backend, seed, busy: Arc::default(), health: Mutex::default() });
         }
         Ok(Origin { app, version, places, turn: AtomicUsize::new(0) })

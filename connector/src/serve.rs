@@ -148,10 +148,16 @@ struct Answer {
     busy: Busy,
 }
 
+/// Only paths, and no tunnels: a relay that was taken over must not make a proxy
+/// of an origin.
 fn request(head: &RequestHead, body: Body) -> Result<Request<Body>, ResetCode> {
     let bad = |_| ResetCode::BadResponse;
     let mut request = Request::new(body);
-    *request.method_mut() = Method::from_bytes(head.method.as_bytes()).map_err(|_| ResetCode::BadResponse)?;
+    let method = Method::from_bytes(head.method.as_bytes()).map_err(|_| ResetCode::BadResponse)?;
+    if method == Method::CONNECT || !head.target.starts_with('/') {
+        return Err(ResetCode::OriginRefused);
+    }
+    *request.method_mut() = method;
     *request.uri_mut() = head.target.parse::<Uri>().map_err(|_| ResetCode::BadResponse)?;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = fields::decode(&head.fields).map_err(bad)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::backend::System;
 
 fn origin(more: &[&str]) -> Origin {
     let app = App {
@@ -12,7 +13,9 @@ fn origin(more: &[&str]) -> Origin {
         ..Default::default()
     };
     let trust = Trust { roots: Arc::new(rustls::RootCertStore::empty()), client_certificates: None };
-    Pools::new(Arc::new(trust), TaskTracker::new()).make(Arc::new(app), 1, &RequestHead::default()).unwrap()
+    Pools::new(Arc::new(trust), Arc::new(System), TaskTracker::new())
+        .make(Arc::new(app), 1, &RequestHead::default())
+        .unwrap()
 }
 
 fn three() -> Origin {

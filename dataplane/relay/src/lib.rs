@@ -156,6 +156,11 @@ impl Relay {
         Readiness { part: "relay", ready: known && fresh && view.quarantine.is_none(), detail }
     }
 
+    /// Waits until what happened so far is in the log.
+    pub async fn settle(&self) {
+        self.activity.flush().await;
+    }
+
     /// Connections and open exchanges, for benchmarks and drills.
     pub fn open_exchanges(&self) -> usize {
         self.open.iter().map(|it| it.count()).sum()
@@ -168,6 +173,40 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         0 => thread::available_parallelism().map_or(1, |it| it.get()),
         threads => threads,
     };
+    let (relay, receivers) = assemble(settings, surroundings, count)?;
+    let (address, listeners) = listeners(&relay.settings, count)?;
+    if relay.settings.http3 {
+        let endpoint = http3::bind(address, FromSnapshot(relay.keys.clone()))?;
+        relay.tasks.spawn(http3::accept(relay.clone(), endpoint));
+    }
+    if let Some(plain) = relay.settings.http_listen {
+        let failed = |source| RelayError::Listen { address: plain, source };
+        let listener = listener::bind(plain).and_then(tokio::net::TcpListener::from_std).map_err(failed)?;
+        relay.tasks.spawn(plain::accept(relay.clone(), listener));
+    }
+    if let Some(limit_kib) = relay.settings.memory_limit_kib() {
+        relay.tasks.spawn(relay.slots.clone().watch_memory(limit_kib));
+    }
+    let mut threads = Vec::new();
+    for (thread, (listener, links)) in listeners.into_iter().zip(receivers).enumerate() {
+        threads.push(worker(relay.clone(), listener, links, thread)?);
+    }
+    info!(%address, threads = count, "relay listens");
+    Ok(Running { relay, address, threads })
+}
+
+/// A relay that listens nowhere, on the caller's runtime: connections are handed
+/// to it (`serve_user_on`, `serve_connector_on`). For simulations.
+pub fn without_listener(settings: Settings, surroundings: Surroundings) -> Result<Arc<Relay>, RelayError> {
+    assemble(settings, surroundings, 1).map(|(relay, _nobody_deals)| relay)
+}
+
+/// All but its doors.
+fn assemble(
+    settings: Settings,
+    surroundings: Surroundings,
+    count: usize,
+) -> Result<(Arc<Relay>, Vec<mpsc::Receiver<ComingLink>>), RelayError> {
     let Surroundings { projection, journal, trust, sealing, clock, metrics, stop } = surroundings;
     let view = projection.view();
     let keys = Arc::new(ArcSwap::from_pointee(Keys::derive(&view.snapshot, &sealing)));
@@ -200,29 +239,11 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         trust,
         settings,
     });
-    let (address, listeners) = listeners(&relay.settings, count)?;
-    if relay.settings.http3 {
-        let endpoint = http3::bind(address, FromSnapshot(relay.keys.clone()))?;
-        relay.tasks.spawn(http3::accept(relay.clone(), endpoint));
-    }
-    if let Some(plain) = relay.settings.http_listen {
-        let failed = |source| RelayError::Listen { address: plain, source };
-        let listener = listener::bind(plain).and_then(tokio::net::TcpListener::from_std).map_err(failed)?;
-        relay.tasks.spawn(plain::accept(relay.clone(), listener));
-    }
     relay.tasks.spawn(writing);
     relay.tasks.spawn(relay.clone().follow(sealing));
     relay.tasks.spawn(relay.clone().judge_open_exchanges());
     relay.tasks.spawn(relay.clone().announce(journal));
-    if let Some(limit_kib) = relay.settings.memory_limit_kib() {
-        relay.tasks.spawn(relay.slots.clone().watch_memory(limit_kib));
-    }
-    let mut threads = Vec::new();
-    for (thread, (listener, links)) in listeners.into_iter().zip(receivers).enumerate() {
-        threads.push(worker(relay.clone(), listener, links, thread)?);
-    }
-    info!(%address, threads = count, "relay listens");
-    Ok(Running { relay, address, threads })
+    Ok((relay, receivers))
 }
 
 fn listeners(settings: &Settings, count: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), RelayError> {
@@ -358,7 +379,7 @@ impl Running {
             }
         });
         let _joined = joined.await;
-        relay.activity.flush().await;
+        relay.settle().await;
         let dropped = relay.activity.dropped_total();
         if dropped > 0 {
             warn!(dropped, "accesses were not recorded");

@@ -16,6 +16,7 @@ use proto::v1::{
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{sleep, timeout},
 };
@@ -103,12 +104,23 @@ impl Relay {
         }
     }
 
-    async fn keep(
-        self: Arc<Self>,
-        mut connection: link::ServerConnection<UserStream>,
-        name: ConnectorName,
-        thread: usize,
-    ) {
+    /// A connector's connection that came another way than by the listener, its
+    /// certificate read: for simulations.
+    pub async fn serve_connector_on<T>(self: Arc<Self>, io: T, name: ConnectorName)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Ok(connection) = link::serve(io).await
+            && name.is_welcome(&self.view())
+        {
+            self.keep(connection, name, 0).await;
+        }
+    }
+
+    async fn keep<T>(self: Arc<Self>, mut connection: link::ServerConnection<T>, name: ConnectorName, thread: usize)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let link = Arc::new(Link {
             tenant: name.tenant.clone(),
             group: name.group,
@@ -127,12 +139,15 @@ impl Relay {
         info!(connector = %name.connector, why, "link down");
     }
 
-    async fn drive(
+    async fn drive<T>(
         self: &Arc<Self>,
-        connection: &mut link::ServerConnection<UserStream>,
+        connection: &mut link::ServerConnection<T>,
         link: &Arc<Link>,
         name: &ConnectorName,
-    ) -> &'static str {
+    ) -> &'static str
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let Some(pings) = connection.ping_pong() else { return "no keep-alive" };
         let window = watch::Sender::new(0u32);
         let mut windows = window.subscribe();

@@ -2,12 +2,17 @@
 //! and who is who by the name they asked for.
 
 use std::{
+    convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
 };
 
-use hyper::service::service_fn;
+use http::Response;
+use hyper::{
+    body::Incoming,
+    service::{HttpService, service_fn},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::TenantId;
 use rustls::{
@@ -17,7 +22,7 @@ use rustls::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     time::timeout,
@@ -26,7 +31,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tracing::{debug, warn};
 use tunnel::io::{Corked, Wide};
 
-use crate::{Relay, gate::Gate, request, settings::*, slots::Slot, visitor::Visitor};
+use crate::{Relay, body::Body, gate::Gate, request, settings::*, slots::Slot, visitor::Visitor};
 
 const BACKLOG: i32 = 1024;
 /// Links on their way to the thread they will live on.
@@ -153,34 +158,28 @@ impl Relay {
         }
     }
 
+    /// One connection that came another way than by the listener, TLS and all
+    /// done: for simulations. It speaks HTTP/1.1.
+    pub async fn serve_user_on<T>(self: Arc<Self>, io: T, peer: IpAddr, host: &str)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Some(slot) = Slot::take(&self.slots, peer) else { return };
+        let visitor = Visitor::new(peer, Some(host.to_owned()), 0, slot);
+        let service = service(self.clone(), visitor);
+        if let Err(error) = self.serve_http1(io, service).await {
+            debug!(%error, "a user's connection ended early");
+        }
+    }
+
     async fn serve_user(self: Arc<Self>, stream: UserStream, visitor: Arc<Visitor>) {
         self.metrics.connections.inc();
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let (relay, guest) = (self.clone(), visitor.clone());
-        let service = service_fn(move |request| {
-            let answer = request::handle(relay.clone(), guest.clone(), request);
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
-        });
+        let service = service(self.clone(), visitor.clone());
         let served = match is_http2 {
             // Boxed: its state is the larger one.
             true => Box::pin(self.serve_http2(stream, service, &visitor)).await,
-            false => {
-                let mut builder = hyper::server::conn::http1::Builder::new();
-                builder
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HTTP1_IDLE_TIMEOUT)
-                    .max_buf_size(READ_BUFFER_BYTES)
-                    .max_headers(HEADER_FIELDS_MAX + 1);
-                let connection = builder.serve_connection(TokioIo::new(Gate::http1(stream)), service).with_upgrades();
-                let mut connection = std::pin::pin!(connection);
-                tokio::select! {
-                    served = connection.as_mut() => served,
-                    () = self.stop.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        self.until_ended(connection).await
-                    }
-                }
-            }
+            false => self.serve_http1(stream, service).await,
         };
         if let Err(error) = served {
             if error.is_parse() {
@@ -191,9 +190,32 @@ impl Relay {
         self.metrics.connections.dec();
     }
 
+    async fn serve_http1<T, S>(&self, io: T, service: S) -> hyper::Result<()>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: HttpService<Incoming, ResBody = Body>,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HTTP1_IDLE_TIMEOUT)
+            .max_buf_size(READ_BUFFER_BYTES)
+            .max_headers(HEADER_FIELDS_MAX + 1);
+        let connection = builder.serve_connection(TokioIo::new(Gate::http1(io)), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                self.until_ended(connection).await
+            }
+        }
+    }
+
     async fn serve_http2<S>(&self, stream: UserStream, service: S, visitor: &Visitor) -> hyper::Result<()>
     where
-        S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::body::Body>,
+        S: HttpService<Incoming, ResBody = Body>,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -234,6 +256,17 @@ impl Relay {
             () = self.ended.cancelled() => Ok(()),
         }
     }
+}
+
+/// Answers the requests of one connection.
+fn service(
+    relay: Arc<Relay>,
+    visitor: Arc<Visitor>,
+) -> impl HttpService<Incoming, ResBody = Body, Future: Send + 'static, Error = Infallible> {
+    service_fn(move |request| {
+        let answer = request::handle(relay.clone(), visitor.clone(), request);
+        async move { Ok::<Response<Body>, Infallible>(answer.await) }
+    })
 }
 
 /// Chooses the user's certificate from what is configured now.

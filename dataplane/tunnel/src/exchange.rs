@@ -7,7 +7,10 @@
 //! unread is drained first.
 
 use std::{
+    cell::Cell,
+    collections::hash_map::RandomState,
     fmt,
+    hash::BuildHasher,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -136,7 +139,7 @@ impl Exchange {
         if !whole.receiver.is_clean() {
             return Err(TunnelError::Protocol("bytes before the exchange"));
         }
-        let id = whole.last_exchange + 1;
+        let id = next_id(whole.last_exchange);
         let home = Home::new(id, welcome);
         let kind = Some(Kind::Request(head));
         let done = match body {
@@ -159,6 +162,22 @@ impl Exchange {
         }
         Ok(Self { id, upload, download: Download { id, receiver: Some(whole.receiver), home } })
     }
+}
+
+thread_local! {
+    /// A secret, and how often it was used.
+    static GUESSLESS: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
+}
+
+/// A higher one that nobody can guess: an answer that was sent before its
+/// request names another exchange.
+fn next_id(last: u64) -> u64 {
+    const STEP_MAX: u64 = 1 << 20;
+    let step = GUESSLESS.with(|(secret, uses)| {
+        uses.set(uses.get().wrapping_add(1));
+        secret.hash_one(uses.get()) % STEP_MAX
+    });
+    last + 1 + step
 }
 
 /// What is known of the request body when the head leaves.

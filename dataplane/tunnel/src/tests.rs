@@ -59,8 +59,26 @@ async fn an_answer_to_another_exchange_is_refused() {
     let (relay, mut connector, _tasks) = one_stream().await;
     let mut exchange = Exchange::begin(relay, RequestHead::default(), FirstBody::None, |_| panic!("reused")).unwrap();
     let kind = Some(Kind::Response(ResponseHead::default()));
-    connector.sender.head(&Frame { exchange_id: 99, fin: true, kind }).unwrap();
+    connector.sender.head(&Frame { exchange_id: exchange.id + 1, fin: true, kind }).unwrap();
     assert!(matches!(exchange.download.response().await, Err(TunnelError::Protocol(_))));
+}
+
+#[tokio::test]
+async fn an_answer_before_its_request_cannot_name_it() {
+    let mut ids = Vec::new();
+    for _ in 0..64 {
+        let (relay, mut connector, _tasks) = one_stream().await;
+        let kind = Some(Kind::Response(ResponseHead::default()));
+        let guess = Frame { exchange_id: ids.last().map_or(1, |id| id + 1), fin: true, kind };
+        connector.sender.head(&guess).unwrap();
+        let exchange = Exchange::begin(relay, RequestHead::default(), FirstBody::None, |_| panic!("reused"));
+        let mut exchange = exchange.unwrap();
+        assert!(matches!(exchange.download.response().await, Err(TunnelError::Protocol(_))));
+        ids.push(exchange.id);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(ids.len() > 60, "the first of each stream differs: {ids:?}");
 }
 
 #[tokio::test]
@@ -68,9 +86,10 @@ async fn data_of_another_exchange_is_refused() {
     let (relay, mut connector, _tasks) = one_stream().await;
     let mut exchange = Exchange::begin(relay, RequestHead::default(), FirstBody::None, |_| panic!("reused")).unwrap();
     let kind = Some(Kind::Response(ResponseHead::default()));
-    connector.sender.head(&Frame { exchange_id: 1, fin: false, kind }).unwrap();
+    let exchange_id = exchange.id;
+    connector.sender.head(&Frame { exchange_id, fin: false, kind }).unwrap();
     exchange.download.response().await.unwrap();
-    connector.sender.send(2, Bytes::from_static(b"somebody else's"), false).await.unwrap();
+    connector.sender.send(exchange_id + 1, Bytes::from_static(b"somebody else's"), false).await.unwrap();
     assert!(matches!(frame(&mut exchange.download).await, Some(Err(TunnelError::Protocol(_)))));
 }
 
@@ -79,7 +98,8 @@ async fn a_stream_with_something_left_over_is_not_used_again() {
     let (relay, mut connector, _tasks) = one_stream().await;
     let mut exchange = Exchange::begin(relay, RequestHead::default(), FirstBody::None, |_| panic!("reused")).unwrap();
     let kind = Some(Kind::Response(ResponseHead::default()));
-    connector.sender.head_with(&Frame { exchange_id: 1, fin: true, kind }, Bytes::from_static(b"late"), true).unwrap();
+    let head = Frame { exchange_id: exchange.id, fin: true, kind };
+    connector.sender.head_with(&head, Bytes::from_static(b"late"), true).unwrap();
     exchange.download.response().await.unwrap();
     assert!(exchange.upload.is_done() && exchange.download.is_done());
 }

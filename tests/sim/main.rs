@@ -1,0 +1,298 @@
+//! Simulations: the real relay, tunnel and connector on virtual time, over a
+//! network that delays, stalls and breaks by a seed, among liars.
+//!
+//! Whatever happens: no byte reaches an application without a grant of the relay
+//! in the same step, and no answer reaches another request than its own.
+//!
+//! `SIM_SEED=N cargo test -p postern-tests --test sim` runs one seed, and
+//! `SIM_RUNS=N` that many. The seed decides what the network and the people do;
+//! the order of ready branches is tokio's own, so a seed finds a failure again
+//! but not always at the same step.
+
+#![allow(clippy::unwrap_used, reason = "a simulation that cannot go on should stop")]
+#![allow(clippy::disallowed_methods, reason = "which seeds to run is the caller's to say")]
+
+mod liars;
+mod network;
+mod world;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use model::{
+    Policy, PolicyId, Position,
+    app::Name,
+    command::Command,
+    policy::{Grant, State},
+};
+use runtime::clock::fresh_id;
+use tokio::{
+    task::JoinSet,
+    time::{Duration, sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    network::{Chance, wire},
+    world::{USER, World, answer_to},
+};
+
+const RUNS: u64 = 12;
+const USERS: usize = 12;
+const REQUESTS: usize = 40;
+
+/// Runs a story for each seed, and says which one failed.
+fn each_seed(story: impl AsyncFn(Chance)) {
+    struct Seed(u64);
+    impl Drop for Seed {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("this was SIM_SEED={}", self.0);
+            }
+        }
+    }
+    runtime::install_crypto();
+    let number = |name: &str| std::env::var(name).ok().and_then(|it| it.parse::<u64>().ok());
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_RUNS").unwrap_or(RUNS),
+    };
+    for seed in seeds {
+        let _says = Seed(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(story(Chance::new(seed)));
+    }
+}
+
+/// Which addresses were blocked, by position of CONFIG.
+#[derive(Default)]
+struct Blocked(Vec<(Position, BTreeSet<IpAddr>)>);
+
+impl Blocked {
+    fn at(&self, position: Position, address: &str) -> bool {
+        let address: IpAddr = address.parse().unwrap();
+        let then = self.0.iter().rev().find(|(since, _)| *since <= position);
+        then.is_some_and(|(_, blocked)| blocked.contains(&address))
+    }
+}
+
+#[derive(Default)]
+struct Outcomes {
+    whole: AtomicUsize,
+    refused: AtomicUsize,
+    broken: AtomicUsize,
+}
+
+#[test]
+fn an_application_sees_only_what_was_granted_and_a_user_only_their_own() {
+    each_seed(async |mut chance| {
+        let mut world = World::start(&mut chance).await;
+        let honest = world.publish("honest").await;
+        let liar = world.publish("liar").await;
+        let names = [world.enrol(honest.group).await, world.enrol(honest.group).await];
+        let lying = world.enrol(liar.group).await;
+        tokio::time::pause();
+        for name in names {
+            world.connect(name, chance.fork());
+        }
+        liars::connect(&world, lying, chance.fork());
+
+        let (outcomes, of_liar) = (Arc::new(Outcomes::default()), Arc::new(Outcomes::default()));
+        let mut users = JoinSet::new();
+        for n in 0..USERS {
+            let person = |host: &str, outcomes: &Arc<Outcomes>, chance: Chance| Person {
+                name: format!("{host}-{n}"),
+                host: host.to_owned(),
+                address: Ipv4Addr::new(10, 0, 0, n as u8).into(),
+                outcomes: outcomes.clone(),
+                chance,
+            };
+            users.spawn(person(&honest.host, &outcomes, chance.fork()).live(
+                world.relay.clone(),
+                world.tasks.clone(),
+                true,
+            ));
+            users.spawn(person(&liar.host, &of_liar, chance.fork()).live(
+                world.relay.clone(),
+                world.tasks.clone(),
+                false,
+            ));
+        }
+        // A person who finds something wrong takes the run down.
+        let all = async {
+            while let Some(lived) = users.join_next().await {
+                lived.unwrap();
+            }
+        };
+        let blocked = Mutex::new(Blocked::default());
+        tokio::select! {
+            () = all => {}
+            () = change_policies(&world, &blocked, chance.fork()) => unreachable!(),
+        }
+        world.stop.cancel();
+        while world.relay.open_exchanges() > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+
+        let accesses = world.accesses().await;
+        let arrivals = world.places.arrivals.lock().unwrap().clone();
+        let blocked = blocked.into_inner().unwrap();
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        for arrival in &arrivals {
+            let access = accesses.get(&arrival.request_id).unwrap_or_else(|| panic!("no grant: {arrival:?}"));
+            assert_eq!(access.address, arrival.from, "judged by another address: {arrival:?}");
+            assert!(!access.refusal.starts_with("blocked"), "refused and served: {arrival:?}");
+            assert!(!blocked.at(access.snapshot, &access.address), "granted against policy: {arrival:?} {access:?}");
+            assert_eq!(arrival.host, "honest.inside", "only one application is dialled");
+            let count = seen.entry(&arrival.request_id).or_default();
+            *count += 1;
+            // The relay repeats what a broken link took, a connector what a kept
+            // connection took; nobody repeats what may do harm twice.
+            let most = if arrival.method == "GET" { 4 } else { 1 };
+            assert!(*count <= most, "sent {count} times: {arrival:?}");
+        }
+        for access in accesses.values().filter(|it| it.refusal == "blocked_by_policy") {
+            assert!(blocked.at(access.snapshot, &access.address), "blocked without reason: {access:?}");
+        }
+        let counted = |of: &Outcomes| [&of.whole, &of.refused, &of.broken].map(|it| it.load(Ordering::SeqCst));
+        let ([whole, refused, broken], lies) = (counted(&outcomes), counted(&of_liar));
+        assert!(whole > USERS * REQUESTS / 4, "hardly anything works: {whole} {refused} {broken}");
+        assert!(refused > 0 && lies[0] > 0 && lies[1] + lies[2] > 0, "{refused} {lies:?}");
+    });
+}
+
+#[test]
+fn a_lying_relay_reaches_nothing_the_controller_did_not_sign() {
+    let served = AtomicUsize::new(0);
+    each_seed(async |mut chance| {
+        let world = World::start(&mut chance).await;
+        let (own, foreign) = (world.publish("own").await, world.publish("foreign").await);
+        let view = world.projection.view();
+        let signed = [&own, &foreign].map(|it| view.signed_apps.get(&it.id).unwrap().clone());
+        tokio::time::pause();
+        let worker = world.worker(own.group);
+        let begun = Mutex::default();
+        for _ in 0..4 {
+            let (here, there) = wire(&mut chance, world::LINK, &world.tasks);
+            let relay = liars::relay(there, &own, &foreign, &signed, &begun, chance.fork());
+            tokio::select! {
+                () = relay => {}
+                () = world::serve_link(here, worker.clone(), &world.stop) => {}
+            }
+        }
+        world.stop.cancel();
+        let dialled = world.places.dialled.lock().unwrap().clone();
+        assert!(dialled.iter().all(|it| it == "own.inside"), "{dialled:?}");
+        let (arrivals, begun) = (world.places.arrivals.lock().unwrap().clone(), begun.into_inner().unwrap());
+        served.fetch_add(arrivals.len(), Ordering::SeqCst);
+        for arrival in arrivals {
+            assert!(begun.contains(&arrival.path), "not what was asked for: {arrival:?}");
+        }
+    });
+    assert!(served.into_inner() > 0, "what is no lie is served");
+}
+
+/// Blocks addresses and lets them in again, for ever.
+async fn change_policies(world: &World, blocked: &Mutex<Blocked>, mut chance: Chance) {
+    let mut policies: Vec<(PolicyId, IpAddr)> = Vec::new();
+    loop {
+        sleep(chance.up_to_ms(3000)).await;
+        let command = if policies.len() > USERS / 3 || (!policies.is_empty() && chance.one_in(2)) {
+            Command::RemovePolicy(policies.swap_remove(chance.below(policies.len())).0)
+        } else {
+            let (id, address) =
+                (PolicyId(fresh_id()), IpAddr::from(Ipv4Addr::new(10, 0, 0, chance.below(USERS) as u8)));
+            policies.push((id, address));
+            Command::CreatePolicy(Policy {
+                id,
+                name: Name::parse(&id.0.simple().to_string()).unwrap(),
+                state: State::On,
+                include: vec![],
+                exclude: vec![],
+                apps: BTreeSet::new(),
+                exclude_apps: BTreeSet::new(),
+                networks: vec![IpNet::from(address)],
+                exclude_networks: vec![],
+                grant: Grant::Block,
+            })
+        };
+        let position = world.execute(vec![command]).await;
+        let now = policies.iter().map(|(_, address)| *address).collect();
+        blocked.lock().unwrap().0.push((position, now));
+    }
+}
+
+struct Person {
+    name: String,
+    host: String,
+    address: IpAddr,
+    outcomes: Arc<Outcomes>,
+    chance: Chance,
+}
+
+impl Person {
+    /// Asks on one connection after the other. With `trusting`, an answer that is
+    /// whole is compared with what the application says; else, with what it must
+    /// never be.
+    async fn live(mut self, relay: Arc<relay::Relay>, tasks: TaskTracker, trusting: bool) {
+        let mut asked = 0;
+        while asked < REQUESTS {
+            let (here, there) = wire(&mut self.chance, USER, &tasks);
+            let host = self.host.clone();
+            let (relay, address) = (relay.clone(), self.address);
+            tasks.spawn(async move { relay.serve_user_on(there, address, &host).await });
+            let Ok((mut requests, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(here)).await else {
+                continue;
+            };
+            tasks.spawn(async move { _ = connection.await });
+            while asked < REQUESTS && requests.ready().await.is_ok() {
+                asked += 1;
+                let path = format!("/{}-{asked}", self.name);
+                let sent = match self.chance.one_in(3) {
+                    true => {
+                        let count = self.chance.below(100_000);
+                        self.chance.bytes(count)
+                    }
+                    false => vec![],
+                };
+                let mut request = Request::new(Full::new(Bytes::from(sent.clone())));
+                *request.method_mut() = if sent.is_empty() { Method::GET } else { Method::POST };
+                *request.uri_mut() = path.parse().unwrap();
+                request.headers_mut().insert("host", self.host.parse().unwrap());
+                let answered = timeout(Duration::from_secs(300), requests.send_request(request)).await;
+                let Ok(response) = answered.expect("the relay answers or hangs up") else {
+                    self.outcomes.broken.fetch_add(1, Ordering::SeqCst);
+                    break;
+                };
+                let (parts, body) = response.into_parts();
+                let is_ours = parts.headers.contains_key("postern-refusal");
+                let read = timeout(Duration::from_secs(300), body.collect()).await.expect("a body ends or breaks");
+                let Ok(body) = read.map(|it| it.to_bytes()) else {
+                    self.outcomes.broken.fetch_add(1, Ordering::SeqCst);
+                    break;
+                };
+                if is_ours {
+                    self.outcomes.refused.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    self.outcomes.whole.fetch_add(1, Ordering::SeqCst);
+                    match trusting {
+                        true => assert_eq!(body, answer_to(&path, &sent), "another request's answer at {path}"),
+                        false => liars::judge(&path, &body),
+                    }
+                }
+                sleep(self.chance.up_to_ms(400)).await;
+            }
+        }
+    }
+}
