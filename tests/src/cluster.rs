@@ -130,7 +130,7 @@ impl Cluster {
     }
 }
 
-async fn token(admin: &Admin, group: &str) -> String {
+pub async fn token(admin: &Admin, group: &str) -> String {
     let request = v1::IssueTokenRequest { change: applied(), group: group.into(), ..Default::default() };
     admin.connectors().issue_token(request).await.unwrap().into_inner().token
 }

@@ -13,6 +13,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 const READ_BYTES: usize = 64 * 1024;
+/// After so much from one connection it is the others' turn.
+const TURN_BYTES: usize = 4 * READ_BYTES;
 /// More than this is written at once, and not gathered.
 const GATHERED_BYTES_MAX: usize = 32 * 1024;
 
@@ -29,11 +31,13 @@ pub struct Wide<T> {
     /// Read and not asked for yet, from `at` on.
     ahead: Vec<u8>,
     at: usize,
+    /// Bytes read in this turn.
+    turn: usize,
 }
 
 impl<T> Wide<T> {
     pub fn new(io: T) -> Self {
-        Self { io, ahead: Vec::new(), at: 0 }
+        Self { io, ahead: Vec::new(), at: 0, turn: 0 }
     }
 
     /// The socket, when nothing was read ahead.
@@ -62,13 +66,20 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wide<T> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ahead.is_empty() {
+            if this.turn >= TURN_BYTES {
+                this.turn = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let mut spare = SPARE.take();
             spare.reserve(READ_BYTES);
             let read = pin!(this.io.read_buf(&mut spare)).poll(context);
             if !matches!(read, Poll::Ready(Ok(1..))) {
                 SPARE.set(spare);
+                this.turn = 0;
                 return read.map_ok(|_end| ());
             }
+            this.turn += spare.len();
             this.ahead = spare;
         }
         this.serve(buffer);
@@ -251,6 +262,24 @@ mod tests {
         wide.read_to_end(&mut seen).await.unwrap();
         assert_eq!(seen, sent);
         assert!(wide.into_inner().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_has_much_to_say_lets_others_have_a_turn() {
+        let (mut far, near) = duplex(TURN_BYTES * 2);
+        far.write_all(&vec![0; TURN_BYTES + 1]).await.unwrap();
+        let mut wide = Wide::new(near);
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut read, mut turns) = (0, 1);
+        while read < TURN_BYTES + 1 {
+            let mut memory = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut memory);
+            match Pin::new(&mut wide).poll_read(&mut context, &mut buffer) {
+                Poll::Ready(_) => read += buffer.filled().len(),
+                Poll::Pending => turns += 1,
+            }
+        }
+        assert_eq!(turns, 2);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a request costs through Postern, and through proxies people know.
 //!
 //! `tests/bench/run` prints it; `only=WebSocket` behind it measures what has
-//! that in its title. Load and backend run on one core, the chain on the other;
+//! that in its title, `only=scale` what stays as it is when there is more. Load and backend run on one core, the chain on the other;
 //! CPU is what the chain's processes used per completed request.
 //! Rounds are interleaved and medians quoted, so compare ratios, not machines.
 //! Postern has everything on: session, 20 policies, identity header, signed
@@ -15,6 +15,7 @@
     reason = "a benchmark prints, measures time, and stops when it cannot go on"
 )]
 
+mod scale;
 mod yardsticks;
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Arc, time::Instant};
@@ -121,7 +122,7 @@ async fn run(seconds: u32, wanted: &[String]) {
     let (pair, pair_port) = envoy_pair(&folder, backend_port, None).await;
     let (token, jwks) = token();
     let (checked, checked_port) = envoy_pair(&folder, backend_port, Some(&jwks)).await;
-    let postern = Postern::start(backend_port).await;
+    let mut postern = Postern::start(backend_port).await;
     let plain = |name, port: u16, running: &[Running]| Chain {
         name,
         host: "bench.test",
@@ -170,8 +171,10 @@ async fn run(seconds: u32, wanted: &[String]) {
             );
         }
     }
-    let (relay, connector) = (&postern.cluster.relays[0], &postern.cluster.connectors[0]);
-    println!("\nPostern resident: relay {} KiB, connector {} KiB", relay.rss_kib(), connector.rss_kib());
+    if is_wanted("scale") {
+        scale::print(&mut postern, &chains[3], backend_port, seconds, &folder).await;
+    }
+    println!("\nRelay resident at the end: {} KiB", postern.cluster.relays[0].rss_kib());
 }
 
 fn median(figures: &[Figure], pick: impl Fn(&Figure) -> f64) -> f64 {
@@ -274,11 +277,14 @@ fn figure(times: &[f64], rate: f64) -> Figure {
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
+fn get(chain: &Chain, path: &str) -> String {
+    let field = chain.credential.as_ref().map_or(String::new(), |(name, value)| format!("{name}: {value}\r\n"));
+    format!("GET {path} HTTP/1.1\r\nhost: {}:{}\r\n{field}\r\n", chain.host, chain.port)
+}
+
 async fn kept_alive(chain: &Chain) -> TlsStream<TcpStream> {
     let mut stream = tls(chain).await;
-    let field = chain.credential.as_ref().map_or(String::new(), |(name, value)| format!("{name}: {value}\r\n"));
-    let get = format!("GET /1k HTTP/1.1\r\nhost: {}:{}\r\n{field}\r\n", chain.host, chain.port);
-    stream.write_all(get.as_bytes()).await.unwrap();
+    stream.write_all(get(chain, "/1k").as_bytes()).await.unwrap();
     let mut answer = vec![0; 1024];
     stream.read_exact(&mut answer).await.unwrap();
     stream
@@ -332,7 +338,7 @@ async fn web_sockets(chain: &Chain, seconds: u32) -> (Figure, f64) {
 
 /// What connections cost that do nothing.
 async fn idle(chain: &Chain, postern: &Postern, folder: &Folder) {
-    const SOCKETS: usize = 2000;
+    const SOCKETS: usize = 6000;
     let (relay, connector) = (&postern.cluster.relays[0], &postern.cluster.connectors[0]);
     println!("Postern at rest: relay {} KiB, connector {} KiB", relay.rss_kib(), connector.rss_kib());
     // Whatever grows once has grown.

@@ -25,7 +25,7 @@ fn nginx_config(folder: &Folder, name: &str, server: &str) -> String {
     let path = folder.0.display();
     let config = format!(
         "daemon off; master_process off; pid {path}/{name}.pid; error_log {path}/{name}.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 18000; }}
 http {{ access_log off; client_body_temp_path {path}/{name}-body; proxy_temp_path {path}/{name}-proxy;
 fastcgi_temp_path {path}/{name}-f; uwsgi_temp_path {path}/{name}-u; scgi_temp_path {path}/{name}-s;
 keepalive_requests 10000000; {server} }}"
