@@ -44,6 +44,28 @@ async fn maintenance_closes_an_application_and_opens_it_again() {
     assert_eq!(alice.get(&world.url("wiki", "/x")).await.status, 200);
 }
 
+/// Each user has their own measure, and refusals come from the relay (ERR-07).
+#[tokio::test]
+async fn an_application_is_asked_no_more_often_than_it_says() {
+    let (world, origin, mut alice, wiki) = world_with(app("wiki", "")).await;
+    world.user("bob").await;
+    let mut bob = world.signed_in("wiki", "bob").await;
+    let limited = v1::App { requests_per_minute: 3, ..wiki.clone() };
+    change(&world, limited).await;
+    let before = origin.requests.load(std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(alice.get(&world.url("wiki", "/x")).await.status, 200);
+    }
+    let refused = alice.get(&world.url("wiki", "/x")).await;
+    assert_eq!((refused.status.as_u16(), refused.refusal()), (429, "too_many_requests"));
+    let seconds: u32 = field(&refused, "retry-after").parse().unwrap();
+    assert!((1..=20).contains(&seconds), "one comes free every 20 s: {seconds}");
+    assert_eq!(bob.get(&world.url("wiki", "/x")).await.status, 200);
+    assert_eq!(origin.requests.load(std::sync::atomic::Ordering::SeqCst) - before, 4);
+    change(&world, wiki).await;
+    assert_eq!(alice.get(&world.url("wiki", "/x")).await.status, 200);
+}
+
 #[tokio::test]
 async fn crawlers_are_sent_away_and_hsts_is_on_every_answer() {
     let hsts = v1::Hsts { max_age_s: 31_536_000, include_subdomains: true, preload: true };

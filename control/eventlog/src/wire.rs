@@ -3,7 +3,7 @@
 //! What comes from the wire is judged here, field by field, so that inside
 //! nobody checks again. The admin API and the event codec share this module.
 
-use std::{collections::BTreeSet, net::IpAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, str::FromStr, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
@@ -226,6 +226,7 @@ fn edge_from(wire: &v1::App) -> Parsed<Edge> {
     });
     Ok(Edge {
         maintenance: wire.maintenance,
+        requests_per_minute: NonZeroU32::new(wire.requests_per_minute),
         home_path: LocalPath::parse(&wire.home_path).in_field("home_path")?,
         hsts: wire.hsts.as_ref().map(hsts_from).transpose()?,
         cookie: CookieRules { same_site, persistent: wire.cookie_persistent, partitioned: wire.cookie_partitioned },
@@ -319,6 +320,7 @@ pub fn app_to(app: &App) -> v1::App {
         },
         encoded_slashes: app.encoded_slashes,
         maintenance: app.edge.maintenance,
+        requests_per_minute: app.edge.requests_per_minute.map_or(0, NonZeroU32::get),
         home_path: app.edge.home_path.as_str().to_owned(),
         hsts: app.edge.hsts.map(|it| v1::Hsts {
             max_age_s: it.max_age_s,

@@ -4,7 +4,7 @@
 //! Everything here is off, or at its safest, until an administrator says
 //! otherwise; `Edge::default()` changes nothing on the wire.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use crate::app::{HeaderName, Invalid, is_under};
 
@@ -26,6 +26,8 @@ pub struct Edge {
     pub request_headers: Vec<HeaderRule>,
     pub response_headers: Vec<HeaderRule>,
     pub translate: Translate,
+    /// Of one user, or of one address where nobody signs in (ERR-07).
+    pub requests_per_minute: Option<NonZeroU32>,
 }
 
 /// How far links to the inside are replaced in bodies (PUB-26 to PUB-28).

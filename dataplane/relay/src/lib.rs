@@ -27,6 +27,7 @@ pub mod link;
 mod listener;
 mod metrics;
 mod plain;
+mod quota;
 pub mod refusal;
 mod renewal;
 mod request;
@@ -67,6 +68,7 @@ use crate::{
     keys::Keys,
     listener::{ACME_TLS, Challenges, ComingLink, FromSnapshot},
     metrics::RelayMetrics,
+    quota::Quotas,
     renewal::Renewals,
     session::Sessions,
     slots::Slots,
@@ -112,6 +114,7 @@ pub struct Relay {
     challenge_tls: Arc<ServerConfig>,
     connectors: Arc<Connectors>,
     sessions: Sessions,
+    quotas: Quotas,
     renewals: Renewals,
     activity: ActivityLog,
     metrics: Arc<RelayMetrics>,
@@ -225,6 +228,7 @@ fn assemble(
         keys,
         connectors: Arc::new(Connectors::new(count)),
         sessions: Sessions::default(),
+        quotas: Quotas::default(),
         renewals: Renewals::default(),
         activity,
         metrics,

@@ -27,6 +27,8 @@ pub enum Refusal {
     SignInUnavailable,
     NotAssigned,
     Blocked(PolicyId),
+    /// Asked too often; may ask again after so many seconds.
+    TooManyRequests(u32),
     /// What is known is too old to decide on.
     Stale,
     NotReady,
@@ -69,6 +71,7 @@ impl Refusal {
             Self::SignInRequired | Self::MoreProofRequired => StatusCode::UNAUTHORIZED,
             Self::NotAssigned | Self::Blocked(_) => StatusCode::FORBIDDEN,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Stale
             | Self::NotReady
             | Self::Maintenance
@@ -83,6 +86,13 @@ impl Refusal {
             | Self::OriginBadResponse
             | Self::OriginRefused => StatusCode::BAD_GATEWAY,
         }
+    }
+
+    fn retry_after_s(&self) -> Option<u32> {
+        if let Self::TooManyRequests(seconds) = self {
+            return Some(*seconds);
+        }
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(5)
     }
 
     /// Stable: documented, searched for, alerted on.
@@ -101,6 +111,7 @@ impl Refusal {
             Self::SignInUnavailable => "sign_in_unavailable",
             Self::NotAssigned => "not_assigned",
             Self::Blocked(_) => "blocked_by_policy",
+            Self::TooManyRequests(_) => "too_many_requests",
             Self::Stale => "configuration_stale",
             Self::NotReady => "not_ready",
             Self::Maintenance => "maintenance",
@@ -131,6 +142,7 @@ impl Refusal {
             Self::SignInUnavailable => Message::SignInUnavailable,
             Self::NotAssigned => Message::NotAssigned,
             Self::Blocked(_) => Message::Blocked,
+            Self::TooManyRequests(_) => Message::TooOften,
             Self::Stale | Self::NotReady | Self::Busy => Message::Unavailable,
             Self::Maintenance => Message::Maintenance,
             Self::NoConnector => Message::NoConnector,
@@ -178,8 +190,8 @@ impl Refusal {
         headers.insert("content-security-policy", HeaderValue::from_static(PAGE_POLICY));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         headers.insert("postern-refusal", HeaderValue::from_static(self.code()));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        if let Some(seconds) = self.retry_after_s() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

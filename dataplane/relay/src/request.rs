@@ -36,6 +36,7 @@ use crate::{
     forward::Forward,
     headers, http3,
     keys::{Keys, TenantKeys},
+    quota::Who,
     refusal::{Reader, Refusal, Wants},
     renewal::Asking,
     session::{Presented, Session, presented},
@@ -190,6 +191,7 @@ async fn answer<'a>(
     }
     let entry = routed.enter().await?;
     let authorized = routed.authorize(&entry, record)?;
+    routed.meter(&entry)?;
     routed.forward(entry, authorized, body, upgrade, record).await
 }
 
@@ -332,6 +334,14 @@ impl Routed<'_> {
             // Nobody is there who could prove anything.
             Decision::Challenge(_) | Decision::Grant => Refusal::MoreProofRequired.into(),
         })
+    }
+
+    /// Not more than the application may be asked.
+    fn meter(&self, entry: &Entry) -> Result<(), Refusal> {
+        let Some(per_minute) = self.app().edge.requests_per_minute else { return Ok(()) };
+        let user = entry.session.as_ref().map(|it| Who::User(it.claims.sub));
+        let who = user.unwrap_or_else(|| Who::Address(self.address()));
+        self.relay.quotas.take(self.app().id, who, per_minute, self.now).map_err(Refusal::TooManyRequests)
     }
 
     /// People are sent to sign in; programs are told to.

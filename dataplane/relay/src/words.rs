@@ -28,6 +28,7 @@ pub enum Message {
     Blocked,
     Unavailable,
     Maintenance,
+    TooOften,
     NoConnector,
     Interrupted,
     NoAnswer,
@@ -176,6 +177,12 @@ impl Message {
                 ("Wegen Wartung geschlossen", "Ihre Administration arbeitet an dieser Anwendung. Versuchen Sie es später noch einmal."),
                 ("Fermé pour maintenance", "Vos administrateurs travaillent sur cette application. Réessayez plus tard."),
                 ("Cerrado por mantenimiento", "Sus administradores están trabajando en esta aplicación. Inténtelo más tarde."),
+            ],
+            Self::TooOften => [
+                ("Too many requests", "This application was asked too often. Wait a moment and try again."),
+                ("Zu viele Anfragen", "Diese Anwendung wurde zu oft angefragt. Warten Sie einen Augenblick und versuchen Sie es noch einmal."),
+                ("Trop de requêtes", "Cette application a été sollicitée trop souvent. Attendez un instant et réessayez."),
+                ("Demasiadas solicitudes", "Se ha consultado esta aplicación con demasiada frecuencia. Espere un momento e inténtelo de nuevo."),
             ],
             Self::NoConnector => [
                 ("The way to this application is closed", "Its connector is not online. Try again in a minute, then tell your administrator."),

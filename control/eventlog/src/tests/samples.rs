@@ -97,6 +97,7 @@ fn one_of_each() -> Vec<Fact> {
         request_headers: vec![HeaderRule::parse("X-Zone", HeaderAction::Set("outside".into())).unwrap()],
         response_headers: vec![HeaderRule::parse("Server", HeaderAction::Remove).unwrap()],
         translate: Translate::Everything,
+        requests_per_minute: None,
     };
     let segment = Segment {
         external: ExternalUrl::parse("https://*.wiki.example.com/").unwrap(),
