@@ -336,10 +336,13 @@ async fn an_administrator_tests_the_way_to_an_application_stage_by_stage() {
         let (reached, said) = test(name);
         assert!(!reached && said.contains(code), "{said}");
     }
+    let own_name = v1::App { external_url: "https://wiki.does-not-exist.invalid/".into(), ..app("own", &origin.url()) };
+    world.publish(own_name, &[]).await;
     let doctor = world.cli(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout);
     assert!(!doctor.status.success());
     assert!(said.contains("FAULT closed at http://127.0.0.1") && said.contains("ok    wiki is reached"), "{said}");
+    assert!(said.contains("FAULT wiki.does-not-exist.invalid does not resolve"), "{said}");
 
     // A stranger learns nothing, whatever permit it makes up, and a permit is for one host.
     let mut stranger = world.browser();

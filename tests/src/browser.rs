@@ -8,7 +8,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{
+    ClientConfig,
+    pki_types::{PrivateKeyDer, ServerName},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::{Url, form_urlencoded};
@@ -68,6 +72,16 @@ impl Browser {
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/html"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("tests"));
         Self { tls: Arc::new(tls), cookies: BTreeMap::new(), headers }
+    }
+
+    /// Shows a certificate to who asks for one.
+    pub fn showing(&self, certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Self {
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let provider = rustls::crypto::CryptoProvider::get_default().unwrap();
+        let certified = CertifiedKey::from_der(vec![certificate.der().clone()], key, provider).unwrap();
+        let mut tls = self.tls();
+        tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        Self { tls: Arc::new(tls), ..self.clone() }
     }
 
     /// A program: wants JSON, follows nothing.

@@ -93,10 +93,11 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
             claim: claim_from(it.claim()).ok_or(bad("identity_headers.claim", "is missing"))?,
         })
     };
-    let pem_fits = wire.origin_ca_pem.is_empty()
-        || wire.origin_ca_pem.len() <= CA_PEM_BYTES_MAX && wire.origin_ca_pem.contains("-----BEGIN CERTIFICATE-----");
-    if !pem_fits {
-        return Err(bad("origin_ca_pem", "must hold PEM certificates, 64 KiB at most"));
+    for (field, pem) in [("origin_ca_pem", &wire.origin_ca_pem), ("client_ca_pem", &wire.client_ca_pem)] {
+        let fits = pem.len() <= CA_PEM_BYTES_MAX && pem.contains("-----BEGIN CERTIFICATE-----");
+        if !pem.is_empty() && !fits {
+            return Err(bad(field, "must hold PEM certificates, 64 KiB at most"));
+        }
     }
     let edge = edge_from(&wire)?;
     let external = ExternalUrl::parse(&wire.external_url).in_field("external_url")?;
@@ -131,6 +132,7 @@ pub fn app_from(wire: v1::App) -> Parsed<App> {
         response_timeout: millis_or(wire.response_timeout_ms, app::RESPONSE_TIMEOUT),
         idle_timeout: millis_or(wire.idle_timeout_ms, app::IDLE_TIMEOUT),
         origin_ca_pem: wire.origin_ca_pem,
+        client_ca_pem: wire.client_ca_pem.into(),
         origin_server_name: wire.origin_server_name,
         staleness_max: match wire.staleness_max_s {
             0 => app::STALENESS_MAX,
@@ -309,6 +311,7 @@ pub fn app_to(app: &App) -> v1::App {
         response_timeout_ms: app.response_timeout.as_millis() as u32,
         idle_timeout_ms: app.idle_timeout.as_millis() as u32,
         origin_ca_pem: app.origin_ca_pem.clone(),
+        client_ca_pem: app.client_ca_pem.to_string(),
         origin_server_name: app.origin_server_name.clone(),
         staleness_max_s: app.staleness_max.as_secs() as u32,
         serve_when_stale: app.serve_when_stale,

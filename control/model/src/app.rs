@@ -32,6 +32,8 @@ pub struct App {
     pub response_timeout: Duration,
     pub idle_timeout: Duration,
     pub origin_ca_pem: String,
+    /// Whose certificates users must show; empty asks for none (PUB-43).
+    pub client_ca_pem: Arc<str>,
     pub origin_server_name: String,
     pub staleness_max: Duration,
     pub serve_when_stale: bool,
@@ -86,6 +88,7 @@ impl App {
             response_timeout: RESPONSE_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             origin_ca_pem: String::new(),
+            client_ca_pem: Arc::default(),
             origin_server_name: String::new(),
             staleness_max: STALENESS_MAX,
             serve_when_stale: false,

@@ -97,6 +97,7 @@ fn main() {
         traceparent: "00-01a2147947f270f196dafe4751b47283-0123456789abcdef-00",
         user: Some(&session.claims),
         assertion: Some("header.claims.signature"),
+        client_cert: None,
         took_authorization: false,
     };
     let block = forward(&parts.headers, published, &read, &added).unwrap();

@@ -31,12 +31,16 @@ pub struct Added<'a> {
     pub traceparent: &'a str,
     pub user: Option<&'a SessionClaims>,
     pub assertion: Option<&'a str>,
+    /// The user's certificate, where the application asked for one (RFC 9440).
+    pub client_cert: Option<&'a str>,
     /// The Authorization field was a token of ours and ends here.
     pub took_authorization: bool,
 }
 
 /// Never forwarded: about this connection, or about what only we may say.
-const ENDS_HERE: [&str; 20] = [
+const ENDS_HERE: [&str; 22] = [
+    "client-cert",
+    "client-cert-chain",
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -108,6 +112,9 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
     }
     push_forwarded(&mut block, headers, app, canonical, added.peer);
     push_identity(&mut block, app, added);
+    if let Some(client_cert) = added.client_cert {
+        block.push("client-cert", client_cert.as_bytes());
+    }
     block.push("x-request-id", added.request_id.as_bytes());
     block.push("traceparent", added.traceparent.as_bytes());
     Ok(block.finish())

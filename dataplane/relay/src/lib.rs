@@ -12,6 +12,7 @@ mod app_test;
 mod assertion;
 mod body;
 pub mod canonical;
+mod client_auth;
 mod connectors;
 mod edge;
 mod forward;
@@ -64,6 +65,7 @@ use tracing::{info, warn};
 
 use crate::{
     activity::ActivityLog,
+    client_auth::ClientAuthorities,
     connectors::Connectors,
     keys::Keys,
     listener::{ACME_TLS, Challenges, ComingLink, FromSnapshot},
@@ -111,6 +113,7 @@ pub struct Relay {
     view: ArcSwap<View>,
     keys: Arc<ArcSwap<Keys>>,
     user_tls: Arc<ServerConfig>,
+    client_authorities: ClientAuthorities,
     challenge_tls: Arc<ServerConfig>,
     connectors: Arc<Connectors>,
     sessions: Sessions,
@@ -222,6 +225,7 @@ fn assemble(
     let relay = Arc::new(Relay {
         id,
         clock,
+        client_authorities: ClientAuthorities::new(FromSnapshot(keys.clone()), &USER_ALPN.map(<[u8]>::to_vec))?,
         user_tls: user_tls(&keys)?,
         challenge_tls: challenge_tls(&keys),
         view: ArcSwap::from_pointee(view),
@@ -282,11 +286,14 @@ fn worker(
     thread::Builder::new().name(format!("relay-{thread}")).spawn(run).map_err(RelayError::Worker)
 }
 
+/// Over TCP.
+const USER_ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 fn user_tls(keys: &Arc<ArcSwap<Keys>>) -> Result<Arc<ServerConfig>, RelayError> {
     let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(FromSnapshot(keys.clone())));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = USER_ALPN.map(<[u8]>::to_vec).to_vec();
     // Users choose the cipher: a phone without AES in hardware asks for ChaCha20.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))

@@ -31,7 +31,16 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tracing::{debug, warn};
 use tunnel::io::{Corked, Wide};
 
-use crate::{Relay, body::Body, gate::Gate, request, settings::*, slots::Slot, visitor::Visitor};
+use crate::{
+    Relay,
+    body::Body,
+    client_auth::{ClientAuthorities, Shown},
+    gate::Gate,
+    request,
+    settings::*,
+    slots::Slot,
+    visitor::Visitor,
+};
 
 const BACKLOG: i32 = 1024;
 /// Links on their way to the thread they will live on.
@@ -117,10 +126,13 @@ impl Relay {
             let proved = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.challenge_tls.clone())).await;
             return debug!(host = sni, proved = matches!(proved, Ok(Ok(_))), "an ACME server asks");
         }
-        let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.user_tls.clone())).await;
+        let asks = sni.as_deref().is_some_and(|host| ClientAuthorities::asks(&self.view().snapshot, host));
+        let config = if asks { &self.client_authorities.tls } else { &self.user_tls };
+        let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(config.clone())).await;
         match handshake {
             Ok(Ok(stream)) => {
-                let visitor = Visitor::new(peer.ip(), sni, thread, slot);
+                let shown = Shown::new(stream.get_ref().1.peer_certificates());
+                let visitor = Visitor::showing(peer.ip(), sni, thread, slot, shown);
                 // A task of its own: what the handshake needed goes.
                 self.tasks.spawn(self.clone().serve_user(stream, visitor));
             }

@@ -26,6 +26,8 @@ pub enum Refusal {
     SignInFailed(&'static str),
     SignInUnavailable,
     NotAssigned,
+    /// The application asks for a certificate of an authority it trusts.
+    ClientCertificate,
     Blocked(PolicyId),
     /// Asked too often; may ask again after so many seconds.
     TooManyRequests(u32),
@@ -69,7 +71,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownHost | Self::NotPublished => StatusCode::NOT_FOUND,
             Self::SignInRequired | Self::MoreProofRequired => StatusCode::UNAUTHORIZED,
-            Self::NotAssigned | Self::Blocked(_) => StatusCode::FORBIDDEN,
+            Self::NotAssigned | Self::ClientCertificate | Self::Blocked(_) => StatusCode::FORBIDDEN,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Stale
@@ -110,6 +112,7 @@ impl Refusal {
             Self::SignInFailed(_) => "sign_in_failed",
             Self::SignInUnavailable => "sign_in_unavailable",
             Self::NotAssigned => "not_assigned",
+            Self::ClientCertificate => "client_certificate_required",
             Self::Blocked(_) => "blocked_by_policy",
             Self::TooManyRequests(_) => "too_many_requests",
             Self::Stale => "configuration_stale",
@@ -141,6 +144,7 @@ impl Refusal {
             Self::SignInFailed(_) => Message::SignInFailed,
             Self::SignInUnavailable => Message::SignInUnavailable,
             Self::NotAssigned => Message::NotAssigned,
+            Self::ClientCertificate => Message::ClientCertificate,
             Self::Blocked(_) => Message::Blocked,
             Self::TooManyRequests(_) => Message::TooOften,
             Self::Stale | Self::NotReady | Self::Busy => Message::Unavailable,

@@ -124,7 +124,8 @@ pub(crate) async fn handle(
     };
     if let Some(found) = found.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
         edge::finish(response.headers_mut(), found.app, &parts);
-        if relay.settings.http3 && parts.version < http::Version::HTTP_3 {
+        let over_quic_too = relay.settings.http3 && found.app.client_ca_pem.is_empty();
+        if over_quic_too && parts.version < http::Version::HTTP_3 {
             http3::advertise(response.headers_mut(), found.tenant);
         }
     }
@@ -189,10 +190,11 @@ async fn answer<'a>(
     if routed.app().edge.maintenance {
         return Err(Refusal::Maintenance.into());
     }
+    let certificate = routed.client_certificate()?;
     let entry = routed.enter().await?;
     let authorized = routed.authorize(&entry, record)?;
     routed.meter(&entry)?;
-    routed.forward(entry, authorized, body, upgrade, record).await
+    routed.forward(entry, authorized, certificate.as_deref(), body, upgrade, record).await
 }
 
 /// Whose answer it is, for what every answer carries.
@@ -336,6 +338,23 @@ impl Routed<'_> {
         })
     }
 
+    /// The user's certificate, where the application asks for one.
+    fn client_certificate(&self) -> Result<Option<String>, Refusal> {
+        let app = self.app();
+        if app.client_ca_pem.is_empty() {
+            return Ok(None);
+        }
+        // Not asked for over QUIC: who is told so comes again over TCP (RFC 9114, section 3.3).
+        if self.parts.version == http::Version::HTTP_3 {
+            return Err(Refusal::Misdirected);
+        }
+        let shown = &self.visitor.shown;
+        match self.relay.client_authorities.verifies(app, shown, self.now.seconds()) {
+            true => Ok(shown.field()),
+            false => Err(Refusal::ClientCertificate),
+        }
+    }
+
     /// Not more than the application may be asked.
     fn meter(&self, entry: &Entry) -> Result<(), Refusal> {
         let Some(per_minute) = self.app().edge.requests_per_minute else { return Ok(()) };
@@ -411,6 +430,7 @@ impl Routed<'_> {
         &self,
         entry: Entry,
         authorized: Authorized,
+        client_cert: Option<&str>,
         body: UserBody,
         upgrade: Option<OnUpgrade>,
         record: &mut Option<Record>,
@@ -432,6 +452,7 @@ impl Routed<'_> {
             traceparent: &traceparent,
             user: claims,
             assertion: assertion.as_deref(),
+            client_cert,
             took_authorization: entry.took_authorization,
         };
         let fields = headers::forward(&self.parts.headers, self.app(), self.canonical, &added)?;

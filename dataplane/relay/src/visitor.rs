@@ -8,12 +8,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::slots::Slot;
+use crate::{client_auth::Shown, slots::Slot};
 
 pub(crate) struct Visitor {
     pub peer: IpAddr,
     pub sni: Option<String>,
     pub thread: usize,
+    /// The user's certificate, if one was asked for and shown.
+    pub shown: Shown,
     usage: Mutex<Usage>,
     /// Taken until the connection and everything on it has ended, also what it
     /// was switched to.
@@ -28,8 +30,12 @@ struct Usage {
 
 impl Visitor {
     pub(crate) fn new(peer: IpAddr, sni: Option<String>, thread: usize, slot: Slot) -> Arc<Self> {
+        Self::showing(peer, sni, thread, slot, Shown::default())
+    }
+
+    pub(crate) fn showing(peer: IpAddr, sni: Option<String>, thread: usize, slot: Slot, shown: Shown) -> Arc<Self> {
         let usage = Mutex::new(Usage { open: 0, since: Instant::now() });
-        Arc::new(Self { peer, sni, thread, usage, _slot: slot })
+        Arc::new(Self { peer, sni, thread, shown, usage, _slot: slot })
     }
 
     fn change(&self, by: isize) {

@@ -29,6 +29,7 @@ pub enum Message {
     Unavailable,
     Maintenance,
     TooOften,
+    ClientCertificate,
     NoConnector,
     Interrupted,
     NoAnswer,
@@ -177,6 +178,12 @@ impl Message {
                 ("Wegen Wartung geschlossen", "Ihre Administration arbeitet an dieser Anwendung. Versuchen Sie es später noch einmal."),
                 ("Fermé pour maintenance", "Vos administrateurs travaillent sur cette application. Réessayez plus tard."),
                 ("Cerrado por mantenimiento", "Sus administradores están trabajando en esta aplicación. Inténtelo más tarde."),
+            ],
+            Self::ClientCertificate => [
+                ("A certificate is needed", "This application opens only to devices with a certificate of your organisation. Close the browser, open it again and choose the certificate, or ask your administrator for one."),
+                ("Ein Zertifikat ist nötig", "Diese Anwendung öffnet sich nur Geräten mit einem Zertifikat Ihrer Organisation. Schließen Sie den Browser, öffnen Sie ihn wieder und wählen Sie das Zertifikat, oder bitten Sie Ihre Administration darum."),
+                ("Un certificat est nécessaire", "Cette application ne s’ouvre qu’aux appareils munis d’un certificat de votre organisation. Fermez le navigateur, rouvrez-le et choisissez le certificat, ou demandez-en un à votre administrateur."),
+                ("Se necesita un certificado", "Esta aplicación solo se abre a dispositivos con un certificado de su organización. Cierre el navegador, ábralo de nuevo y elija el certificado, o pídaselo a su administrador."),
             ],
             Self::TooOften => [
                 ("Too many requests", "This application was asked too often. Wait a moment and try again."),

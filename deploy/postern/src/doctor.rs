@@ -1,7 +1,7 @@
 //! `postern doctor`: the way from here to an application, step by step, in
 //! plain words.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::bail;
 use proto::v1;
@@ -69,6 +69,7 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
     let discovery = format!("https://login.{}/.well-known/openid-configuration", tenant.domain);
     let checked = url.unwrap_or_else(|| address_of(&discovery, tenant.public_port));
     address(&checked, &credential.authority, &mut report).await;
+    names(&apps, &tenant.domain, &mut report).await;
     applications(&admin, &credential.authority, &apps, &mut report).await;
     match report.faults {
         0 => Ok(()),
@@ -116,6 +117,38 @@ async fn connectors(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A name of one's own that leads elsewhere hands its users to whoever is there
+/// (dangling DNS records, OWASP WSTG-CONF-10).
+async fn names(apps: &[v1::App], domain: &str, report: &mut Report) {
+    let relays = resolve(&format!("login.{domain}")).await;
+    let urls = apps
+        .iter()
+        .flat_map(|it| std::iter::once(&it.external_url).chain(it.segments.iter().map(|it| &it.external_url)));
+    let hosts: BTreeSet<&str> = urls.filter_map(|it| it.strip_prefix("https://")?.split(['/', ':']).next()).collect();
+    for host in hosts.into_iter().filter(|it| !it.ends_with(&format!(".{domain}"))) {
+        let found = resolve(&host.replacen('*', "postern", 1)).await;
+        let elsewhere: Vec<String> = found.difference(&relays).map(ToString::to_string).collect();
+        match (found.is_empty(), elsewhere.is_empty()) {
+            (true, _) => report.bad(
+                &format!("{host} does not resolve"),
+                "add a DNS record that points to your relays, or retire what is published there",
+            ),
+            (false, false) => report.bad(
+                &format!("{host} leads to {}, where login.{domain} does not", elsewhere.join(", ")),
+                "is that a relay of yours? If not, whoever owns it now gets your users: change the DNS record",
+            ),
+            (false, true) => report.good(&format!("{host} leads to your relays")),
+        }
+    }
+}
+
+/// Names under `localhost` are this machine, whatever the resolver thinks.
+async fn resolve(host: &str) -> BTreeSet<IpAddr> {
+    let dial = if host.ends_with(".localhost") { "127.0.0.1" } else { host };
+    let found = timeout(STEP_TIMEOUT, lookup_host((dial, 443))).await;
+    found.ok().and_then(Result::ok).map(|it| it.map(|it| it.ip()).collect()).unwrap_or_default()
 }
 
 /// Applications looked at; the others can be named to `postern app test`.

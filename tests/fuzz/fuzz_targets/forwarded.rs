@@ -42,6 +42,7 @@ fuzz_target!(|text: &str| {
         traceparent: "t",
         user: None,
         assertion: None,
+        client_cert: None,
         took_authorization: true,
     };
     let Ok(block) = forward(&headers, &app, &read, &added) else { return };

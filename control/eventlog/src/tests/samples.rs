@@ -64,6 +64,7 @@ fn one_of_each() -> Vec<Fact> {
         connect_timeout: Duration::from_secs(10),
         response_timeout: Duration::from_secs(85),
         idle_timeout: Duration::from_secs(85),
+        client_ca_pem: Default::default(),
         origin_ca_pem: "-----BEGIN CERTIFICATE-----".into(),
         origin_server_name: "wiki.internal".into(),
         staleness_max: Duration::from_secs(300),

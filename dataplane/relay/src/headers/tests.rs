@@ -52,6 +52,7 @@ fn sent_to(app: &App, fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, 
         traceparent: "t1",
         user: Some(&user),
         assertion: Some("signed"),
+        client_cert: None,
         took_authorization: true,
     };
     let block = forward(&parts.headers, app, &canonical, &added)?;

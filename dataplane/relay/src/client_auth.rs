@@ -1,0 +1,152 @@
+//! Certificates of users (PUB-43): asked for on hosts where an application wants
+//! them, verified for the application that was asked, and told to it (RFC 9440).
+//!
+//! The handshake takes whatever a user shows and holds the key of; which
+//! authority counts is decided with the request, for a host may have several
+//! applications.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use model::{App, AppId, Snapshot};
+use quick_cache::sync::Cache;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, UnixTime},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+
+use crate::{RelayError, listener::FromSnapshot};
+
+/// Authorities remembered, by their PEM.
+const REMEMBERED: usize = 1024;
+
+/// Verifiers by the PEM they were made of.
+pub(crate) struct ClientAuthorities {
+    /// For handshakes in which a certificate is asked for.
+    pub tls: Arc<ServerConfig>,
+    verifiers: Cache<Arc<str>, Arc<dyn ClientCertVerifier>>,
+}
+
+impl ClientAuthorities {
+    /// A ticketer of its own: a session begun without being asked is not resumed.
+    pub(crate) fn new(certificates: FromSnapshot, alpn: &[Vec<u8>]) -> Result<Self, RelayError> {
+        let provider = CryptoProvider::get_default().ok_or(Error::General("no cryptography".into()))?.clone();
+        let mut tls = ServerConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
+            .with_client_cert_verifier(Arc::new(Anybody(provider)))
+            .with_cert_resolver(Arc::new(certificates));
+        tls.alpn_protocols = alpn.to_vec();
+        tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(Self { tls: Arc::new(tls), verifiers: Cache::new(REMEMBERED) })
+    }
+
+    /// Does anything on this host ask for a certificate?
+    pub(crate) fn asks(snapshot: &Snapshot, host: &str) -> bool {
+        snapshot.routes.on_host(host).iter().any(|route| {
+            let app = snapshot.tenant(&route.tenant).and_then(|tenant| tenant.app(route.app));
+            app.is_some_and(|it| !it.client_ca_pem.is_empty())
+        })
+    }
+
+    /// Is the certificate good for this application, now?
+    pub(crate) fn verifies(&self, app: &App, shown: &Shown, now_s: i64) -> bool {
+        let Some((own, chain)) = shown.chain.split_first() else { return false };
+        let mut last = shown.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = (app.id, app.client_ca_pem.clone());
+        // Again every minute: certificates end.
+        if last.as_ref().is_some_and(|(before, at)| *before == asked && now_s - at < 60) {
+            return true;
+        }
+        let Some(verifier) = self.verifier(&app.client_ca_pem) else { return false };
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s.max(0) as u64));
+        let good = verifier.verify_client_cert(own, chain, now).is_ok();
+        *last = good.then_some((asked, now_s));
+        good
+    }
+
+    fn verifier(&self, pem: &str) -> Option<Arc<dyn ClientCertVerifier>> {
+        let make = || {
+            let ders = runtime::tls::pem_certificates(pem.as_bytes()).ok()?;
+            let roots = runtime::tls::roots(ders.iter().map(|it| it.as_ref())).ok()?;
+            WebPkiClientVerifier::builder(roots).build().ok()
+        };
+        if let Some(known) = self.verifiers.get(pem) {
+            return Some(known);
+        }
+        let made = make()?;
+        self.verifiers.insert(pem.into(), made.clone());
+        Some(made)
+    }
+}
+
+/// What a user showed in the handshake, and for what it was good.
+#[derive(Default)]
+pub(crate) struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    verified: Mutex<Option<Verified>>,
+}
+
+/// For which application and authority, and when in seconds.
+type Verified = ((AppId, Arc<str>), i64);
+
+impl Shown {
+    pub(crate) fn new(chain: Option<&[CertificateDer<'static>]>) -> Self {
+        Self { chain: chain.unwrap_or_default().to_vec(), verified: Mutex::default() }
+    }
+
+    /// `Client-Cert`, a structured field (RFC 9440, section 2.2).
+    pub(crate) fn field(&self) -> Option<String> {
+        Some(format!(":{}:", STANDARD.encode(self.chain.first()?)))
+    }
+}
+
+/// Asks for a certificate and takes any, or none; its key must be held.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for Anybody {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        // Judged with the request, by the application's own authority.
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
