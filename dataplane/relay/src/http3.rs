@@ -124,6 +124,7 @@ pub(crate) async fn accept(relay: Arc<Relay>, endpoint: Endpoint) {
             continue;
         }
         turn = (turn + 1) % relay.open.len();
+        unproven.fetch_add(1, Ordering::Relaxed);
         relay.tasks.spawn(relay.clone().welcome_http3(incoming, slot, turn, unproven.clone()));
     }
     // Connections end by themselves, or with the grace period.
@@ -134,7 +135,6 @@ pub(crate) async fn accept(relay: Arc<Relay>, endpoint: Endpoint) {
 
 impl Relay {
     async fn welcome_http3(self: Arc<Self>, incoming: Incoming, slot: Slot, thread: usize, unproven: Arc<AtomicUsize>) {
-        unproven.fetch_add(1, Ordering::Relaxed);
         let handshake = async {
             let connection = incoming.accept()?.await?;
             Ok::<_, quinn::ConnectionError>(connection)
@@ -306,7 +306,8 @@ async fn taken(sent: impl Future<Output = Result<(), StreamError>>) -> Result<()
 /// What a user sends, held to the length they said (RFC 9114, section 4.1.2).
 pub(crate) struct Http3Body {
     receiving: Box<Receiving>,
-    first: Option<Bytes>,
+    /// What came with the head.
+    first: Option<Result<Bytes, BrokenBody>>,
     /// Bytes still to come, where a length was given.
     left: Option<u64>,
     ended: bool,
@@ -323,8 +324,8 @@ impl Http3Body {
         let left = length.and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
         let mut body = Self { receiving: Box::new(receiving), first: None, left, ended: false };
         std::future::poll_fn(|context| {
-            if let Poll::Ready(Ok(frame)) = body.poll_data(context) {
-                body.first = frame;
+            if let Poll::Ready(first) = body.poll_data(context) {
+                body.first = first.transpose();
             }
             Poll::Ready(())
         })
@@ -334,7 +335,7 @@ impl Http3Body {
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenBody>> {
         if let Some(first) = self.first.take() {
-            return Poll::Ready(Ok(Some(first)));
+            return Poll::Ready(first.map(Some));
         }
         if self.ended {
             return Poll::Ready(Ok(None));

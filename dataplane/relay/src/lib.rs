@@ -4,7 +4,8 @@
 //! Must never know: how configuration is decided.
 //!
 //! Read: `request` (the life of a request), `canonical`, `session`, `signin`,
-//! `headers`, `forward`, `body`; then `listener` and `link` (connections),
+//! `client_auth`, `quota`, `headers`, `forward`, `body`; then `listener`, `http3`
+//! and `link` (connections), `gate` and `http3_gate` (what of them gets in),
 //! `connectors` (streams), `judge` (open exchanges), `keys`, `refusal`.
 
 mod activity;

@@ -171,9 +171,7 @@ async fn run(seconds: u32, wanted: &[String]) {
             );
         }
     }
-    if is_wanted("scale") {
-        scale::print(&mut postern, &chains[3], backend_port, seconds, &folder).await;
-    }
+    scale::print(&mut postern, &chains[3], backend_port, seconds, &folder, &is_wanted).await;
     println!("\nRelay resident at the end: {} KiB", postern.cluster.relays[0].rss_kib());
 }
 
