@@ -207,13 +207,14 @@ impl Links {
         let talk = |source| ConnectorError::Link { address: relay.clone(), source };
         let io = self.way.dial(&relay, &identity.state.endpoint, identity.tls()?).await.map_err(dial)?;
         let ending = Ending { stop, renewed, grace: self.grace, expires: identity.until_end(now_s()) };
-        serve(io, self.workers[worker].1.clone(), &wanted, ending, &self.up).await.map_err(talk)
+        serve(&relay, io, self.workers[worker].1.clone(), &wanted, ending, &self.up).await.map_err(talk)
     }
 }
 
-/// A link on a connection that is there, until it ends. `wanted` learns how many
+/// A link on a connection to `relay` that is there, until it ends. `wanted` learns how many
 /// links the relay would like, `up` counts those that serve.
 pub async fn serve<T, R>(
+    relay: &str,
     io: T,
     worker: Worker,
     wanted: &watch::Sender<usize>,
@@ -240,8 +241,8 @@ where
     });
     let talking = state.clone().follow(wanted, ending, up);
     tokio::select! {
-        error = driving => debug!(?error, "link closed"),
-        error = alive => info!(%error, "link lost"),
+        error = driving => debug!(%relay, ?error, "link closed"),
+        error = alive => info!(%relay, %error, "link lost"),
         ended = talking => ended?,
     }
     state.streams.close();

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{Instrument, Span, debug, debug_span, field};
 use tunnel::{
     TunnelError,
-    exchange::{Accepted, Download, Upload, Whole},
+    exchange::{self, Accepted, Download, Upload, Whole},
     fields,
     half::SMALL_BODY_BYTES,
     raw::{Moved, both_ways},
@@ -117,7 +117,8 @@ impl Worker {
             false if download.is_done() => (Either::Right(Empty::new()), None),
             false => (Either::Left(download), None),
         };
-        let may_repeat = may_repeat(&head, &body);
+        let has_no_body = matches!(body, Either::Right(_));
+        let may_repeat = has_no_body && !head.upgrade && exchange::may_repeat(&head.method);
         let asked = origin.send(request(&head, body)?, head.affinity).await;
         let answered = match asked {
             Err(failed) if failed.kept && may_repeat => {
@@ -165,12 +166,6 @@ fn request(head: &RequestHead, body: Body) -> Result<Request<Body>, ResetCode> {
         request.headers_mut().insert("traceparent", traceparent);
     }
     Ok(request)
-}
-
-/// Only what may be sent twice without harm (RFC 9110, section 9.2.2).
-fn may_repeat(head: &RequestHead, body: &Body) -> bool {
-    let has_no_body = matches!(body, Either::Right(_));
-    has_no_body && !head.upgrade && matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS")
 }
 
 /// RFC 9112, section 6.3: a length beside a coding, or a coding that is not just
@@ -285,22 +280,12 @@ fn response_head(status: StatusCode, headers: &mut HeaderMap) -> ResponseHead {
         for name in named {
             headers.remove(name);
         }
-        for name in HOP_BY_HOP {
+        for name in fields::OF_CONNECTION.into_iter().chain([header::TE, header::PROXY_AUTHENTICATE]) {
             headers.remove(name);
         }
     }
     ResponseHead { status: status.as_u16().into(), fields: fields::encode(headers) }
 }
-
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::TE,
-    header::PROXY_AUTHENTICATE,
-];
 
 /// After a 101: raw bytes both ways until either side ends.
 async fn upgraded(mut response: Response<Incoming>, input: Download, upload: &mut Upload) {

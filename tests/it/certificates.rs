@@ -209,11 +209,9 @@ async fn world_with_acme(folder: &Folder, ports: [u16; 4], http: u16) -> World {
         ports[0],
         folder.0.join("acme.pem"),
     );
-    let path = folder.0.join("settings.toml");
-    std::fs::write(&path, settings).unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&hook, executable).unwrap();
-    World::start_with(vec![("POSTERN_UP_SETTINGS", text(&path).to_owned())]).await
+    World::with_settings(&settings).await
 }
 
 /// Over the relays, by text, and by DNS; all against a real server.

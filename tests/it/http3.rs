@@ -88,10 +88,7 @@ async fn what_can_be_read_in_two_ways_is_refused_here_too() {
     for path in paths {
         let mut users = Http3::connect(&alice, &url).await;
         let url = format!("{}{path}", url.trim_end_matches('/'));
-        let refused = match url.parse::<http::Uri>() {
-            Ok(_) => users.ask(Method::GET, &url, &[("cookie", &cookie)], b"").await,
-            Err(_) => continue,
-        };
+        let refused = users.ask(Method::GET, &url, &[("cookie", &cookie)], b"").await;
         assert_eq!((refused.status.as_u16(), refused.refusal()), (400, "bad_request"), "{path}");
     }
     for (name, value) in fields {

@@ -218,7 +218,7 @@ pub(crate) async fn serve_link(io: tokio::io::DuplexStream, worker: Worker, stop
     let day = Duration::from_secs(86_400);
     let ending = Ending { stop: stop.clone(), renewed, grace: Duration::from_secs(1), expires: Instant::now() + day };
     // A link that breaks is what this is about.
-    let _broken = links::serve(io, worker, &watch::Sender::new(1), ending, &AtomicUsize::new(0)).await;
+    let _broken = links::serve("simulated", io, worker, &watch::Sender::new(1), ending, &AtomicUsize::new(0)).await;
 }
 
 /// Virtual time stands still while somebody has something to do.

@@ -28,14 +28,7 @@ pub const PASSWORD: &str = "correct horse battery";
 
 impl World {
     pub async fn start() -> Self {
-        Self::start_with(vec![]).await
-    }
-
-    /// With more in the environment.
-    pub async fn start_with(environment: Vec<(&'static str, String)>) -> Self {
-        let mut folder = Folder::default();
-        folder.1 = environment;
-        Self::start_in(folder).await
+        Self::start_in(Folder::default()).await
     }
 
     /// With a file of settings.

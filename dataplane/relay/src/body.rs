@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use eventlog::Activity;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use proto::v1::Access;
 use runtime::Clock;
@@ -145,38 +146,7 @@ impl Forwarded {
 }
 
 /// What the user sends, whichever protocol brings it.
-pub(crate) enum UserBody {
-    Http(Incoming),
-    Http3(Http3Body),
-}
-
-impl From<Incoming> for UserBody {
-    fn from(body: Incoming) -> Self {
-        Self::Http(body)
-    }
-}
-
-impl HttpBody for UserBody {
-    type Data = Bytes;
-    type Error = BrokenBody;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
-        match &mut *self {
-            Self::Http(body) => Pin::new(body).poll_frame(context).map_err(BrokenBody::from),
-            Self::Http3(body) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Http(body) => body.is_end_stream(),
-            Self::Http3(body) => body.is_end_stream(),
-        }
-    }
-}
+pub(crate) type UserBody = Either<Incoming, Http3Body>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PumpError {

@@ -6,6 +6,7 @@
 
 use http::{HeaderMap, HeaderName, Method, Version, header, request::Parts};
 use model::app::is_host;
+use tunnel::fields::OF_CONNECTION;
 
 use crate::{
     refusal::Refusal,
@@ -81,16 +82,6 @@ fn check_size(parts: &Parts) -> Result<(), Refusal> {
     }
 }
 
-/// What HTTP/2 and HTTP/3 have no use for (RFC 9113, section 8.2.2; RFC 9114,
-/// section 4.2).
-const CONNECTION_FIELDS: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
 /// RFC 9112, section 6.1, without its leniency.
 fn check_framing(parts: &Parts) -> Result<(), Refusal> {
     let codings = parts.headers.get_all(header::TRANSFER_ENCODING);
@@ -102,9 +93,11 @@ fn check_framing(parts: &Parts) -> Result<(), Refusal> {
     if length.is_some_and(|it| it.is_empty() || !it.as_bytes().iter().all(u8::is_ascii_digit)) {
         return Err(Refusal::BadRequest("a length that is no number"));
     }
-    let names_connection = CONNECTION_FIELDS.iter().any(|it| parts.headers.contains_key(it));
-    let te = parts.headers.get(header::TE).is_some_and(|it| it != "trailers");
-    if parts.version > Version::HTTP_11 && (names_connection || te) {
+    // HTTP/2 and HTTP/3 have no use for them (RFC 9113, section 8.2.2; RFC 9114, section 4.2).
+    if parts.version > Version::HTTP_11
+        && (OF_CONNECTION.iter().any(|it| parts.headers.contains_key(it))
+            || parts.headers.get(header::TE).is_some_and(|it| it != "trailers"))
+    {
         return Err(Refusal::BadRequest("a field about the connection"));
     }
     let mut codings = codings.iter();

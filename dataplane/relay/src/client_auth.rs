@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use model::{App, AppId, Snapshot};
+use model::{App, Snapshot};
 use quick_cache::sync::Cache;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -21,7 +21,10 @@ use rustls::{
     },
 };
 
-use crate::{RelayError, listener::FromSnapshot};
+use crate::{
+    USER_ALPN,
+    listener::{FromSnapshot, user_tls},
+};
 
 /// Authorities remembered, by their PEM.
 const REMEMBERED: usize = 1024;
@@ -34,14 +37,9 @@ pub(crate) struct ClientAuthorities {
 }
 
 impl ClientAuthorities {
-    /// A ticketer of its own: a session begun without being asked is not resumed.
-    pub(crate) fn new(certificates: FromSnapshot, alpn: &[Vec<u8>]) -> Result<Self, RelayError> {
+    pub(crate) fn new(certificates: FromSnapshot) -> Result<Self, rustls::Error> {
         let provider = CryptoProvider::get_default().ok_or(Error::General("no cryptography".into()))?.clone();
-        let mut tls = ServerConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
-            .with_client_cert_verifier(Arc::new(Anybody(provider)))
-            .with_cert_resolver(Arc::new(certificates));
-        tls.alpn_protocols = alpn.to_vec();
-        tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        let tls = user_tls(runtime::tls::USER_VERSIONS, Arc::new(Anybody(provider)), certificates, &USER_ALPN)?;
         Ok(Self { tls: Arc::new(tls), verifiers: Cache::new(REMEMBERED) })
     }
 
@@ -57,28 +55,24 @@ impl ClientAuthorities {
     pub(crate) fn verifies(&self, app: &App, shown: &Shown, now_s: i64) -> bool {
         let Some((own, chain)) = shown.chain.split_first() else { return false };
         let mut last = shown.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = (app.id, app.client_ca_pem.clone());
         // Again every minute: certificates end.
-        if last.as_ref().is_some_and(|(before, at)| *before == asked && now_s - at < 60) {
+        if last.as_ref().is_some_and(|(by, at)| *by == app.client_ca_pem && now_s - at < 60) {
             return true;
         }
         let Some(verifier) = self.verifier(&app.client_ca_pem) else { return false };
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s.max(0) as u64));
         let good = verifier.verify_client_cert(own, chain, now).is_ok();
-        *last = good.then_some((asked, now_s));
+        *last = good.then(|| (app.client_ca_pem.clone(), now_s));
         good
     }
 
     fn verifier(&self, pem: &str) -> Option<Arc<dyn ClientCertVerifier>> {
-        let make = || {
-            let ders = runtime::tls::pem_certificates(pem.as_bytes()).ok()?;
-            let roots = runtime::tls::roots(ders.iter().map(|it| it.as_ref())).ok()?;
-            WebPkiClientVerifier::builder(roots).build().ok()
-        };
         if let Some(known) = self.verifiers.get(pem) {
             return Some(known);
         }
-        let made = make()?;
+        let ders = runtime::tls::pem_certificates(pem.as_bytes()).ok()?;
+        let roots = runtime::tls::roots(ders.iter().map(|it| it.as_ref())).ok()?;
+        let made = WebPkiClientVerifier::builder(roots).build().ok()?;
         self.verifiers.insert(pem.into(), made.clone());
         Some(made)
     }
@@ -91,8 +85,8 @@ pub(crate) struct Shown {
     verified: Mutex<Option<Verified>>,
 }
 
-/// For which application and authority, and when in seconds.
-type Verified = ((AppId, Arc<str>), i64);
+/// By which authorities, and when in seconds.
+type Verified = (Arc<str>, i64);
 
 impl Shown {
     pub(crate) fn new(chain: Option<&[CertificateDer<'static>]>) -> Self {

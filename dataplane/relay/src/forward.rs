@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header, request::Parts};
+use http::{Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tracing::debug;
 use tunnel::{
     TunnelError,
-    exchange::{Download, Exchange, FirstBody, Upload},
+    exchange::{self, Download, Exchange, FirstBody, Upload},
     raw::{Moved, both_ways},
 };
 
@@ -67,10 +67,13 @@ impl Forward<'_> {
         let routed = self.routed;
         // From here on it is open: a drain waits for it, a revocation cuts it.
         let place = routed.relay.open[routed.visitor.thread].enter(admission);
+        let upgrades = routed.canonical.upgrade;
         let answered = match has_body {
             true => self.attempt(Some(body), record).await?,
             false => match self.attempt(None, record).await {
-                Err(Refusal::LinkLost) if self.may_repeat() => self.attempt(None, record).await?,
+                Err(Refusal::LinkLost) if !upgrades && exchange::may_repeat(routed.parts.method.as_str()) => {
+                    self.attempt(None, record).await?
+                }
                 answered => answered?,
             },
         };
@@ -101,12 +104,6 @@ impl Forward<'_> {
             }
         }
         Ok(response)
-    }
-
-    /// Only what may be sent twice without harm (RFC 9110, section 9.2.2).
-    fn may_repeat(&self) -> bool {
-        let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS];
-        idempotent.contains(&self.routed.parts.method) && !self.routed.canonical.upgrade
     }
 
     async fn attempt(&self, body: Option<UserBody>, record: &mut Option<Record>) -> Result<Answered, Refusal> {

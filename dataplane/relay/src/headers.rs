@@ -14,7 +14,7 @@ use model::{
     links::Links,
     session::SessionClaims,
 };
-use tunnel::fields::Builder;
+use tunnel::fields::{Builder, OF_CONNECTION};
 
 use crate::{
     canonical::{Canonical, names, weighted},
@@ -256,15 +256,11 @@ fn plain(value: &str) -> String {
     value.chars().filter(|it| !it.is_control()).collect()
 }
 
-/// Never passed back: about the connection to the application (also where else
-/// it can be reached, RFC 7838), or about what only we may say.
-const NEVER_BACK: [&str; 7] =
-    ["alt-svc", "connection", "keep-alive", "postern-refusal", "proxy-connection", "transfer-encoding", "upgrade"];
-
 /// What comes back: nothing about connections, no cookie in our name, and no
 /// address of the inside (PUB-25).
 pub fn back(headers: &mut HeaderMap, authority: &str, links: impl FnOnce() -> Links) {
-    for name in NEVER_BACK {
+    // Also where else the application can be reached (RFC 7838).
+    for name in OF_CONNECTION.into_iter().chain([header::ALT_SVC, HeaderName::from_static("postern-refusal")]) {
         headers.remove(name);
     }
     if let header::Entry::Occupied(cookies) = headers.entry(header::SET_COOKIE)

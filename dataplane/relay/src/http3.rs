@@ -24,28 +24,29 @@ use h3::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use model::{Tenant, app::is_host};
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicServerConfig},
 };
+use rustls::server::WebPkiClientVerifier;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::{
     Relay, RelayError,
-    body::{Body, UserBody},
+    body::Body,
     http3_gate::{Gate, Gated},
-    listener::FromSnapshot,
+    listener::{FromSnapshot, user_tls},
     request,
     settings::*,
     slots::Slot,
     visitor::Visitor,
 };
 
-pub(crate) const ALPN: &[u8] = b"h3";
+const ALPN: &[u8] = b"h3";
 /// Handshakes under way; a peer beyond this must prove its address first
 /// (RFC 9000, section 8.1.2), so that a flood costs no memory.
 const UNPROVEN_MAX: usize = 64;
@@ -58,6 +59,8 @@ const UNI_STREAMS_MAX: u32 = 8;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
+/// `H3_NO_ERROR` (RFC 9114, section 8.1), as QUIC takes it.
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// For the last bytes of the last answer to arrive.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -68,11 +71,8 @@ type Receiving = RequestStream<Gated<h3_quinn::RecvStream>, Bytes>;
 /// The UDP port of `address`.
 pub(crate) fn bind(address: SocketAddr, certificates: FromSnapshot) -> Result<Endpoint, RelayError> {
     let failed = |source| RelayError::Listen { address, source };
-    let mut tls = rustls::ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificates));
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    let nobody = WebPkiClientVerifier::no_client_auth();
+    let mut tls = user_tls(&[&rustls::version::TLS13], nobody, certificates, &[ALPN])?;
     // No early data: it can be replayed (RFC 8446, section 8).
     tls.max_early_data_size = 0;
     let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other).map_err(failed)?;
@@ -129,7 +129,7 @@ pub(crate) async fn accept(relay: Arc<Relay>, endpoint: Endpoint) {
     }
     // Connections end by themselves, or with the grace period.
     relay.ended.cancelled().await;
-    endpoint.close(VarInt::from_u32(Code::H3_NO_ERROR.value() as u32), b"");
+    endpoint.close(NO_ERROR, b"");
     endpoint.wait_idle().await;
 }
 
@@ -154,7 +154,7 @@ impl Relay {
             debug!(%error, "a user's connection ended early");
         }
         self.metrics.connections.dec();
-        connection.close(VarInt::from_u32(Code::H3_NO_ERROR.value() as u32), b"");
+        connection.close(NO_ERROR, b"");
     }
 
     async fn serve_http3(
@@ -239,7 +239,7 @@ impl Exchange<'_> {
         let (mut sending, receiving) = stream.split();
         let is_head = request.method() == Method::HEAD;
         let body = Http3Body::begin(&request, receiving).await;
-        let request = request.map(|()| body);
+        let request = request.map(|()| Either::Right(body));
         let response = request::handle(self.relay.clone(), self.visitor.clone(), request).await;
         match self.send(response, is_head, &mut sending).await {
             // The user must see a cut and never a short success.
@@ -282,7 +282,8 @@ impl Exchange<'_> {
             && let Body::Forwarded(forwarded) = body
             && forwarded.place.open.admission.moved(from, *here)
         {
-            self.relay.judge_now(forwarded.place.open.clone(), self.visitor.thread);
+            let view = self.relay.view();
+            self.relay.judge(&view, forwarded.place.open.clone(), self.visitor.thread);
         }
     }
 }
@@ -377,11 +378,5 @@ impl HttpBody for Http3Body {
 
     fn is_end_stream(&self) -> bool {
         self.ended && self.first.is_none()
-    }
-}
-
-impl From<Http3Body> for UserBody {
-    fn from(body: Http3Body) -> Self {
-        Self::Http3(body)
     }
 }

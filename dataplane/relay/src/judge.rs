@@ -42,13 +42,7 @@ impl Relay {
         }
     }
 
-    /// Judges one of them by what is known now.
-    pub(crate) fn judge_now(self: &Arc<Self>, open: Arc<Open>, thread: usize) {
-        let view = self.view();
-        self.judge(&view, open, thread);
-    }
-
-    fn judge(self: &Arc<Self>, view: &View, open: Arc<Open>, thread: usize) {
+    pub(crate) fn judge(self: &Arc<Self>, view: &View, open: Arc<Open>, thread: usize) {
         match self.judgement(view, &open) {
             Judgement::Passes => {}
             Judgement::Ends => self.end(&open),

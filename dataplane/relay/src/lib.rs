@@ -58,7 +58,7 @@ use eventlog::{Journal, Presence, Projection, View};
 use model::TenantId;
 use proto::signed::Verifier;
 use runtime::{Clock, clock::fresh_id, metrics::Metrics, probes::Readiness, sealing::SealingKey};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use thiserror::Error;
 use tokio::{runtime::Builder, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -69,7 +69,7 @@ use crate::{
     client_auth::ClientAuthorities,
     connectors::Connectors,
     keys::Keys,
-    listener::{ACME_TLS, Challenges, ComingLink, FromSnapshot},
+    listener::{ACME_TLS, Challenges, ComingLink, FromSnapshot, user_tls},
     metrics::RelayMetrics,
     quota::Quotas,
     renewal::Renewals,
@@ -223,11 +223,13 @@ fn assemble(
     let (activity, writing) = ActivityLog::new(journal.clone(), format!("relay:{id}"), clock, dropped);
     let (link_queues, receivers): (Vec<_>, Vec<_>) =
         (0..count).map(|_| mpsc::channel(listener::WAITING_LINKS_MAX)).unzip();
+    let nobody = WebPkiClientVerifier::no_client_auth();
+    let user_tls = user_tls(runtime::tls::USER_VERSIONS, nobody, FromSnapshot(keys.clone()), &USER_ALPN)?;
     let relay = Arc::new(Relay {
         id,
         clock,
-        client_authorities: ClientAuthorities::new(FromSnapshot(keys.clone()), &USER_ALPN.map(<[u8]>::to_vec))?,
-        user_tls: user_tls(&keys)?,
+        client_authorities: ClientAuthorities::new(FromSnapshot(keys.clone()))?,
+        user_tls: Arc::new(user_tls),
         challenge_tls: challenge_tls(&keys),
         view: ArcSwap::from_pointee(view),
         keys,
@@ -289,16 +291,6 @@ fn worker(
 
 /// Over TCP.
 const USER_ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
-fn user_tls(keys: &Arc<ArcSwap<Keys>>) -> Result<Arc<ServerConfig>, RelayError> {
-    let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(FromSnapshot(keys.clone())));
-    config.alpn_protocols = USER_ALPN.map(<[u8]>::to_vec).to_vec();
-    // Users choose the cipher: a phone without AES in hardware asks for ChaCha20.
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(Arc::new(config))
-}
 
 /// For ACME servers that ask whether a host leads here.
 fn challenge_tls(keys: &Arc<ArcSwap<Keys>>) -> Arc<ServerConfig> {

@@ -8,7 +8,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use http::Response;
+use http::{Request, Response};
+use http_body_util::Either;
 use hyper::{
     body::Incoming,
     service::{HttpService, service_fn},
@@ -16,8 +17,8 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::TenantId;
 use rustls::{
-    ServerConfig,
-    server::{Acceptor, ClientHello, ResolvesServerCert},
+    ServerConfig, SupportedProtocolVersion,
+    server::{Acceptor, ClientHello, ResolvesServerCert, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -275,10 +276,27 @@ fn service(
     relay: Arc<Relay>,
     visitor: Arc<Visitor>,
 ) -> impl HttpService<Incoming, ResBody = Body, Future: Send + 'static, Error = Infallible> {
-    service_fn(move |request| {
-        let answer = request::handle(relay.clone(), visitor.clone(), request);
+    service_fn(move |request: Request<Incoming>| {
+        let answer = request::handle(relay.clone(), visitor.clone(), request.map(Either::Left));
         async move { Ok::<Response<Body>, Infallible>(answer.await) }
     })
+}
+
+/// TLS for users, in which they choose the cipher: a phone without AES in
+/// hardware asks for ChaCha20.
+pub(crate) fn user_tls(
+    versions: &[&'static SupportedProtocolVersion],
+    clients: Arc<dyn ClientCertVerifier>,
+    certificates: FromSnapshot,
+    protocols: &[&[u8]],
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_protocol_versions(versions)
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+    // Of its own: no session is resumed on terms it did not begin with.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(config)
 }
 
 /// Chooses the user's certificate from what is configured now.

@@ -74,11 +74,7 @@ struct Entry {
 }
 
 /// Every request ends here, as a response.
-pub(crate) async fn handle(
-    relay: Arc<Relay>,
-    visitor: Arc<Visitor>,
-    mut request: Request<impl Into<UserBody>>,
-) -> Response<Body> {
+pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request: Request<UserBody>) -> Response<Body> {
     let request_id = fresh_id().simple().to_string();
     let wants = Wants::of(request.method(), request.headers());
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -90,7 +86,7 @@ pub(crate) async fn handle(
     let view = relay.view();
     let keys = relay.keys();
     let mut found = None;
-    let answering = answer(&relay, &visitor, &parts, body.into(), upgrade, &view, &keys, &mut record, &mut found);
+    let answering = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record, &mut found);
     let answered = answering.instrument(span).await;
     let mut response = match answered {
         Ok(response) => response,

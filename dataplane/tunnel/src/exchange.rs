@@ -164,6 +164,12 @@ impl Exchange {
     }
 }
 
+/// May a request that has no body be sent twice without harm? (RFC 9110,
+/// section 9.2.2.)
+pub fn may_repeat(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS")
+}
+
 thread_local! {
     /// A secret, and how often it was used.
     static GUESSLESS: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));

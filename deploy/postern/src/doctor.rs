@@ -17,7 +17,7 @@ use crate::{
     commands::{address as address_of, reach, words},
     login,
     output::say,
-    web::Web,
+    web::{Web, dialled},
 };
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,10 +144,8 @@ async fn names(apps: &[v1::App], domain: &str, report: &mut Report) {
     }
 }
 
-/// Names under `localhost` are this machine, whatever the resolver thinks.
 async fn resolve(host: &str) -> BTreeSet<IpAddr> {
-    let dial = if host.ends_with(".localhost") { "127.0.0.1" } else { host };
-    let found = timeout(STEP_TIMEOUT, lookup_host((dial, 443))).await;
+    let found = timeout(STEP_TIMEOUT, lookup_host((dialled(host), 443))).await;
     found.ok().and_then(Result::ok).map(|it| it.map(|it| it.ip()).collect()).unwrap_or_default()
 }
 
@@ -175,14 +173,14 @@ async fn address(url: &str, authority: &str, report: &mut Report) {
     };
     let host = parsed.host_str().unwrap_or_default().to_owned();
     let port = parsed.port_or_known_default().unwrap_or(443);
-    let dial = if host.ends_with(".localhost") { "127.0.0.1".to_owned() } else { host.clone() };
-    match lookup_host((dial.as_str(), port)).await.map(|mut it| it.next()) {
+    let dial = dialled(&host);
+    match lookup_host((dial, port)).await.map(|mut it| it.next()) {
         Ok(Some(found)) => report.good(&format!("{host} is {}", found.ip())),
         Ok(None) | Err(_) => {
             return report.bad(&format!("{host} does not resolve"), "add a DNS record that points to your relays");
         }
     }
-    match timeout(STEP_TIMEOUT, TcpStream::connect((dial.as_str(), port))).await {
+    match timeout(STEP_TIMEOUT, TcpStream::connect((dial, port))).await {
         Ok(Ok(_)) => report.good(&format!("port {port} is open")),
         Ok(Err(_)) | Err(_) => {
             return report.bad(

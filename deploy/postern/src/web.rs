@@ -70,8 +70,7 @@ impl Web {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             bail!("{url} has no host");
         };
-        // Names under `localhost` are this machine, whatever the resolver says.
-        let dial = if host.ends_with(".localhost") { "127.0.0.1" } else { host };
+        let dial = dialled(host);
         let tcp = TcpStream::connect((dial, port)).await.with_context(|| format!("reaching {dial}:{port}"))?;
         let name = ServerName::try_from(host.to_owned())?;
         let tls = TlsConnector::from(self.tls.clone()).connect(name, tcp).await;
@@ -102,4 +101,10 @@ impl Web {
             }
         }
     }
+}
+
+/// What to connect to for a host: names under `localhost` are this machine,
+/// whatever the resolver says.
+pub(crate) fn dialled(host: &str) -> &str {
+    if host.ends_with(".localhost") { "127.0.0.1" } else { host }
 }
