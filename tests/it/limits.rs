@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use postern_tests::{
     http2::{self, Http2},
     origin::Origin,
@@ -10,9 +14,12 @@ use postern_tests::{
     world::World,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
+
+/// Of what is sent to a user (`relay::settings`).
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn an_http2_connection_is_told_its_limits() {
@@ -103,25 +110,89 @@ async fn slow_clients_are_given_up_on() {
         connection.until_closed().await;
         true
     };
-    // A body of which a drop comes now and then.
+    // A handshake, a head, a header block, of which a drop comes now and then.
+    let dripping_handshake = async {
+        let tcp = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+        drip(tcp, [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 200]].concat()).await.is_empty()
+    };
+    let dripping_head = async {
+        let stream = alice.connect(&url).await;
+        let head = format!("GET / HTTP/1.1\r\nhost: {authority}\r\nx: {}", "a".repeat(200));
+        drip(stream, head.into_bytes()).await.is_empty()
+    };
+    let dripping_block = async {
+        let mut connection = Http2::begin(alice.connect_for(&url, b"h2").await).await;
+        connection.write(http2::HEADERS, http2::END_STREAM, 1, &http2::get(authority)).await;
+        let field = http2::field("x", "y");
+        while connection.write(http2::CONTINUATION, 0, 1, &field).await {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        true
+    };
+    // A body, or the size of a chunk of it, of which a drop comes now and then.
+    let post = format!("POST /upload HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\n");
     let dripping_body = async {
         let mut stream = alice.connect(&url).await;
-        let head =
-            format!("POST /upload HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\ncontent-length: 9999\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let (mut reader, mut writer) = tokio::io::split(stream);
-        let mut answer = Vec::new();
-        let dripped = async {
-            while writer.write_all(b"x").await.is_ok() && writer.flush().await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
-        tokio::select! {
-            read = reader.read_to_end(&mut answer) => drop(read),
-            () = dripped => {}
-        }
-        let answer = String::from_utf8_lossy(&answer).into_owned();
+        stream.write_all(format!("{post}content-length: 9999\r\n\r\n").as_bytes()).await.unwrap();
+        let answer = drip(stream, vec![b'x'; 200]).await;
         answer.starts_with("HTTP/1.1 408") && answer.contains("postern-refusal: slow_body")
+    };
+    let dripping_chunk = async {
+        let mut stream = alice.connect(&url).await;
+        stream.write_all(format!("{post}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
+        let answer = drip(stream, vec![b'0'; 200]).await;
+        answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.1 408")
+    };
+    let dripping_data = async {
+        let mut connection = Http2::begin(alice.connect_for(&url, b"h2").await).await;
+        let block = [&[0x83, 0x87, 0x04, 7][..], b"/upload", &http2::field(":authority", authority)].concat();
+        let block = [block, http2::field("cookie", &cookies)].concat();
+        connection.write(http2::HEADERS, http2::END_HEADERS, 1, &block).await;
+        loop {
+            connection.write(http2::DATA, 0, 1, b"x").await;
+            match tokio::time::timeout(Duration::from_secs(1), connection.read()).await {
+                Ok(Some(frame)) if frame.kind == http2::HEADERS => break true,
+                Ok(None) => break false,
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+    };
+    // Whoever asks for much and takes nothing: of HTTP/1 a connection, of HTTP/2 a
+    // stream, while the connection serves on.
+    let big = 256 << 20;
+    let takes_nothing = async {
+        let mut stream = alice.connect(&url).await;
+        let request = format!("GET /big?{big} HTTP/1.1\r\nhost: {authority}\r\ncookie: {cookies}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(WRITE_STALL_TIMEOUT + Duration::from_secs(10)).await;
+        let mut answer = Vec::new();
+        let _cut = stream.read_to_end(&mut answer).await;
+        answer.starts_with(b"HTTP/1.1 200") && answer.len() < big
+    };
+    let opens_no_window = async {
+        let mut connection = Http2::begin(alice.connect_for(&url, b"h2").await).await;
+        connection.write(http2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+        let get = |path: &str| {
+            let path = [&[0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()][..], path.as_bytes()].concat();
+            [path, http2::field(":authority", authority), http2::field("cookie", &cookies)].concat()
+        };
+        let ends = http2::END_HEADERS | http2::END_STREAM;
+        connection.write(http2::HEADERS, ends, 1, &get(&format!("/big?{big}"))).await;
+        let mut reset = false;
+        while let Some(frame) = connection.read().await {
+            match (frame.kind, frame.stream) {
+                (http2::PING, _) if frame.flags & http2::ACK == 0 => {
+                    connection.write(http2::PING, http2::ACK, 0, &frame.payload).await;
+                }
+                (http2::RST_STREAM, 1) => {
+                    reset = true;
+                    connection.write(http2::HEADERS, ends, 3, &get("/a")).await;
+                }
+                (http2::HEADERS, 3) => return reset,
+                _ => {}
+            }
+        }
+        false
     };
     // A whole request, and then nothing: kept for a while, not for ever.
     let idle = async {
@@ -132,9 +203,47 @@ async fn slow_clients_are_given_up_on() {
         let _closed = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 200")
     };
-    let all = async { tokio::join!(silent, half_a_head, no_preface, half_a_block, dripping_body, idle) };
-    let ended = tokio::time::timeout(Duration::from_secs(120), all).await.expect("some slow client is still there");
-    assert_eq!(ended, (true, true, true, true, true, true));
+    let kinds: [(&str, BoxFuture<'_, bool>); 13] = [
+        ("silent", silent.boxed()),
+        ("half a head", half_a_head.boxed()),
+        ("no preface", no_preface.boxed()),
+        ("half a block", half_a_block.boxed()),
+        ("dripping handshake", dripping_handshake.boxed()),
+        ("dripping head", dripping_head.boxed()),
+        ("dripping block", dripping_block.boxed()),
+        ("dripping body", dripping_body.boxed()),
+        ("dripping chunk", dripping_chunk.boxed()),
+        ("dripping data", dripping_data.boxed()),
+        ("takes nothing", takes_nothing.boxed()),
+        ("opens no window", opens_no_window.boxed()),
+        ("idle", idle.boxed()),
+    ];
+    let ends = kinds.map(async |(kind, ends)| {
+        let ended = tokio::time::timeout(Duration::from_secs(120), ends).await;
+        (kind, ended)
+    });
+    for (kind, ended) in join_all(ends).await {
+        assert_eq!(ended, Ok(true), "{kind}");
+    }
+}
+
+/// A byte a second, until the peer has enough; what it says to that.
+async fn drip(stream: impl AsyncRead + AsyncWrite, bytes: Vec<u8>) -> String {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut answer = Vec::new();
+    let dripped = async {
+        for byte in bytes {
+            if writer.write_all(&[byte]).await.is_err() || writer.flush().await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        read = reader.read_to_end(&mut answer) => drop(read),
+        () = dripped => {}
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]

@@ -21,3 +21,4 @@ mod signals;
 mod tidy;
 mod tls;
 mod traces;
+mod websockets;

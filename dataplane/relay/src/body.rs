@@ -81,8 +81,16 @@ pub(crate) struct Forwarded {
 
 impl Forwarded {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.place.open.asked();
+        let frame = ready!(self.poll_next(context));
+        if let Some(Ok(_)) = &frame {
+            self.place.open.handed();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.place.open.poll_cut(context) {
-            self.record.access.refusal = "cut".into();
             return Poll::Ready(Some(Err(io::Error::other("access has ended"))));
         }
         if let Some(upload) = &mut self.upload {
@@ -141,6 +149,14 @@ impl Forwarded {
             // The user must see a cut, never a short success.
             Some(Err(error)) => Poll::Ready(Some(Err(io::Error::other(error)))),
             None => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        if self.place.open.is_cut() {
+            self.record.access.refusal = "cut".into();
         }
     }
 }

@@ -69,7 +69,9 @@ impl<T> Gate<T> {
     }
 
     fn wrote<R>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if wrote.is_ready() {
+        // What goes only when somebody looks goes into a buffer of the kernel, not to the user.
+        let is_late = self.writing.as_ref().is_some_and(|it| it.is_elapsed());
+        if wrote.is_ready() && !is_late {
             self.writing = None;
             return wrote;
         }

@@ -1,5 +1,5 @@
 //! Judging open exchanges again: a long download, an event stream or a
-//! WebSocket ends when its user may not have it any more.
+//! WebSocket ends when its user may not have it any more, or does not take it.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use eventlog::View;
 use model::{Facts, Timestamp, app::PreAuthentication, policy, session::SessionFault};
 use tracing::info;
 
-use crate::{Relay, renewal::Asking, session::Session, streams::Open};
+use crate::{Relay, renewal::Asking, session::Session, settings::WRITE_STALL_TIMEOUT, streams::Open};
 
 /// Sessions end by themselves too; this often somebody looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -31,6 +31,9 @@ impl Relay {
             let view = views.borrow_and_update().clone();
             for (thread, exchanges) in self.open.iter().enumerate() {
                 for open in exchanges.all() {
+                    if open.untaken(self.clock.instant()) >= WRITE_STALL_TIMEOUT {
+                        open.abandon();
+                    }
                     self.judge(&view, open, thread);
                 }
             }

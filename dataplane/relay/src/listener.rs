@@ -14,7 +14,7 @@ use hyper::{
     body::Incoming,
     service::{HttpService, service_fn},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use model::TenantId;
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
@@ -40,6 +40,7 @@ use crate::{
     request,
     settings::*,
     slots::Slot,
+    streams::Streams,
     visitor::Visitor,
 };
 
@@ -238,7 +239,7 @@ impl Relay {
             Ok(Ok(bytes)) if !bytes.is_empty() => {}
             Ok(_) | Err(_) => return Ok(()),
         }
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut builder = hyper::server::conn::http2::Builder::new(Streams);
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
@@ -253,7 +254,8 @@ impl Relay {
             served = connection.as_mut() => served,
             () = visitor.idle(HTTP2_IDLE_TIMEOUT) => {
                 connection.as_mut().graceful_shutdown();
-                self.until_ended(connection).await
+                // Whole answers may wait in it for a user who takes nothing.
+                timeout(WRITE_STALL_TIMEOUT, self.until_ended(connection)).await.unwrap_or(Ok(()))
             }
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();

@@ -1,18 +1,21 @@
 //! Exchanges that are still open, so that each can be judged again when what is
-//! known changes, and cut when it no longer passes.
+//! known changes, and cut when it no longer passes or its user takes nothing.
 
 use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Context,
+    time::{Duration, Instant},
 };
 
 use futures_util::task::AtomicWaker;
+use hyper::rt::Executor;
 use model::{AppId, TenantId};
+use tokio::task::AbortHandle;
 
 use crate::session::Session;
 
@@ -44,18 +47,75 @@ impl Admission {
     }
 }
 
+tokio::task_local! {
+    static TASK: Arc<OnceLock<AbortHandle>>;
+}
+
+/// Runs each stream of a user's HTTP/2 connection as a task that can be ended:
+/// hyper asks the body of an answer for nothing while its user takes nothing, so
+/// such a body can neither be cut nor know that it waits.
+#[derive(Clone)]
+pub(crate) struct Streams;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    #[expect(clippy::disallowed_methods, reason = "owned by its connection, with which it ends")]
+    fn execute(&self, stream: F) {
+        let task = Arc::new(OnceLock::new());
+        let running = tokio::spawn(TASK.scope(task.clone(), stream));
+        task.get_or_init(|| running.abort_handle());
+    }
+}
+
 /// One open exchange.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub admission: Admission,
     cut: AtomicBool,
     waker: AtomicWaker,
+    /// Odd from when a piece of the answer was handed over until more is asked for.
+    turn: AtomicU64,
+    /// The turn it was when somebody last looked, and since when.
+    seen: Mutex<(u64, Instant)>,
+    /// What takes the answer, where that is a task of its own.
+    taker: Option<AbortHandle>,
 }
 
 impl Open {
     pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
         self.waker.wake();
+        if is_odd(self.turn.load(Ordering::Relaxed)) {
+            self.abandon();
+        }
+    }
+
+    /// Only the body of the answer calls this, and `handed`.
+    pub(crate) fn asked(&self) {
+        let turn = self.turn.load(Ordering::Relaxed);
+        if is_odd(turn) {
+            self.turn.store(turn + 1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn handed(&self) {
+        self.turn.store(self.turn.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// For how long the user has not taken what was handed over, as far as
+    /// those know who ask from time to time.
+    pub(crate) fn untaken(&self, now: Instant) -> Duration {
+        let turn = self.turn.load(Ordering::Relaxed);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != turn || !is_odd(turn) {
+            *seen = (turn, now);
+        }
+        now.duration_since(seen.1)
+    }
+
+    pub(crate) fn abandon(&self) {
+        if let Some(taker) = &self.taker {
+            taker.abort();
+        }
     }
 
     pub(crate) fn is_cut(&self) -> bool {
@@ -69,6 +129,10 @@ impl Open {
     }
 }
 
+fn is_odd(turn: u64) -> bool {
+    turn % 2 == 1
+}
+
 /// All open exchanges of one relay thread.
 #[derive(Default)]
 pub(crate) struct OpenExchanges {
@@ -77,9 +141,16 @@ pub(crate) struct OpenExchanges {
 }
 
 impl OpenExchanges {
-    pub(crate) fn enter(self: &Arc<Self>, admission: Admission) -> Place {
+    pub(crate) fn enter(self: &Arc<Self>, admission: Admission, now: Instant) -> Place {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let open = Arc::new(Open { admission, cut: AtomicBool::new(false), waker: AtomicWaker::new() });
+        let open = Arc::new(Open {
+            admission,
+            cut: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            turn: AtomicU64::new(0),
+            seen: Mutex::new((0, now)),
+            taker: TASK.try_with(|it| it.get().cloned()).ok().flatten(),
+        });
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, open.clone());
         Place { id, open, among: self.clone() }
     }

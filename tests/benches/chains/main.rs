@@ -1,8 +1,9 @@
 //! What a request costs through Postern, and through proxies people know.
 //!
 //! `tests/bench/run` prints it; `only=WebSocket` behind it measures what has
-//! that in its title, `only=scale` what stays as it is when there is more. Load and backend run on one core, the chain on the other;
-//! CPU is what the chain's processes used per completed request.
+//! that in its title, `only=scale` what stays as it is when there is more,
+//! `only=idle` what open connections hold. Load and backend run on one core, the
+//! chain on the other; CPU is what the chain's processes used per completed request.
 //! Rounds are interleaved and medians quoted, so compare ratios, not machines.
 //! Postern has everything on: session, 20 policies, identity header, signed
 //! assertion, access events, metrics. The others only forward, but for the pair
@@ -141,8 +142,10 @@ async fn run(seconds: u32, wanted: &[String]) {
         },
         postern.chain(),
     ];
-    idle(&chains[chains.len() - 1], &postern, &folder).await;
     let is_wanted = |title: &str| wanted.is_empty() || wanted.iter().any(|it| title.contains(it));
+    if is_wanted("idle") {
+        idle(&chains[chains.len() - 1], &postern, &folder).await;
+    }
     for (load, title, unit) in LOADS.into_iter().filter(|(_, title, _)| is_wanted(title)) {
         let mut figures: BTreeMap<usize, Vec<Figure>> = BTreeMap::new();
         for round in 0..ROUNDS {
