@@ -7,7 +7,7 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 33] = [
+const RESOURCES: [&str; 34] = [
     "Accesses",
     "Branding",
     "App",
@@ -41,6 +41,7 @@ const RESOURCES: [&str; 33] = [
     "WhatIfResponse",
     "PolicyExplanation",
     "IssueTokenResponse",
+    "MissingPath",
 ];
 
 /// Enumerations are written by name, never by number.

@@ -6,6 +6,7 @@ use http::{Method, header};
 use postern_tests::{
     browser::{Answer, Browser},
     origin::Origin,
+    until,
     world::{World, app, applied},
 };
 use proto::v1;
@@ -295,4 +296,44 @@ fn gunzip(zipped: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(zipped).read_to_end(&mut plain).unwrap();
     plain
+}
+
+/// PUB-07: a page that asks for what lies beside its application's path.
+#[tokio::test]
+async fn what_pages_ask_for_in_vain_is_listed() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    let shop = v1::App { external_url: "https://shop.postern.localhost/shop/".into(), ..app("shop", &origin.url()) };
+    world.publish(shop, &["everyone"]).await;
+    let missing = || {
+        let shown = world.cli(&["app", "missing", "shop", "--output", "json"]);
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        serde_json::from_slice::<serde_json::Value>(&shown.stdout).unwrap()
+    };
+    assert_eq!(missing(), serde_json::json!([]));
+
+    let mut anybody = world.browser();
+    let page = [("referer", world.url("shop", "/shop/basket"))];
+    let other = [("referer", world.url("demo", "/shop/"))];
+    for (path, headers) in [
+        ("/static/app.js", &page[..]),
+        ("/static/app.css?v=2", &page[..]),
+        ("/images/a.png", &page[..]),
+        // Whoever looks for holes, and a page from elsewhere.
+        ("/.git/config", &[][..]),
+        ("/wp-admin/", &other[..]),
+    ] {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = anybody.get_with(&world.url("shop", path), &headers).await;
+        assert_eq!((answer.status.as_u16(), answer.refusal()), (404, "not_published"));
+    }
+    let listed = until("two paths that are missing", async || {
+        let all = missing();
+        (all.as_array().unwrap().len() >= 2).then_some(all)
+    })
+    .await;
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|it| (&it["url"], &it["requests"])).collect();
+    let url = |path: &str| serde_json::json!(format!("https://shop.postern.localhost{path}"));
+    let (first, second) = (url("/static/"), url("/images/"));
+    assert_eq!(listed, [(&first, &serde_json::json!(2)), (&second, &serde_json::json!(1))]);
 }

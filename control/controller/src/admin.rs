@@ -2,6 +2,7 @@
 //! writer, or reads the snapshot.
 
 mod access;
+mod activity;
 mod apps;
 mod certificates;
 mod connectors;

@@ -170,7 +170,15 @@ async fn answer<'a>(
         record.access.host = canonical.host.clone();
         record.access.path_class = path_class(canonical.path());
     }
-    let routed = route(relay, visitor, parts, &canonical, view, keys, found)?;
+    let routed = match route(relay, visitor, parts, &canonical, view, keys, found) {
+        Ok(routed) => routed,
+        Err(refusal) => {
+            if let (Refusal::NotPublished, Some(record)) = (&refusal, record) {
+                record.access.app = whose_page(view, &canonical, &parts.headers).unwrap_or_default();
+            }
+            return Err(refusal.into());
+        }
+    };
     if let Some(record) = record {
         record.tenant = routed.tenant_id.clone();
         record.access.app = routed.app().id.to_string();
@@ -198,6 +206,14 @@ async fn answer<'a>(
 struct Found<'a> {
     tenant: &'a Tenant,
     app: &'a App,
+}
+
+/// The application on the same host whose page asks for what is published nowhere
+/// (PUB-07). Whoever looks for holes has no such page.
+fn whose_page(view: &View, canonical: &Canonical, headers: &HeaderMap) -> Option<String> {
+    let page: http::Uri = headers.get(header::REFERER)?.to_str().ok()?.parse().ok()?;
+    page.host().filter(|it| it.eq_ignore_ascii_case(&canonical.host))?;
+    view.snapshot.routes.find(&canonical.host, page.path()).map(|it| it.app.to_string())
 }
 
 /// Which application, and may it be served from what is known?

@@ -184,6 +184,10 @@ pub enum AppCommand {
     Test {
         app: String,
     },
+    /// What its pages ask for on its host where nothing is published.
+    Missing {
+        app: String,
+    },
     /// Takes it off the Internet; open exchanges are cut.
     Retire {
         app: String,

@@ -152,6 +152,14 @@ async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        AppCommand::Missing { app } => {
+            let paths = it.admin.applications().list_missing(v1::GetRequest { id: app }).await?.into_inner().paths;
+            match (it.format, paths.is_empty()) {
+                (Format::Table, true) => say("nothing is missing"),
+                (Format::Table | Format::Json, _) => output::list(it.format, &paths, &["url", "requests"])?,
+            }
+            Ok(())
+        }
         AppCommand::Set { app, fields } => {
             let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
             let app: v1::App = with_fields(&app, &fields)?;

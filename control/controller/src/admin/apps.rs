@@ -9,7 +9,7 @@ use proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Admin, Call, caller, page};
+use super::{Admin, Call, activity::missing_paths, caller, page};
 use crate::{bootstrap::DEFAULT_GROUP, errors::invalid, resolve};
 
 const PERMIT_LIFE_S: i64 = 60;
@@ -69,6 +69,16 @@ impl Applications for Admin {
             permit: URL_SAFE_NO_PAD.encode(signed.encode_to_vec()),
             expires_ms,
         }))
+    }
+
+    async fn list_missing(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::ListMissingResponse>, Status> {
+        let caller = caller(&request)?;
+        let app = published(&self.tenant(&caller), &request.get_ref().id)?.id;
+        let paths = missing_paths(self.writer.journal().log(), &caller.tenant, app).await?;
+        Ok(Response::new(v1::ListMissingResponse { paths }))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::App>, Status> {

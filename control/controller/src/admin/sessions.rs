@@ -2,22 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use eventlog::{Activity, EventLog, Fact};
-use model::{Command, Position, TenantId, event::Stream, risk::SessionRevocation, session::SESSION_LIFE_S};
-use proto::{
-    Message,
-    v1::{self, EventBody, SignedEvent, sessions_server::Sessions},
-};
+use eventlog::{Activity, EventLog};
+use model::{Command, TenantId, risk::SessionRevocation, session::SESSION_LIFE_S};
+use proto::v1::{self, sessions_server::Sessions};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Admin, caller};
+use super::{Admin, activity::recent_activity, caller};
 use crate::{
     errors::{field, invalid},
     resolve,
 };
-
-/// How far back in ACTIVITY sessions are looked for.
-const EVENTS_LOOKED_AT: Position = 100_000;
 
 #[tonic::async_trait]
 impl Sessions for Admin {
@@ -68,36 +62,24 @@ impl Sessions for Admin {
 
 /// Successful sign-ins, by session; a later one (a step up) replaces the first.
 async fn sign_ins(log: &EventLog, tenant: &TenantId) -> Result<BTreeMap<String, v1::Session>, Status> {
-    let away = |_| Status::unavailable("the event log does not answer");
-    let head = log.head(Stream::Activity).await.map_err(away)?;
-    let mut position = head.saturating_sub(EVENTS_LOOKED_AT);
     let mut found = BTreeMap::new();
-    while position < head {
-        let entries = log.read(Stream::Activity, position).await.map_err(away)?;
-        let Some(last) = entries.last() else { break };
-        position = last.position;
-        for entry in &entries {
-            let body = SignedEvent::decode(entry.bytes.clone()).ok().and_then(|it| EventBody::decode(it.body).ok());
-            let Some(body) = body.filter(|it| it.tenant == tenant.as_str()) else { continue };
-            if let Ok(Fact::Activity(Activity::SignIn(it))) = Fact::decode(&body.kind, &body.payload)
-                && it.outcome == "success"
-            {
-                let started_ms = body.time_ms;
-                found.insert(
-                    it.session.clone(),
-                    v1::Session {
-                        id: it.session,
-                        user: it.user,
-                        username: it.username,
-                        started_ms,
-                        address: it.address,
-                        user_agent: it.user_agent,
-                        methods: it.methods,
-                        revoked: false,
-                    },
-                );
-            }
+    recent_activity(log, tenant, |started_ms, activity| {
+        if let Activity::SignIn(it) = activity
+            && it.outcome == "success"
+        {
+            let session = v1::Session {
+                id: it.session,
+                user: it.user,
+                username: it.username,
+                started_ms,
+                address: it.address,
+                user_agent: it.user_agent,
+                methods: it.methods,
+                revoked: false,
+            };
+            found.insert(session.id.clone(), session);
         }
-    }
+    })
+    .await?;
     Ok(found)
 }
