@@ -7,7 +7,7 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 34] = [
+const RESOURCES: [&str; 35] = [
     "Accesses",
     "Branding",
     "App",
@@ -42,6 +42,7 @@ const RESOURCES: [&str; 34] = [
     "PolicyExplanation",
     "IssueTokenResponse",
     "MissingPath",
+    "DomainProof",
 ];
 
 /// Enumerations are written by name, never by number.

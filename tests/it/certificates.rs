@@ -5,6 +5,7 @@ use std::{path::Path, process::Command};
 use http::header;
 use postern_tests::{
     browser::Browser,
+    names::NameServer,
     origin::Origin,
     processes::{Folder, Running, free_port},
     until,
@@ -145,16 +146,19 @@ async fn a_certificate_that_would_not_work_is_refused_with_its_fault() {
 /// Pebble, the ACME server its authors test clients with, and its DNS.
 struct Pebble {
     root: String,
-    _running: [Running; 2],
+    _running: Running,
 }
 
 impl Pebble {
-    fn ports() -> [u16; 4] {
-        [free_port(), free_port(), free_port(), free_port()]
-    }
-
-    async fn start(folder: &Folder, ports: [u16; 4], tls_port: u16, http_port: u16, life_s: u32) -> Self {
-        let [listen, management, dns, dns_management] = ports;
+    async fn start(
+        folder: &Folder,
+        names: &NameServer,
+        listen: u16,
+        tls_port: u16,
+        http_port: u16,
+        life_s: u32,
+    ) -> Self {
+        let management = free_port();
         let any = |port: u16| format!("127.0.0.1:{port}");
         let config = serde_json::json!({ "pebble": {
             "listenAddress": any(listen),
@@ -166,16 +170,10 @@ impl Pebble {
             "certificateValidityPeriod": life_s,
         }});
         std::fs::write(folder.0.join("pebble.json"), config.to_string()).unwrap();
-        let names = Running::start(
-            "pebble-challtestsrv",
-            Command::new("pebble-challtestsrv")
-                .args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""])
-                .args(["-dns01", &any(dns), "-management", &any(dns_management)]),
-        );
         let server = Running::start(
             "pebble",
             Command::new("pebble")
-                .args(["-config", text(&folder.0.join("pebble.json")), "-dnsserver", &any(dns)])
+                .args(["-config", text(&folder.0.join("pebble.json")), "-dnsserver", &any(names.port)])
                 .env("PEBBLE_VA_NOSLEEP", "1")
                 .env("PEBBLE_WFE_NONCEREJECT", "0"),
         );
@@ -186,12 +184,12 @@ impl Pebble {
             pem.contains("BEGIN CERTIFICATE").then_some(pem)
         })
         .await;
-        Self { root, _running: [names, server] }
+        Self { root, _running: server }
     }
 }
 
 /// A world that knows where certificates are ordered.
-async fn world_with_acme(folder: &Folder, ports: [u16; 4], http: u16) -> World {
+async fn world_with_acme(folder: &Folder, names: &NameServer, listen: u16, http: u16) -> World {
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     std::fs::write(folder.0.join("acme.pem"), own.cert.pem()).unwrap();
     std::fs::write(folder.0.join("acme.key"), own.signing_key.serialize_pem()).unwrap();
@@ -200,13 +198,13 @@ async fn world_with_acme(folder: &Folder, ports: [u16; 4], http: u16) -> World {
     let script = format!(
         "#!/bin/sh\ncase $1 in set) what=set-txt ;; clear) what=clear-txt ;; esac\n\
          exec curl -sf -d \"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\" http://127.0.0.1:{}/$what\n",
-        ports[3]
+        names.management
     );
     std::fs::write(&hook, script).unwrap();
     let settings = format!(
         "[controller.acme]\ndirectory = \"https://127.0.0.1:{}/dir\"\nterms_agreed = true\nroots = {:?}\ndns_hook = {hook:?}\n\
          [relay]\nhttp_listen = \"127.0.0.1:{http}\"\n",
-        ports[0],
+        listen,
         folder.0.join("acme.pem"),
     );
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -217,9 +215,9 @@ async fn world_with_acme(folder: &Folder, ports: [u16; 4], http: u16) -> World {
 /// Over the relays, by text, and by DNS; all against a real server.
 #[tokio::test]
 async fn certificates_are_ordered_in_three_ways() {
-    let (folder, ports, http) = (Folder::default(), Pebble::ports(), free_port());
-    let world = world_with_acme(&folder, ports, http).await;
-    let pebble = Pebble::start(&folder, ports, world.port, http, 86_400).await;
+    let (folder, names, listen, http) = (Folder::default(), NameServer::default(), free_port(), free_port());
+    let world = world_with_acme(&folder, &names, listen, http).await;
+    let pebble = Pebble::start(&folder, &names, listen, world.port, http, 86_400).await;
     let browser = browser(&world, &pebble.root);
     let order = |arguments: &[&str]| {
         let output = world.cli(&[&["certificate", "order"], arguments].concat());
@@ -265,9 +263,9 @@ async fn certificates_are_ordered_in_three_ways() {
 
 #[tokio::test]
 async fn an_ordered_certificate_is_renewed_before_it_ends() {
-    let (folder, ports, http) = (Folder::default(), Pebble::ports(), free_port());
-    let world = world_with_acme(&folder, ports, http).await;
-    let pebble = Pebble::start(&folder, ports, world.port, http, 12).await;
+    let (folder, names, listen, http) = (Folder::default(), NameServer::default(), free_port(), free_port());
+    let world = world_with_acme(&folder, &names, listen, http).await;
+    let pebble = Pebble::start(&folder, &names, listen, world.port, http, 12).await;
     let ordered = world.cli(&["certificate", "order", "one.example.test"]);
     assert!(ordered.status.success(), "{}", String::from_utf8_lossy(&ordered.stderr));
     let browser = browser(&world, &pebble.root);

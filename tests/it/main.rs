@@ -7,6 +7,7 @@ mod administration;
 mod applications;
 mod certificates;
 mod deployed;
+mod domains;
 mod hostile_http2;
 mod hostile_origins;
 mod http3;

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod collector;
 pub mod http2;
 pub mod http3;
+pub mod names;
 pub mod origin;
 pub mod processes;
 pub mod world;

@@ -25,6 +25,7 @@ use crate::{
     Peers,
     acme::Acme,
     callers::{Caller, Who},
+    domains::Domains,
     errors::{field, invalid, unwritten},
     settings::Settings,
     writer::{Wish, Writer},
@@ -63,6 +64,10 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 impl Admin {
     pub(crate) fn tenant(&self, caller: &Caller) -> Arc<Tenant> {
         self.writer.snapshot().tenant(&caller.tenant).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn domains<'a>(&'a self, caller: &'a Caller) -> Domains<'a> {
+        Domains { settings: &self.settings.domains, authority: &self.authority, tenant: &caller.tenant }
     }
 
     /// A request to change something, and what it needs from around it.
@@ -177,6 +182,19 @@ impl v1::tenants_server::Tenants for Admin {
             public_port: self.settings.public_port.into(),
             branding: Some(eventlog::wire::branding_to(&tenant.branding)),
         }))
+    }
+
+    async fn check_domain(
+        &self,
+        request: Request<v1::CheckDomainRequest>,
+    ) -> Result<tonic::Response<v1::CheckDomainResponse>, Status> {
+        let caller = caller(&request)?;
+        let domain = request.get_ref().domain.to_ascii_lowercase();
+        if !model::app::is_host(domain.strip_prefix("*.").unwrap_or(&domain)) {
+            return Err(field(Code::InvalidArgument, "domain", "is a DNS name such as example.org"));
+        }
+        let proofs = self.domains(&caller).proofs(&domain).await?;
+        Ok(tonic::Response::new(v1::CheckDomainResponse { required: self.settings.domains.verify, proofs }))
     }
 
     async fn set_branding(

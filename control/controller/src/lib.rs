@@ -12,6 +12,7 @@ pub mod authority;
 pub mod bootstrap;
 pub mod callers;
 mod certificates;
+pub mod domains;
 pub mod enrolment;
 mod errors;
 pub mod passwords;

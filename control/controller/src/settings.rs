@@ -19,6 +19,8 @@ pub struct Settings {
     pub connector_certificate_life_s: u32,
     /// Where certificates are ordered.
     pub acme: crate::acme::Settings,
+    /// Whose the domains are that applications are published under.
+    pub domains: crate::domains::Settings,
 }
 
 impl Default for Settings {
@@ -30,6 +32,7 @@ impl Default for Settings {
             public_port: 8443,
             connector_certificate_life_s: 24 * 3600,
             acme: crate::acme::Settings::default(),
+            domains: crate::domains::Settings::default(),
         }
     }
 }

@@ -132,6 +132,8 @@ pub enum AdminCommand {
     /// Certificates that browsers see.
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// The TXT records that prove a domain, and whether they are there.
+    Domain { domain: String },
     /// How pages for people who are refused look; shows it without options.
     Branding {
         /// Of the organisation.

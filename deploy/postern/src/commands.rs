@@ -78,6 +78,10 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Key(command) => key(&it, command).await,
         AdminCommand::Certificate(command) => certificate::run(&it, command).await,
         AdminCommand::History { stream, subject, size, before } => history(&it, stream, subject, size, before).await,
+        AdminCommand::Domain { domain } => {
+            let proofs = it.admin.tenants().check_domain(v1::CheckDomainRequest { domain }).await?.into_inner().proofs;
+            output::list(it.format, &proofs, &["name", "value", "found"])
+        }
         AdminCommand::Branding { name, accent, support_url } => branding(&it, name, accent, support_url).await,
         AdminCommand::Apply { file, dry_run } => apply::apply(&it, &file, dry_run).await,
         AdminCommand::Export => apply::export(&it).await,

@@ -29,7 +29,7 @@ impl Applications for Admin {
         let call = self.call(caller, it.change);
         let mut wire = it.app.unwrap_or_default();
         wire.id = call.id_or_new(&wire.id, "app")?;
-        let app = self.app(&call, wire)?;
+        let app = self.app(&call, wire).await?;
         let (id, answer) = (app.id, wire::app_to(&app));
         let mut commands = vec![Command::PublishApp(Box::new(app))];
         if let Some(user) = user.filter(|_| it.assign_caller) {
@@ -43,7 +43,7 @@ impl Applications for Admin {
         let (call, it) = self.open(request, |it| it.change.take())?;
         let mut wire = it.app.unwrap_or_default();
         wire.id = resolve::app(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
-        let app = self.app(&call, wire)?;
+        let app = self.app(&call, wire).await?;
         let answer = wire::app_to(&app);
         let position = self.execute(&call, vec![Command::ChangeApp(Box::new(app))]).await?;
         Ok(Response::new(v1::AppResponse { app: Some(answer), position }))
@@ -96,7 +96,7 @@ impl Applications for Admin {
 
 impl Admin {
     /// Names become ids, and an application without a group gets the default.
-    fn app(&self, call: &Call, mut wire: v1::App) -> Result<model::App, Status> {
+    async fn app(&self, call: &Call, mut wire: v1::App) -> Result<model::App, Status> {
         let group = if wire.connector_group.is_empty() { DEFAULT_GROUP } else { &wire.connector_group };
         let group = resolve::connector_group(&call.tenant, "connector_group", group).map_err(invalid)?;
         wire.connector_group = group.to_string();
@@ -105,6 +105,10 @@ impl Admin {
                 wire.name.to_lowercase().chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
             wire.external_url = format!("https://{}.{}/", label.trim_matches('-'), call.tenant.domain);
         }
-        wire::app_from(wire).map_err(invalid)
+        let app = wire::app_from(wire).map_err(invalid)?;
+        for (external, _) in app.addresses() {
+            self.domains(&call.caller).check(&call.tenant, &external.host).await?;
+        }
+        Ok(app)
     }
 }
