@@ -200,8 +200,9 @@ async fn a_reader_that_stops_does_not_stop_the_others() {
 #[test]
 fn a_window_follows_the_round_trip() {
     assert_eq!(link::stream_window(Duration::from_micros(100)), 512 * 1024);
-    assert_eq!(link::stream_window(Duration::from_millis(10)), 1_875_000);
-    assert_eq!(link::stream_window(Duration::from_millis(100)), 16 * 1024 * 1024);
+    assert_eq!(link::stream_window(Duration::from_millis(10)), 2_500_000);
+    assert_eq!(link::stream_window(Duration::from_millis(100)), 25_000_000);
+    assert_eq!(link::stream_window(Duration::from_secs(1)), 24 * 1024 * 1024);
 }
 
 #[test]

@@ -188,11 +188,11 @@ async fn way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) 
             let mut piece = vec![0; 64 * 1024];
             let Ok(count @ 1..) = from.read(&mut piece).await else { return };
             piece.truncate(count);
-            free = free.max(Instant::now()) + Duration::from_secs_f64(count as f64 / GIGABIT);
+            // Who was held back for too long by our own timers may catch up.
+            free = free.max(Instant::now() - PACE) + Duration::from_secs_f64(count as f64 / GIGABIT);
             if sender.send((free + ROUND_TRIP / 2, piece)).await.is_err() {
                 return;
             }
-            // Timers are coarse, and a link is not.
             if free - Instant::now() > PACE {
                 sleep_until(free).await;
             }
