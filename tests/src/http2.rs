@@ -46,12 +46,19 @@ impl Http2 {
 
     /// False when the peer is gone.
     pub async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.stream.write_all(&frame).await.is_ok() && self.stream.flush().await.is_ok()
+        self.write_together(&[(kind, flags, stream, payload.to_vec())]).await
+    }
+
+    /// So that nothing is answered between them.
+    pub async fn write_together(&mut self, frames: &[(u8, u8, u32, Vec<u8>)]) -> bool {
+        let mut bytes = Vec::new();
+        for (kind, flags, stream, payload) in frames {
+            bytes.extend(&u32::try_from(payload.len()).unwrap().to_be_bytes()[1..]);
+            bytes.extend([*kind, *flags]);
+            bytes.extend(stream.to_be_bytes());
+            bytes.extend(payload);
+        }
+        self.stream.write_all(&bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
     /// The next frame, or none when the peer has closed.
