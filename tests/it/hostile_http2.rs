@@ -265,7 +265,8 @@ async fn outcome(connection: &mut Http2, stream: u32) -> Outcome {
             Some(frame) if frame.kind == PING && frame.payload == b"the end?" => pinged = true,
             // `:status: 200` is one byte.
             Some(frame) if frame.kind == HEADERS && frame.stream == stream => {
-                seen = Some(if frame.payload.first() == Some(&0x88) { Outcome::Answered } else { Outcome::Refused });
+                let answered = frame.payload.first() == Some(&0x88);
+                seen.get_or_insert(if answered { Outcome::Answered } else { Outcome::Refused });
             }
             Some(_) => {}
         }

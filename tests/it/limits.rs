@@ -13,13 +13,11 @@ use postern_tests::{
     until,
     world::World,
 };
+use relay::settings::WRITE_STALL_TIMEOUT;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-
-/// Of what is sent to a user (`relay::settings`).
-const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn an_http2_connection_is_told_its_limits() {
@@ -87,6 +85,14 @@ async fn slow_clients_are_given_up_on() {
     let cookies = alice.cookie_header(&url).unwrap();
     let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
 
+    // Methods as HPACK's static table has them (RFC 7541, appendix A).
+    const GET: u8 = 0x82;
+    const POST: u8 = 0x83;
+    let block = |method: u8, path: &str| {
+        let path = [&[method, 0x87, 0x04, u8::try_from(path.len()).unwrap()][..], path.as_bytes()].concat();
+        [path, http2::field(":authority", authority), http2::field("cookie", &cookies)].concat()
+    };
+
     // Says nothing at all: no TLS.
     let silent = async {
         let mut tcp = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
@@ -145,9 +151,7 @@ async fn slow_clients_are_given_up_on() {
     };
     let dripping_data = async {
         let mut connection = Http2::begin(alice.connect_for(&url, b"h2").await).await;
-        let block = [&[0x83, 0x87, 0x04, 7][..], b"/upload", &http2::field(":authority", authority)].concat();
-        let block = [block, http2::field("cookie", &cookies)].concat();
-        connection.write(http2::HEADERS, http2::END_HEADERS, 1, &block).await;
+        connection.write(http2::HEADERS, http2::END_HEADERS, 1, &block(POST, "/upload")).await;
         loop {
             connection.write(http2::DATA, 0, 1, b"x").await;
             match tokio::time::timeout(Duration::from_secs(1), connection.read()).await {
@@ -172,12 +176,8 @@ async fn slow_clients_are_given_up_on() {
     let opens_no_window = async {
         let mut connection = Http2::begin(alice.connect_for(&url, b"h2").await).await;
         connection.write(http2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
-        let get = |path: &str| {
-            let path = [&[0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()][..], path.as_bytes()].concat();
-            [path, http2::field(":authority", authority), http2::field("cookie", &cookies)].concat()
-        };
         let ends = http2::END_HEADERS | http2::END_STREAM;
-        connection.write(http2::HEADERS, ends, 1, &get(&format!("/big?{big}"))).await;
+        connection.write(http2::HEADERS, ends, 1, &block(GET, &format!("/big?{big}"))).await;
         let mut reset = false;
         while let Some(frame) = connection.read().await {
             match (frame.kind, frame.stream) {
@@ -186,7 +186,7 @@ async fn slow_clients_are_given_up_on() {
                 }
                 (http2::RST_STREAM, 1) => {
                     reset = true;
-                    connection.write(http2::HEADERS, ends, 3, &get("/a")).await;
+                    connection.write(http2::HEADERS, ends, 3, &block(GET, "/a")).await;
                 }
                 (http2::HEADERS, 3) => return reset,
                 _ => {}

@@ -36,7 +36,7 @@ async fn autobahn_says_the_same_through_postern_as_straight_to_the_server() {
     let (way_in, _ways) = way_in(&world).await;
     let through = format!("ws://127.0.0.1:{way_in}");
     let servers = json!([{ "agent": "straight", "url": straight }, { "agent": "through", "url": through }]);
-    // Neither how fast the server is, nor how it compresses: an hour that says nothing of a relay.
+    // Neither how fast the server is, nor how it compresses: long, and of no relay.
     let options = json!({
         "outdir": folder.0, "servers": servers, "cases": ["*"], "exclude-cases": ["9.*", "12.*", "13.*"],
     });

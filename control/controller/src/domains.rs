@@ -1,6 +1,6 @@
 //! Whose a domain is: who publishes under one sets a TXT record in it (PUB-12).
 //!
-//! Asked for with `controller.verify_domains`, when an application gets a host it
+//! Asked for with `controller.domains.verify`, when an application gets a host it
 //! did not have. Hosts of the organisation's own domain need no proof.
 
 use std::net::SocketAddr;

@@ -66,7 +66,7 @@ impl Forward<'_> {
     ) -> Result<Response<Body>, Refusal> {
         let routed = self.routed;
         // From here on it is open: a drain waits for it, a revocation cuts it.
-        let place = routed.relay.open[routed.visitor.thread].enter(admission, routed.relay.clock.instant());
+        let place = routed.relay.open[routed.visitor.thread].enter(admission);
         let upgrades = routed.canonical.upgrade;
         let answered = match has_body {
             true => self.attempt(Some(body), record).await?,

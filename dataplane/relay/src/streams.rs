@@ -75,7 +75,7 @@ pub(crate) struct Open {
     /// Odd from when a piece of the answer was handed over until more is asked for.
     turn: AtomicU64,
     /// The turn it was when somebody last looked, and since when.
-    seen: Mutex<(u64, Instant)>,
+    seen: Mutex<Option<(u64, Instant)>>,
     /// What takes the answer, where that is a task of its own.
     taker: Option<AbortHandle>,
 }
@@ -106,10 +106,13 @@ impl Open {
     pub(crate) fn untaken(&self, now: Instant) -> Duration {
         let turn = self.turn.load(Ordering::Relaxed);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.0 != turn || !is_odd(turn) {
-            *seen = (turn, now);
+        match *seen {
+            Some((same, since)) if same == turn && is_odd(turn) => now.duration_since(since),
+            _ => {
+                *seen = Some((turn, now));
+                Duration::ZERO
+            }
         }
-        now.duration_since(seen.1)
     }
 
     pub(crate) fn abandon(&self) {
@@ -141,14 +144,14 @@ pub(crate) struct OpenExchanges {
 }
 
 impl OpenExchanges {
-    pub(crate) fn enter(self: &Arc<Self>, admission: Admission, now: Instant) -> Place {
+    pub(crate) fn enter(self: &Arc<Self>, admission: Admission) -> Place {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let open = Arc::new(Open {
             admission,
             cut: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             turn: AtomicU64::new(0),
-            seen: Mutex::new((0, now)),
+            seen: Mutex::default(),
             taker: TASK.try_with(|it| it.get().cloned()).ok().flatten(),
         });
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, open.clone());
