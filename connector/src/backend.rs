@@ -4,11 +4,14 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -23,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, info};
 use tunnel::exchange::Download;
 
 use crate::{origins::is_forbidden, trust::Trust};
@@ -77,10 +80,20 @@ pub struct Backend {
     target: Target,
     tls: Option<Tls>,
     connect_timeout: Duration,
-    idle: Mutex<Vec<(http1::SendRequest<Body>, Instant)>>,
+    idle: Mutex<Vec<Idle>>,
+    /// It has authenticated a connection, or offered to: from then on each
+    /// connection serves one owner.
+    authenticates_connections: AtomicBool,
     shared: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
     network: Arc<dyn Network>,
     tasks: TaskTracker,
+}
+
+/// A connection kept for the next request of its owner; 0 is anybody's.
+struct Idle {
+    connection: http1::SendRequest<Body>,
+    since: Instant,
+    owner: u64,
 }
 
 struct Tls {
@@ -127,6 +140,7 @@ impl Backend {
             tls,
             connect_timeout: Duration::from_millis(app.connect_timeout_ms.into()),
             idle: Mutex::default(),
+            authenticates_connections: AtomicBool::new(false),
             shared: tokio::sync::Mutex::default(),
             network,
             tasks,
@@ -138,17 +152,23 @@ impl Backend {
         timeout(self.connect_timeout, self.open(false)).await.map_err(|_| ResetCode::Timeout)?.map(|_| ())
     }
 
-    /// Sends a request and waits for the head of the response.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Body>) -> Result<Answered, Failed> {
-        let upgrade = request.headers().contains_key(http::header::UPGRADE);
-        while self.may_speak_http2() && !upgrade {
+    /// Sends a request of an owner and waits for the head of the response.
+    pub async fn send(self: &Arc<Self>, mut request: Request<Body>, owner: u64) -> Result<Answered, Failed> {
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        self.look_for_connection_schemes(request.headers(), &header::AUTHORIZATION);
+        let owns_connection = self.authenticates_connections.load(Ordering::Relaxed);
+        let alone = upgrade || owns_connection;
+        while self.may_speak_http2() && !alone {
             let mut shared = match self.shared_connection().await {
                 Ok(Some(shared)) => shared,
                 Ok(None) => break,
                 Err(code) => return Err(Failed::unsent(code, request)),
             };
             match shared.try_send_request(self.for_http2(request)).await {
-                Ok(response) => return Ok(Answered { response, lent: None }),
+                Ok(response) => {
+                    self.look_for_connection_schemes(response.headers(), &header::WWW_AUTHENTICATE);
+                    return Ok(Answered { response, lent: None });
+                }
                 // The origin is going away; nothing was sent, so another may try.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) => request = for_http1(unsent),
@@ -156,9 +176,9 @@ impl Backend {
                 },
             }
         }
-        while let Some(mut idle) = self.idle_connection().filter(|_| !upgrade) {
+        while let Some(mut idle) = self.idle_connection(owner).filter(|_| !upgrade) {
             match idle.try_send_request(request).await {
-                Ok(response) => return Ok(self.lending(response, idle)),
+                Ok(response) => return Ok(self.lending(response, idle, owner)),
                 // The origin closed it meanwhile; nothing was sent, so another may try.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) => request = unsent,
@@ -170,15 +190,17 @@ impl Backend {
                 },
             }
         }
-        match self.connect(upgrade).await {
+        match self.connect(alone).await {
             Err(code) => Err(Failed::unsent(code, request)),
             Ok(Connection::Http1(mut fresh)) => {
                 let answered = fresh.send_request(request).await;
                 let response = answered.map_err(|error| Failed::sent(bad_response(&error)))?;
-                Ok(self.lending(response, fresh))
+                Ok(self.lending(response, fresh, owner))
             }
             Ok(Connection::Http2(mut fresh)) => {
-                *self.shared.lock().await = Some(fresh.clone());
+                if !owns_connection {
+                    *self.shared.lock().await = Some(fresh.clone());
+                }
                 let answered = fresh.send_request(self.for_http2(request)).await;
                 let response = answered.map_err(|error| Failed::sent(bad_response(&error)))?;
                 Ok(Answered { response, lent: None })
@@ -186,20 +208,39 @@ impl Backend {
         }
     }
 
-    fn lending(self: &Arc<Self>, response: Response<Incoming>, connection: http1::SendRequest<Body>) -> Answered {
+    fn lending(
+        self: &Arc<Self>,
+        response: Response<Incoming>,
+        connection: http1::SendRequest<Body>,
+        owner: u64,
+    ) -> Answered {
+        self.look_for_connection_schemes(response.headers(), &header::WWW_AUTHENTICATE);
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-        let lent = (!switched).then(|| Lent { connection, backend: self.clone() });
+        let owner = match self.authenticates_connections.load(Ordering::Relaxed) {
+            true => Some(owner).filter(|it| *it != 0),
+            false => Some(0),
+        };
+        let lent = owner.filter(|_| !switched).map(|owner| Lent { connection, owner, backend: self.clone() });
         Answered { response, lent }
     }
 
-    fn idle_connection(&self) -> Option<http1::SendRequest<Body>> {
+    /// The youngest connection that is nobody's or this owner's.
+    fn idle_connection(&self, owner: u64) -> Option<http1::SendRequest<Body>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((connection, since)) = idle.pop() {
-            if connection.is_ready() && since.elapsed() < IDLE_CONNECTION_LIFE {
-                return Some(connection);
-            }
+        idle.retain(|it| it.connection.is_ready() && it.since.elapsed() < IDLE_CONNECTION_LIFE);
+        let suits = |it: &Idle| it.owner == 0 || it.owner == owner;
+        let at = idle.iter().rposition(suits)?;
+        Some(idle.remove(at).connection)
+    }
+
+    /// NTLM (MS-NTHT) and Negotiate (RFC 4559) say who is at the other end of a
+    /// connection, not of a request: whoever used it next would be that person.
+    fn look_for_connection_schemes(&self, headers: &HeaderMap, name: &HeaderName) {
+        if headers.get_all(name).iter().any(names_connection_scheme)
+            && !self.authenticates_connections.swap(true, Ordering::Relaxed)
+        {
+            info!(app = %self.app, "the origin authenticates connections; each serves one session from now on");
         }
-        None
     }
 
     /// Plain HTTP and unix sockets never do, and need not look for a shared connection.
@@ -226,7 +267,7 @@ impl Backend {
 
     /// HTTP/2 has its host in the URI, and no fields about the connection.
     fn for_http2(&self, mut request: Request<Body>) -> Request<Body> {
-        let host = request.headers_mut().remove(http::header::HOST);
+        let host = request.headers_mut().remove(header::HOST);
         let authority = host.as_ref().and_then(|it| it.to_str().ok()).unwrap_or("localhost");
         let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
         let scheme = if self.tls.is_some() { "https" } else { "http" };
@@ -314,6 +355,7 @@ pub struct Answered {
 
 pub struct Lent {
     connection: http1::SendRequest<Body>,
+    owner: u64,
     backend: Arc<Backend>,
 }
 
@@ -322,7 +364,7 @@ impl Lent {
     pub fn give_back(self) {
         let mut idle = self.backend.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_CONNECTIONS_MAX {
-            idle.push((self.connection, Instant::now()));
+            idle.push(Idle { connection: self.connection, since: Instant::now(), owner: self.owner });
         }
     }
 }
@@ -354,13 +396,22 @@ impl Tls {
 fn for_http1(mut request: Request<Body>) -> Request<Body> {
     let authority = request.uri().authority().and_then(|it| it.as_str().parse().ok());
     if let Some(host) = authority {
-        request.headers_mut().insert(http::header::HOST, host);
+        request.headers_mut().insert(header::HOST, host);
     }
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = path.into();
     }
     *request.version_mut() = http::Version::HTTP_11;
     request
+}
+
+/// One of several challenges in a field, or the credentials for one.
+fn names_connection_scheme(value: &HeaderValue) -> bool {
+    let mut challenges = value.as_bytes().split(|byte| *byte == b',');
+    challenges.any(|challenge| {
+        let scheme = challenge.trim_ascii_start().split(|byte| *byte == b' ').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+    })
 }
 
 fn unreachable(error: &io::Error) -> ResetCode {

@@ -1,9 +1,10 @@
 //! Connections to relays: how many, how they are kept, how they end.
 //!
 //! To each relay as many links as the relay has threads. On each link some
-//! streams stay parked; one more is opened when they run short, none when
-//! draining. Only the relay gives a parked stream up, so none is closed under a
-//! request that is on its way. A lost link is dialled again after a full-jitter back-off.
+//! streams stay parked. One that is taken, or ends in whatever way, is replaced,
+//! unless the link drains. Only the relay gives a parked stream up, so none is
+//! closed under a request that is on its way. A lost link, and one that has no
+//! stream left, is dialled again after a full-jitter back-off.
 
 use std::{
     sync::{
@@ -20,7 +21,7 @@ use rustls::RootCertStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Builder, Handle},
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,6 +37,8 @@ use crate::{
 const PARKED_MIN: usize = 8;
 /// Beyond that, this share of the busy ones.
 const PARKED_PER_BUSY: usize = 4;
+/// A stream that the relay closed unused, or did not take, is replaced after so long.
+const UNWANTED_PAUSE: Duration = Duration::from_millis(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(60);
@@ -49,8 +52,7 @@ pub struct Links {
     way: Way,
     workers: Vec<(Handle, Worker)>,
     grace: Duration,
-    /// Links that are up, for the readiness probe.
-    up: AtomicUsize,
+    supply: Arc<Supply>,
     next_worker: AtomicUsize,
     tasks: TaskTracker,
     stopped: CancellationToken,
@@ -80,7 +82,7 @@ impl Links {
             way,
             workers,
             grace: Duration::from_secs(settings.drain_grace_s),
-            up: AtomicUsize::new(0),
+            supply: Arc::default(),
             next_worker: AtomicUsize::new(0),
             tasks,
             stopped,
@@ -88,8 +90,9 @@ impl Links {
     }
 
     pub fn readiness(&self) -> Readiness {
-        let up = self.up.load(Ordering::Relaxed);
-        Readiness { part: "links", ready: up > 0, detail: format!("{up} links to relays") }
+        let (links, parked) = (self.supply.links(), self.supply.parked());
+        let detail = format!("{links} links to relays, {parked} streams parked on them");
+        Readiness { part: "links", ready: links > 0 && parked > 0, detail }
     }
 
     pub async fn run(self: &Arc<Self>, stop: CancellationToken) {
@@ -207,19 +210,45 @@ impl Links {
         let talk = |source| ConnectorError::Link { address: relay.clone(), source };
         let io = self.way.dial(&relay, &identity.state.endpoint, identity.tls()?).await.map_err(dial)?;
         let ending = Ending { stop, renewed, grace: self.grace, expires: identity.until_end(now_s()) };
-        serve(&relay, io, self.workers[worker].1.clone(), &wanted, ending, &self.up).await.map_err(talk)
+        serve(&relay, io, self.workers[worker].1.clone(), &wanted, ending, &self.supply).await.map_err(talk)
+    }
+}
+
+/// What this connector has ready for requests, over all links.
+#[derive(Debug, Default)]
+pub struct Supply {
+    links: AtomicUsize,
+    parked: AtomicUsize,
+    /// Links given up because no stream was left on them.
+    revived: AtomicUsize,
+}
+
+impl Supply {
+    /// Links that serve.
+    pub fn links(&self) -> usize {
+        self.links.load(Ordering::Relaxed)
+    }
+
+    /// Streams that wait for a request.
+    pub fn parked(&self) -> usize {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    /// Links that were given up because no stream was left on them.
+    pub fn revived(&self) -> usize {
+        self.revived.load(Ordering::Relaxed)
     }
 }
 
 /// A link on a connection to `relay` that is there, until it ends. `wanted` learns how many
-/// links the relay would like, `up` counts those that serve.
+/// links the relay would like, `supply` counts what there is.
 pub async fn serve<T, R>(
     relay: &str,
     io: T,
     worker: Worker,
     wanted: &watch::Sender<usize>,
     ending: Ending<R>,
-    up: &AtomicUsize,
+    supply: &Arc<Supply>,
 ) -> Result<(), TunnelError>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -228,21 +257,34 @@ where
     let pings = connection.ping_pong().ok_or(TunnelError::Ended)?;
     let window = watch::Sender::new(0u32);
     let measured = window.clone();
+    let round_trips = watch::Sender::new(Duration::ZERO);
+    let last_round_trip = round_trips.subscribe();
     let state = Arc::new(LinkState {
         requests,
         worker,
+        supply: supply.clone(),
         counts: Mutex::default(),
+        changed: Notify::new(),
+        acknowledges: AtomicBool::new(false),
+        serving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         streams: TaskTracker::new(),
     });
     let driving = drive(connection, window.subscribe());
+    let mut windows = link::Windows::default();
     let alive = link::keep_alive(pings, move |round_trip| {
-        measured.send_if_modified(|it| std::mem::replace(it, link::stream_window(round_trip)) != *it);
+        round_trips.send_replace(round_trip);
+        measured.send_if_modified(|it| std::mem::replace(it, windows.measured(round_trip)) != *it);
     });
-    let talking = state.clone().follow(wanted, ending, up);
+    let talking = state.clone().follow(wanted, ending);
     tokio::select! {
         error = driving => debug!(%relay, ?error, "link closed"),
         error = alive => info!(%relay, %error, "link lost"),
+        () = state.clone().keep_parked() => {}
+        () = state.streamless(last_round_trip) => {
+            supply.revived.fetch_add(1, Ordering::Relaxed);
+            warn!(%relay, "a link had no stream left; dialling again");
+        }
         ended = talking => ended?,
     }
     state.streams.close();
@@ -268,7 +310,14 @@ where
 struct LinkState {
     requests: h2::client::SendRequest<tunnel::frame::Chunk>,
     worker: Worker,
+    supply: Arc<Supply>,
     counts: Mutex<Counts>,
+    /// Streams began, or ended.
+    changed: Notify,
+    /// The relay understands that a request was read.
+    acknowledges: AtomicBool,
+    /// Requests may come.
+    serving: AtomicBool,
     draining: AtomicBool,
     streams: TaskTracker,
 }
@@ -305,18 +354,69 @@ impl<R> Ending<R> {
     }
 }
 
+/// Streams of one link.
 #[derive(Default)]
 struct Counts {
+    /// The relay has not answered yet.
+    opening: usize,
     parked: usize,
     busy: usize,
 }
 
-/// Decrements what it stands for, whichever way a stream ends.
+impl Counts {
+    fn of(&mut self, state: StreamState) -> &mut usize {
+        match state {
+            StreamState::Opening => &mut self.opening,
+            StreamState::Parked => &mut self.parked,
+            StreamState::Busy => &mut self.busy,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamState {
+    Opening,
+    Parked,
+    Busy,
+}
+
+/// A link that is counted for as long as this lives.
 struct Up<'a>(&'a AtomicUsize);
+
+impl<'a> Up<'a> {
+    fn new(links: &'a AtomicUsize) -> Self {
+        links.fetch_add(1, Ordering::Relaxed);
+        Self(links)
+    }
+}
 
 impl Drop for Up<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream in the counts of its link, for as long as this lives: however its
+/// task ends, another takes its place.
+struct Counted {
+    link: Arc<LinkState>,
+    state: StreamState,
+}
+
+impl Counted {
+    fn becomes(&mut self, state: StreamState) {
+        let before = std::mem::replace(&mut self.state, state);
+        self.link.count(|counts| {
+            *counts.of(before) -= 1;
+            *counts.of(state) += 1;
+        });
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.link.count(|counts| *counts.of(self.state) -= 1);
+        self.link.changed.notify_one();
     }
 }
 
@@ -326,23 +426,23 @@ impl LinkState {
         self: Arc<Self>,
         wanted: &watch::Sender<usize>,
         mut ending: Ending<R>,
-        up: &AtomicUsize,
     ) -> Result<(), TunnelError> {
         let (mut reports, mut settings) = link::follow(&self.requests).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        reports.send(&LinkReport { version: version.clone(), draining: false })?;
+        reports.send(&LinkReport { version: version.clone(), acknowledges: true, ..Default::default() })?;
         let mut counted = None;
         loop {
             let next = tokio::select! {
                 next = settings.next::<LinkSettings>() => next?,
                 () = ending.begins() => {
                     self.draining.store(true, Ordering::Relaxed);
-                    reports.send(&LinkReport { version, draining: true })?;
+                    reports.send(&LinkReport { version, draining: true, acknowledges: true })?;
                     break;
                 }
             };
             let Some(next) = next else { return Ok(()) };
             self.worker.origins.learn(&next.apps);
+            self.acknowledges.fetch_or(next.acknowledge, Ordering::Relaxed);
             if next.drain {
                 info!("the relay is going away");
                 self.draining.store(true, Ordering::Relaxed);
@@ -355,10 +455,10 @@ impl LinkState {
                 }
             });
             if next.complete && counted.is_none() {
-                up.fetch_add(1, Ordering::Relaxed);
-                counted = Some(Up(up));
+                counted = Some(Up::new(&self.supply.links));
+                self.serving.store(true, Ordering::Relaxed);
                 info!(relay_threads = next.relay_threads, "link up");
-                self.park_more();
+                self.changed.notify_one();
             }
         }
         // The relay hands its parked streams back; busy ones end by themselves.
@@ -370,50 +470,79 @@ impl LinkState {
         Ok(())
     }
 
-    /// Opens streams until enough are parked.
-    fn park_more(self: &Arc<Self>) {
-        let missing = {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let wanted = PARKED_MIN.max(counts.busy / PARKED_PER_BUSY);
-            let room = (link::STREAMS_MAX as usize).saturating_sub(counts.busy + counts.parked + 1);
-            let missing = wanted.saturating_sub(counts.parked).min(room);
-            counts.parked += missing;
-            missing
-        };
-        for _ in 0..missing {
-            self.streams.spawn(self.clone().stream());
-        }
-    }
-
-    async fn stream(self: Arc<Self>) {
-        let mut whole = link::open(&self.requests).await.ok();
-        while let Some(parked) = whole {
-            let accepted = match exchange::accept(parked).await {
-                Ok(Some(accepted)) => accepted,
-                Ok(None) => break,
-                Err(error) => {
-                    debug!(%error, "a parked stream broke");
-                    break;
-                }
-            };
-            self.count(|counts| {
-                counts.parked -= 1;
-                counts.busy += 1;
-            });
-            if !self.draining.load(Ordering::Relaxed) {
+    /// Keeps enough streams parked for as long as the link serves.
+    async fn keep_parked(self: Arc<Self>) {
+        loop {
+            self.changed.notified().await;
+            if self.serving.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed) {
                 self.park_more();
             }
-            whole = self.worker.serve(accepted).await;
-            self.count(|counts| {
-                counts.busy -= 1;
-                counts.parked += 1;
-            });
         }
-        self.count(|counts| counts.parked -= 1);
     }
 
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Opens streams until enough are parked.
+    fn park_more(self: &Arc<Self>) {
+        let mut missing = 0;
+        self.count(|counts| {
+            let wanted = PARKED_MIN.max(counts.busy / PARKED_PER_BUSY);
+            let ready = counts.parked + counts.opening;
+            let room = (link::STREAMS_MAX as usize).saturating_sub(counts.busy + ready + 1);
+            missing = wanted.saturating_sub(ready).min(room);
+            counts.opening += missing;
+        });
+        for _ in 0..missing {
+            let counted = Counted { link: self.clone(), state: StreamState::Opening };
+            self.streams.spawn(self.clone().stream(counted));
+        }
+    }
+
+    async fn stream(self: Arc<Self>, mut counted: Counted) {
+        let mut whole = link::open(&self.requests).await.ok();
+        if whole.is_none() {
+            sleep(UNWANTED_PAUSE).await;
+        }
+        while let Some(parked) = whole {
+            counted.becomes(StreamState::Parked);
+            let accepted = match exchange::accept(parked).await {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => {
+                    counted.becomes(StreamState::Opening);
+                    return sleep(UNWANTED_PAUSE).await;
+                }
+                Err(error) => return debug!(%error, "a parked stream broke"),
+            };
+            counted.becomes(StreamState::Busy);
+            self.changed.notify_one();
+            whole = self.worker.serve(accepted, self.acknowledges.load(Ordering::Relaxed)).await;
+        }
+    }
+
+    /// Ends when requests may come and no stream could take one for too long.
+    /// Nobody would notice before a request waits in vain.
+    async fn streamless(&self, round_trip: watch::Receiver<Duration>) {
+        let mut since = None;
+        loop {
+            sleep(link::STREAMLESS_LOOK).await;
+            let has_streams = self.count(|counts| counts.parked + counts.busy > 0);
+            let may_lack = !self.serving.load(Ordering::Relaxed) || self.draining.load(Ordering::Relaxed);
+            if has_streams || may_lack {
+                since = None;
+                continue;
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() >= link::streamless_max(*round_trip.borrow()) {
+                return;
+            }
+        }
+    }
+
+    fn count<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = counts.parked;
+        let result = change(&mut counts);
+        let (more, fewer) = (counts.parked.saturating_sub(before), before.saturating_sub(counts.parked));
+        self.supply.parked.fetch_add(more, Ordering::Relaxed);
+        self.supply.parked.fetch_sub(fewer, Ordering::Relaxed);
+        result
     }
 }
 

@@ -164,21 +164,26 @@ fn mix(n: u64) -> u64 {
 impl Origin {
     /// Sends a request and waits for the head of the response. What it is busy
     /// with ends when the other half of the answer is dropped.
-    pub async fn send(&self, request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), Failed> {
+    pub async fn send(&self, request: Request<Body>, head: &RequestHead) -> Result<(Answered, Busy), Failed> {
         let response_timeout = Duration::from_millis(self.app.response_timeout_ms.into());
-        let answered = timeout(response_timeout, self.send_soon(request, affinity)).await;
+        let answered = timeout(response_timeout, self.send_soon(request, head.affinity, head.owner)).await;
         answered.unwrap_or_else(|_| Err(Failed::sent(ResetCode::Timeout)))
     }
 
-    async fn send_soon(&self, mut request: Request<Body>, affinity: u64) -> Result<(Answered, Busy), Failed> {
+    async fn send_soon(
+        &self,
+        mut request: Request<Body>,
+        affinity: u64,
+        owner: u64,
+    ) -> Result<(Answered, Busy), Failed> {
         if let [only] = self.places.as_slice() {
-            let answered = only.backend.send(request).await?;
+            let answered = only.backend.send(request, owner).await?;
             return Ok((answered, Busy::begin(&only.busy)));
         }
         let mut failure = ResetCode::Connect;
         for place in self.order(affinity) {
             let busy = Busy::begin(&place.busy);
-            match place.backend.send(request).await {
+            match place.backend.send(request, owner).await {
                 Ok(answered) => {
                     place.came_through();
                     return Ok((answered, busy));
@@ -281,7 +286,7 @@ async fn is_healthy(place: &Place, app: &App) -> bool {
         request.headers_mut().insert(header::HOST, host);
     }
     let asked = timeout(HEALTH_TIMEOUT, async {
-        let answered = place.backend.send(request).await.ok()?;
+        let answered = place.backend.send(request, 0).await.ok()?;
         let status = answered.response.status();
         let _body = answered.response.into_body().collect().await.ok()?;
         if let Some(lent) = answered.lent {

@@ -31,6 +31,10 @@ use crate::{
 const UNREAD_BYTES_MAX: usize = 256 * 1024;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A relay that knows of acknowledgements waits `HEARD_TIMEOUT` for a sign that
+/// somebody has its request; most answers come before they would need one.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(200);
+
 /// The way out of a Remote Desktop Gateway (MS-TSGU, section 2.2.3.1.1): a body
 /// that lasts as long as the session and is silent when nothing moves.
 const REMOTE_DESKTOP_OUT: &str = "RDG_OUT_DATA";
@@ -43,8 +47,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Serves one exchange; gives the stream back when it may be used again.
-    pub async fn serve(&self, accepted: Accepted) -> Option<Whole> {
+    /// Serves one exchange; gives the stream back when it may be used again. With
+    /// `acknowledges` a relay hears soon that the request is here.
+    pub async fn serve(&self, accepted: Accepted, acknowledges: bool) -> Option<Whole> {
         let (back, returned) = oneshot::channel();
         let (head, download, mut upload, home) = accepted.open(move |whole| {
             // The stream is dropped when nobody waits for it any more.
@@ -60,7 +65,7 @@ impl Worker {
             postern.app = head.app,
         );
         adopt(&span, &head.traceparent);
-        self.answer(head, download, &mut upload).instrument(span).await;
+        self.answer(head, download, &mut upload, acknowledges).instrument(span).await;
         // An upload that is not home is cut here, which drops the stream.
         drop(upload);
         let _late = timeout(UNREAD_TIMEOUT, home.drain(UNREAD_BYTES_MAX)).await;
@@ -68,12 +73,15 @@ impl Worker {
         returned.await.ok()
     }
 
-    async fn answer(&self, head: RequestHead, download: Download, upload: &mut Upload) {
+    async fn answer(&self, head: RequestHead, download: Download, upload: &mut Upload, acknowledges: bool) {
         if head.only_connect {
             return self.test(head, upload).await;
         }
         let channel = head.method == REMOTE_DESKTOP_OUT;
-        match self.ask(head, download).await {
+        let Some(answered) = answer_or_acknowledge(self.ask(head, download), upload, acknowledges).await else {
+            return debug!("the user is gone, and so is the connection to the application");
+        };
+        match answered {
             Ok(Answer { response, origin, upgraded: Some(input), busy: _busy, .. }) => {
                 debug!(app = %origin.app.id, "upgraded");
                 upgraded(response, input, upload).await;
@@ -119,12 +127,12 @@ impl Worker {
         };
         let has_no_body = matches!(body, Either::Right(_));
         let may_repeat = has_no_body && !head.upgrade && exchange::may_repeat(&head.method);
-        let asked = origin.send(request(&head, body)?, head.affinity).await;
+        let asked = origin.send(request(&head, body)?, &head).await;
         let answered = match asked {
             Err(failed) if failed.kept && may_repeat => {
                 debug!("a kept connection ended under a request, which is sent again");
                 let again = request(&head, Either::Right(Empty::new()))?;
-                origin.send(again, head.affinity).await
+                origin.send(again, &head).await
             }
             asked => asked,
         };
@@ -138,6 +146,23 @@ impl Worker {
         }
         Ok(Answer { response, lent, origin, upgraded: upgraded.filter(|_| switched), busy })
     }
+}
+
+/// Waits for an answer while somebody wants it: `None` when the user has left.
+/// A fast answer needs no acknowledgement.
+async fn answer_or_acknowledge<T>(
+    asking: impl Future<Output = T>,
+    upload: &mut Upload,
+    acknowledges: bool,
+) -> Option<T> {
+    let mut asking = std::pin::pin!(asking);
+    if acknowledges {
+        match upload.while_wanted(timeout(ACKNOWLEDGE_AFTER, &mut asking)).await? {
+            Ok(answered) => return Some(answered),
+            Err(_) => upload.acknowledge().ok()?,
+        }
+    }
+    upload.while_wanted(asking).await
 }
 
 struct Answer {
@@ -248,7 +273,8 @@ async fn pass_on(
         }
     }
     loop {
-        match timeout(idle_timeout, body.frame()).await.map_err(|_| Cut::Idle)? {
+        let next = upload.while_wanted(timeout(idle_timeout, body.frame())).await.ok_or(TunnelError::Ended)?;
+        match next.map_err(|_| Cut::Idle)? {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if body.is_end_stream() => return Ok(upload.send_last(data).await?),
                 Ok(data) => upload.send(data).await?,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Mutex};
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use proto::Message;
 use proto::v1::{Frame, LinkReport, LinkSettings, RequestHead, ResetCode, ResponseHead, SignedEvent, frame::Kind};
 use relay::link::ConnectorName;
@@ -38,9 +39,10 @@ pub(crate) fn judge(path: &str, body: &[u8]) {
 /// A connector that enrolled, and then lies.
 pub(crate) fn connect(world: &World, name: ConnectorName, mut chance: Chance) {
     let (relay, tasks, stop) = (world.relay.clone(), world.tasks.clone(), world.stop.clone());
+    let weather = world.weather.clone();
     world.tasks.spawn(async move {
         while !stop.is_cancelled() {
-            let (here, there) = wire(&mut chance, LINK, &tasks);
+            let (here, there) = wire(&mut chance, LINK, &weather, &tasks);
             tasks.spawn(relay.clone().serve_connector_on(there, name.clone()));
             let Ok((requests, connection)) = link::connect(here).await else { continue };
             let lying = async {
@@ -184,6 +186,65 @@ pub(crate) async fn relay(
     tokio::select! {
         () = accepting => {}
         () = lying => {}
+    }
+}
+
+/// A relay that asks what it may: every stream the connector has parked, and
+/// those it parks in their stead, until each was used many times.
+pub(crate) async fn honest_relay(io: DuplexStream, own: &Published, signed: &Bytes, begun: &Mutex<BTreeSet<String>>) {
+    const QUESTIONS: usize = 120;
+    let mut connection = link::serve(io).await.unwrap();
+    let (parked, mut streams) = mpsc::channel(64);
+    let tasks = TaskTracker::new();
+    let back = parked.clone();
+    let accepting = async {
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            if request.uri().path() == SERVE {
+                parked.try_send(link::park(request, respond).unwrap()).unwrap();
+                continue;
+            }
+            let apps = vec![signed.clone()];
+            tasks.spawn(async move {
+                let (mut sender, mut receiver) = link::followed(request, respond).unwrap();
+                sender.send(&LinkSettings { apps, relay_threads: 1, complete: true, ..Default::default() }).unwrap();
+                while let Ok(Some(_)) = receiver.next::<LinkReport>().await {}
+            });
+        }
+    };
+    let asking = async {
+        for n in 0..QUESTIONS {
+            let whole = timeout(Duration::from_secs(1), streams.recv()).await.expect("a stream is parked").unwrap();
+            let head = RequestHead {
+                app: own.id.to_string(),
+                app_version: 1,
+                method: "GET".into(),
+                target: format!("/honest-{n}"),
+                fields: Bytes::from_static(b"host: own\r\n"),
+                ..Default::default()
+            };
+            begun.lock().unwrap().insert(head.target.clone());
+            let back = back.clone();
+            let mut exchange =
+                Exchange::begin(whole, head, FirstBody::None, move |whole| _ = back.try_send(whole)).unwrap();
+            // A crowd that left at once, larger than what is parked: of such
+            // requests nothing is sent but that the stream is over.
+            if n % 40 < 20 {
+                continue;
+            }
+            let answered = timeout(Duration::from_secs(1), exchange.download.response()).await;
+            let (head, _) = answered.expect("a request is answered within a second").unwrap();
+            assert_eq!(head.status, 200, "/honest-{n}");
+            // Every second one leaves before the body, which costs the stream.
+            if n % 2 == 0 {
+                while let Some(frame) = exchange.download.frame().await {
+                    frame.unwrap();
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => panic!("the connector gave its link up"),
+        () = asking => {}
     }
 }
 

@@ -4,7 +4,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    net::IpAddr,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use connector::{
 };
 use controller::writer::{Wish, Writer};
 use eventlog::{Activity, EventLog, Fact, Journal, Projection};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -40,12 +41,13 @@ use proto::{
 use relay::{Relay, link::ConnectorName};
 use runtime::{Clock, clock::fresh_id, metrics::Metrics};
 use tokio::{
+    io::DuplexStream,
     sync::watch,
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::network::{Chance, Faults, wire};
+use crate::network::{Chance, Faults, Weather, wire};
 
 pub(crate) const LINK: Faults = Faults { delay_ms: 15, stall: 150, stall_ms: 18_000, cut: 400 };
 pub(crate) const USER: Faults = Faults { delay_ms: 20, stall: 200, stall_ms: 9_000, cut: 300 };
@@ -55,6 +57,7 @@ pub(crate) struct World {
     pub(crate) relay: Arc<Relay>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    pub(crate) weather: Weather,
     pub(crate) places: Places,
     pub(crate) tenant: TenantId,
     pub(crate) projection: Projection,
@@ -64,6 +67,41 @@ pub(crate) struct World {
     log: EventLog,
     activity_trust: Verifier,
     _folder: Folder,
+}
+
+/// Where users come in.
+#[derive(Clone)]
+pub(crate) struct Door {
+    relay: Arc<Relay>,
+    weather: Weather,
+    tasks: TaskTracker,
+}
+
+impl Door {
+    /// A user's connection, at its far end.
+    pub(crate) fn knock(&self, chance: &mut Chance, address: IpAddr, host: &str) -> DuplexStream {
+        let (here, there) = wire(chance, USER, &self.weather, &self.tasks);
+        let (relay, host) = (self.relay.clone(), host.to_owned());
+        self.tasks.spawn(async move { relay.serve_user_on(there, address, &host).await });
+        here
+    }
+
+    /// One request on a connection of its own; whole, or nothing.
+    pub(crate) async fn ask(
+        &self,
+        chance: &mut Chance,
+        address: IpAddr,
+        host: &str,
+        path: &str,
+    ) -> Option<(StatusCode, Bytes)> {
+        let here = self.knock(chance, address, host);
+        let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(here)).await.ok()?;
+        self.tasks.spawn(async move { _ = connection.await });
+        let request = Request::get(path).header("host", host).body(Full::new(Bytes::new())).unwrap();
+        let response = requests.send_request(request).await.ok()?;
+        let status = response.status();
+        Some((status, response.into_body().collect().await.ok()?.to_bytes()))
+    }
 }
 
 /// An application and the connectors' group that serves it.
@@ -103,10 +141,11 @@ impl World {
             stop: stop.clone(),
         };
         let relay = relay::without_listener(relay::Settings::default(), surroundings).unwrap();
-        let tasks = TaskTracker::new();
+        let (tasks, weather) = (TaskTracker::new(), Weather::default());
         Self {
             relay,
-            places: Places::new(chance.fork(), tasks.clone()),
+            places: Places::new(chance.fork(), weather.clone(), tasks.clone()),
+            weather,
             tasks,
             stop,
             tenant: TenantId::default_tenant(),
@@ -179,15 +218,19 @@ impl World {
     /// An honest connector: one link after the other over a bad network.
     pub(crate) fn connect(&self, name: ConnectorName, mut chance: Chance) {
         let (relay, tasks, stop) = (self.relay.clone(), self.tasks.clone(), self.stop.clone());
-        let worker = self.worker(name.group);
+        let (worker, weather) = (self.worker(name.group), self.weather.clone());
         self.tasks.spawn(async move {
             while !stop.is_cancelled() {
-                let (here, there) = wire(&mut chance, LINK, &tasks);
+                let (here, there) = wire(&mut chance, LINK, &weather, &tasks);
                 tasks.spawn(relay.clone().serve_connector_on(there, name.clone()));
                 serve_link(here, worker.clone(), &stop).await;
                 sleep(chance.up_to_ms(500)).await;
             }
         });
+    }
+
+    pub(crate) fn door(&self) -> Door {
+        Door { relay: self.relay.clone(), weather: self.weather.clone(), tasks: self.tasks.clone() }
     }
 
     /// Every access the relay recorded, by request.
@@ -213,12 +256,12 @@ impl World {
 }
 
 /// One link of an honest connector, until it ends.
-pub(crate) async fn serve_link(io: tokio::io::DuplexStream, worker: Worker, stop: &CancellationToken) {
+pub(crate) async fn serve_link(io: DuplexStream, worker: Worker, stop: &CancellationToken) {
     let (_renewing, renewed) = watch::channel(());
     let day = Duration::from_secs(86_400);
     let ending = Ending { stop: stop.clone(), renewed, grace: Duration::from_secs(1), expires: Instant::now() + day };
     // A link that breaks is what this is about.
-    let _broken = links::serve("simulated", io, worker, &watch::Sender::new(1), ending, &AtomicUsize::new(0)).await;
+    let _broken = links::serve("simulated", io, worker, &watch::Sender::new(1), ending, &Arc::default()).await;
 }
 
 /// Virtual time stands still while somebody has something to do.
@@ -244,12 +287,14 @@ pub(crate) struct Places {
     pub(crate) arrivals: Arc<Mutex<Vec<Arrival>>>,
     pub(crate) dialled: Arc<Mutex<BTreeSet<String>>>,
     chance: Arc<Mutex<Chance>>,
+    weather: Weather,
     tasks: TaskTracker,
 }
 
 impl Places {
-    fn new(chance: Chance, tasks: TaskTracker) -> Self {
-        Self { arrivals: Arc::default(), dialled: Arc::default(), chance: Arc::new(Mutex::new(chance)), tasks }
+    fn new(chance: Chance, weather: Weather, tasks: TaskTracker) -> Self {
+        let chance = Arc::new(Mutex::new(chance));
+        Self { arrivals: Arc::default(), dialled: Arc::default(), chance, weather, tasks }
     }
 
     async fn answer(&self, request: Request<Incoming>, host: &str) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -286,12 +331,12 @@ impl Network for Places {
             self.dialled.lock().unwrap().insert(target.host.clone());
             let (mut chance, fails) = {
                 let mut chance = self.chance.lock().unwrap();
-                (chance.fork(), chance.one_in(25))
+                (chance.fork(), chance.one_in(25) && self.weather.breaks())
             };
             if fails {
                 return Err(ResetCode::Connect);
             }
-            let (near, far) = wire(&mut chance, INSIDE, &self.tasks);
+            let (near, far) = wire(&mut chance, INSIDE, &self.weather, &self.tasks);
             let (host, places) = (target.host.clone(), self.clone());
             self.tasks.spawn(async move {
                 let service = service_fn(|request| places.answer(request, &host));

@@ -2,14 +2,17 @@
 //!
 //! Each relay thread has its own pool, so a request usually stays on its
 //! thread; another thread's pool is asked only when the own one is empty. The
-//! link of the group that has parked most is the least loaded.
+//! link of the group that has parked most is the least loaded. A link on which a
+//! request was not heard of is asked last; one without any stream is given up.
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use model::{ConnectorGroupId, ConnectorId, TenantId};
@@ -17,7 +20,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
-use tunnel::exchange::Whole;
+use tunnel::{exchange::Whole, link::streamless_max};
 
 use crate::settings::{PARKED_MAX, STREAM_WAIT, WAITING_REQUESTS_MAX};
 
@@ -31,13 +34,120 @@ pub(crate) struct Link {
     pub thread: usize,
     /// It does not take streams back any more.
     pub draining: AtomicBool,
+    /// The connector says when it has read a request.
+    pub acknowledges: AtomicBool,
+    /// The connector was told all it needs to serve requests.
+    pub serves: AtomicBool,
+    /// A request on it was not heard of in time, and nothing was heard since.
+    suspect: AtomicBool,
+    /// Streams there are, parked or at work.
+    streams: AtomicUsize,
+    health: Mutex<Health>,
+    /// Told when the link is to be given up.
+    pub given_up: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    round_trip: Duration,
+    /// Since when it serves without any stream.
+    streamless: Option<Instant>,
+}
+
+impl Link {
+    pub(crate) fn new(tenant: TenantId, group: ConnectorGroupId, connector: ConnectorId, thread: usize) -> Self {
+        Self {
+            tenant,
+            group,
+            connector,
+            thread,
+            draining: AtomicBool::new(false),
+            acknowledges: AtomicBool::new(false),
+            serves: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            health: Mutex::default(),
+            given_up: Notify::new(),
+        }
+    }
+
+    /// A request was not heard of in time; other links are preferred.
+    pub(crate) fn unheard(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn heard(&self) {
+        if self.is_suspect() {
+            self.suspect.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// A ping was answered.
+    pub(crate) fn measured(&self, round_trip: Duration) {
+        self.heard();
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).round_trip = round_trip;
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// It should have streams, and has had none for too long.
+    fn is_streamless(&self, now: Instant) -> bool {
+        let should = self.serves.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed);
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if !should || self.streams.load(Ordering::Relaxed) > 0 {
+            health.streamless = None;
+            return false;
+        }
+        let since = *health.streamless.get_or_insert(now);
+        now.duration_since(since) >= streamless_max(health.round_trip)
+    }
+}
+
+/// The link of one stream, which counts that stream for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct StreamLink(Arc<Link>);
+
+impl StreamLink {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        link.streams.fetch_add(1, Ordering::Relaxed);
+        Self(link)
+    }
+
+    pub(crate) fn link(&self) -> Arc<Link> {
+        self.0.clone()
+    }
+}
+
+impl Deref for StreamLink {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.0
+    }
+}
+
+impl Drop for StreamLink {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A stream ready for a request.
 #[derive(Debug)]
 pub(crate) struct Parked {
     pub whole: Whole,
-    pub link: Arc<Link>,
+    pub link: StreamLink,
+}
+
+/// What connectors have ready, over all links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Supply {
+    pub links: usize,
+    pub parked: usize,
+    /// Links that serve and have no stream at all.
+    pub streamless: usize,
 }
 
 /// Why there is no stream.
@@ -62,7 +172,7 @@ struct Pool {
 
 struct Shelf {
     link: Arc<Link>,
-    parked: Vec<Whole>,
+    parked: Vec<Parked>,
 }
 
 impl Connectors {
@@ -100,9 +210,27 @@ impl Connectors {
             let shelf = pool.shelf(link);
             shelf.map(|shelf| std::mem::take(&mut shelf.parked)).unwrap_or_default()
         };
-        for whole in parked {
-            whole.sender.close();
+        for parked in parked {
+            parked.whole.sender.close();
         }
+    }
+
+    /// Gives up each link that serves and has had no stream for too long, so that
+    /// its connector dials again. Tells what there is.
+    pub(crate) fn look_after(&self, now: Instant) -> Supply {
+        let mut supply = Supply::default();
+        for thread in 0..self.pools.len() {
+            let pool = self.lock(thread);
+            for shelf in pool.groups.values().flatten() {
+                supply.links += 1;
+                supply.parked += shelf.parked.len();
+                if shelf.link.is_streamless(now) {
+                    supply.streamless += 1;
+                    shelf.link.given_up.notify_one();
+                }
+            }
+        }
+        supply
     }
 
     pub(crate) fn park(&self, parked: Parked) {
@@ -110,14 +238,14 @@ impl Connectors {
             let mut pool = self.lock(parked.link.thread);
             match pool.shelf(&parked.link) {
                 Some(shelf) if shelf.parked.len() < PARKED_MAX && !parked.link.draining.load(Ordering::SeqCst) => {
-                    shelf.parked.push(parked.whole);
+                    shelf.parked.push(parked);
                     None
                 }
-                Some(_) | None => Some(parked.whole),
+                Some(_) | None => Some(parked),
             }
         };
         match surplus {
-            Some(whole) => whole.sender.close(),
+            Some(parked) => parked.whole.sender.close(),
             None if self.waiting.load(Ordering::SeqCst) > 0 => self.parked.notify_waiters(),
             None => {}
         }
@@ -150,7 +278,20 @@ impl Connectors {
 
     fn take(&self, tenant: &TenantId, group: ConnectorGroupId, thread: usize) -> Option<Parked> {
         let threads = self.pools.len();
-        (0..threads).find_map(|offset| self.lock((thread + offset) % threads).take(tenant, group))
+        let mut has_suspects = false;
+        let trusted = (0..threads).find_map(|offset| {
+            self.lock((thread + offset) % threads).take(tenant, group, |link| {
+                let is_suspect = link.is_suspect();
+                has_suspects |= is_suspect;
+                !is_suspect
+            })
+        });
+        match trusted {
+            None if has_suspects => {
+                (0..threads).find_map(|offset| self.lock((thread + offset) % threads).take(tenant, group, |_| true))
+            }
+            trusted => trusted,
+        }
     }
 
     pub(crate) fn is_online(&self, group: ConnectorGroupId) -> bool {
@@ -177,15 +318,19 @@ impl Connectors {
 }
 
 impl Pool {
-    fn shelf(&mut self, link: &Arc<Link>) -> Option<&mut Shelf> {
-        self.groups.get_mut(&link.group)?.iter_mut().find(|shelf| Arc::ptr_eq(&shelf.link, link))
+    fn shelf(&mut self, link: &Link) -> Option<&mut Shelf> {
+        self.groups.get_mut(&link.group)?.iter_mut().find(|shelf| std::ptr::eq(&*shelf.link, link))
     }
 
-    fn take(&mut self, tenant: &TenantId, group: ConnectorGroupId) -> Option<Parked> {
-        let shelves = self.groups.get_mut(&group)?.iter_mut().filter(|shelf| shelf.link.tenant == *tenant);
-        let fullest = shelves.max_by_key(|shelf| shelf.parked.len())?;
-        let whole = fullest.parked.pop()?;
-        Some(Parked { whole, link: fullest.link.clone() })
+    fn take(
+        &mut self,
+        tenant: &TenantId,
+        group: ConnectorGroupId,
+        mut suits: impl FnMut(&Link) -> bool,
+    ) -> Option<Parked> {
+        let shelves = self.groups.get_mut(&group)?.iter_mut();
+        let shelves = shelves.filter(|shelf| shelf.link.tenant == *tenant && suits(&shelf.link));
+        shelves.max_by_key(|shelf| shelf.parked.len())?.parked.pop()
     }
 }
 

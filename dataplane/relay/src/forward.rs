@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,10 +25,11 @@ use tunnel::{
 use crate::{
     Relay,
     body::{Body, Forwarded, Pump, PumpError, Record, UserBody},
-    connectors::{NoStream, Parked},
+    connectors::{Link, NoStream, Parked},
     refusal::Refusal,
     renewal::Asking,
     request::{Routed, ids, response_head},
+    settings::{ATTEMPTS_MAX, HEARD_TIMEOUT},
     streams::{Admission, Place},
 };
 
@@ -44,6 +45,8 @@ pub(crate) struct Forward<'a> {
     pub request_id: String,
     pub traceparent: String,
     pub affinity: u64,
+    /// Whose request it is, for origins that authenticate connections.
+    pub owner: u64,
 }
 
 /// A response whose head has arrived.
@@ -68,15 +71,15 @@ impl Forward<'_> {
         // From here on it is open: a drain waits for it, a revocation cuts it.
         let place = routed.relay.open[routed.visitor.thread].enter(admission);
         let upgrades = routed.canonical.upgrade;
-        let answered = match has_body {
-            true => self.attempt(Some(body), record).await?,
-            false => match self.attempt(None, record).await {
-                Err(Refusal::LinkLost) if !upgrades && exchange::may_repeat(routed.parts.method.as_str()) => {
-                    self.attempt(None, record).await?
-                }
-                answered => answered?,
-            },
-        };
+        let may_repeat = !has_body && !upgrades && exchange::may_repeat(routed.parts.method.as_str());
+        let mut answered = self.attempt(has_body.then_some(body), record).await;
+        for _ in 1..ATTEMPTS_MAX {
+            if !may_repeat || !matches!(answered, Err(Refusal::LinkLost)) {
+                break;
+            }
+            answered = self.attempt(None, record).await;
+        }
+        let answered = answered?;
         let (status, headers) =
             response_head(answered.head.status, &answered.head.fields).ok_or(Refusal::OriginBadResponse)?;
         let mut record = record.take().ok_or(Refusal::NotReady)?;
@@ -136,8 +139,10 @@ impl Forward<'_> {
             segment: routed.spot.segment.into(),
             label: routed.spot.label.to_owned(),
             affinity: self.affinity,
+            owner: self.owner,
         };
         let first = if body.is_some() || upgrade { FirstBody::Later } else { FirstBody::None };
+        let link = parked.link.link();
         let exchange = routed.relay.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;
         let Exchange { upload, mut download, .. } = exchange;
         let (mut pump, raw) = match body {
@@ -146,7 +151,7 @@ impl Forward<'_> {
             None => (None, None),
         };
         let head = {
-            let mut response = std::pin::pin!(download.response());
+            let mut response = std::pin::pin!(response(&mut download, &link));
             loop {
                 tokio::select! {
                     biased;
@@ -178,6 +183,22 @@ impl Forward<'_> {
             }
         }
     }
+}
+
+/// The head of a response. A connector that says when it has a request is given
+/// up when it does not say so.
+async fn response(download: &mut Download, link: &Link) -> Result<(ResponseHead, bool), TunnelError> {
+    if link.acknowledges.load(Ordering::Relaxed) {
+        match timeout(HEARD_TIMEOUT, download.heard()).await {
+            Ok(heard) => heard?,
+            Err(_) => {
+                link.unheard();
+                return Err(TunnelError::Protocol("the connector does not say that it has the request"));
+            }
+        }
+        link.heard();
+    }
+    download.response().await
 }
 
 /// Bodies that are a channel: gRPC, and the way in of a Remote Desktop Gateway

@@ -60,14 +60,15 @@ use proto::signed::Verifier;
 use runtime::{Clock, clock::fresh_id, metrics::Metrics, probes::Readiness, sealing::SealingKey};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use thiserror::Error;
-use tokio::{runtime::Builder, sync::mpsc};
+use tokio::{runtime::Builder, sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
+use tunnel::link::STREAMLESS_LOOK;
 
 use crate::{
     activity::ActivityLog,
     client_auth::ClientAuthorities,
-    connectors::Connectors,
+    connectors::{Connectors, Supply},
     keys::Keys,
     listener::{ACME_TLS, Challenges, ComingLink, FromSnapshot, user_tls},
     metrics::RelayMetrics,
@@ -163,6 +164,27 @@ impl Relay {
         Readiness { part: "relay", ready: known && fresh && view.quarantine.is_none(), detail }
     }
 
+    /// Not ready while a link should take requests and has no stream for them. A
+    /// relay that no connector has dialled yet is ready: it says who is missing.
+    pub fn links_readiness(&self) -> Readiness {
+        let Supply { links, parked, streamless } = self.connectors.look_after(Instant::now());
+        let detail =
+            format!("{links} links to connectors, {parked} streams parked on them, {streamless} links without");
+        Readiness { part: "links", ready: streamless == 0, detail }
+    }
+
+    /// Keeps links able to take requests.
+    async fn look_after_links(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(STREAMLESS_LOOK) => {}
+                () = self.ended.cancelled() => return,
+            }
+            let supply = self.connectors.look_after(Instant::now());
+            self.metrics.parked_streams.set(supply.parked as i64);
+        }
+    }
+
     /// Waits until what happened so far is in the log.
     pub async fn settle(&self) {
         self.activity.flush().await;
@@ -252,6 +274,7 @@ fn assemble(
     });
     relay.tasks.spawn(writing);
     relay.tasks.spawn(relay.clone().follow(sealing));
+    relay.tasks.spawn(relay.clone().look_after_links());
     relay.tasks.spawn(relay.clone().judge_open_exchanges());
     relay.tasks.spawn(relay.clone().announce(journal));
     Ok((relay, receivers))

@@ -4,7 +4,11 @@
 //! Who a connector is, its certificate says and nothing else. Revocation, the
 //! certificate's end and a silent peer each end the link.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use eventlog::{Activity, View};
@@ -32,7 +36,7 @@ use tunnel::{
 
 use crate::{
     Relay,
-    connectors::{Link, Parked},
+    connectors::{Link, Parked, StreamLink},
     listener::UserStream,
 };
 
@@ -121,13 +125,7 @@ impl Relay {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let link = Arc::new(Link {
-            tenant: name.tenant.clone(),
-            group: name.group,
-            connector: name.connector,
-            thread,
-            draining: false.into(),
-        });
+        let link = Arc::new(Link::new(name.tenant.clone(), name.group, name.connector, thread));
         self.connectors.add(&link);
         self.metrics.links.inc();
         self.tell(&name, "linked", "");
@@ -151,8 +149,10 @@ impl Relay {
         let Some(pings) = connection.ping_pong() else { return "no keep-alive" };
         let window = watch::Sender::new(0u32);
         let mut windows = window.subscribe();
+        let (mut grown, measured) = (link::Windows::default(), link.clone());
         let alive = link::keep_alive(pings, move |round_trip| {
-            window.send_if_modified(|it| std::mem::replace(it, link::stream_window(round_trip)) != *it);
+            measured.measured(round_trip);
+            window.send_if_modified(|it| std::mem::replace(it, grown.measured(round_trip)) != *it);
         });
         let mut alive = std::pin::pin!(alive);
         let life = name.expires_s.saturating_sub(self.clock.now_ms() / 1000).max(0) as u64;
@@ -185,6 +185,11 @@ impl Relay {
                         return "revoked";
                     }
                 }
+                () = link.given_up.notified() => {
+                    self.metrics.links_revived.inc();
+                    warn!(connector = %name.connector, "a link has no stream left; its connector is to dial again");
+                    return "no stream left";
+                }
                 () = &mut expired => return "certificate expired",
                 () = self.stop.cancelled(), if !draining => {
                     draining = true;
@@ -202,7 +207,7 @@ impl Relay {
         match request.uri().path() {
             SERVE => {
                 if let Ok(whole) = link::park(request, respond) {
-                    self.connectors.park(Parked { whole, link: link.clone() });
+                    self.connectors.park(Parked { whole, link: StreamLink::new(link.clone()) });
                 }
             }
             FOLLOW => {
@@ -244,13 +249,16 @@ impl Relay {
                 sender.send(&LinkSettings { apps: apps.to_vec(), relay_threads: threads, ..Default::default() })?;
             }
             if std::mem::take(&mut first) {
-                sender.send(&LinkSettings { relay_threads: threads, complete: true, ..Default::default() })?;
+                let complete =
+                    LinkSettings { relay_threads: threads, complete: true, acknowledge: true, ..Default::default() };
+                sender.send(&complete)?;
+                link.serves.store(true, Ordering::Relaxed);
             }
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return Ok(()) },
                 report = receiver.next::<LinkReport>() => match report? {
                     Some(LinkReport { draining: true, .. }) => self.connectors.drain(link),
-                    Some(_) => {}
+                    Some(report) => link.acknowledges.store(report.acknowledges, Ordering::Relaxed),
                     None => return Ok(()),
                 },
                 () = self.stop.cancelled() => {

@@ -19,6 +19,8 @@ pub(crate) struct RelayMetrics {
     forwarded: [Counter; 5],
     pub seconds: Histogram,
     pub links: Gauge,
+    pub links_revived: Counter,
+    pub parked_streams: Gauge,
     pub connections: Gauge,
     pub connections_refused: Counter,
     pub cuts: Counter,
@@ -41,6 +43,8 @@ impl RelayMetrics {
             forwarded,
             seconds: Histogram::new(buckets),
             links: Gauge::default(),
+            links_revived: Counter::default(),
+            parked_streams: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             cuts: Counter::default(),
@@ -56,6 +60,12 @@ impl RelayMetrics {
             ours.seconds.clone(),
         );
         metrics.register("links", "Connections to connectors", ours.links.clone());
+        metrics.register(
+            "links_revived",
+            "Connections to connectors given up because no stream was left on them",
+            ours.links_revived.clone(),
+        );
+        metrics.register("parked_streams", "Streams that wait for a request", ours.parked_streams.clone());
         metrics.register("connections", "Connections of users", ours.connections.clone());
         metrics.register("connections_refused", "Connections over a limit", ours.connections_refused.clone());
         metrics.register("cuts", "Open exchanges that were cut", ours.cuts.clone());

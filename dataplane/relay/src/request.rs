@@ -474,11 +474,10 @@ impl Routed<'_> {
             session: std::sync::Mutex::new(entry.session.clone()),
             address: std::sync::Mutex::new(self.address()),
         };
-        let affinity = match self.app().sticky {
-            true => entry.session.as_ref().map_or(0, |it| it.claims.sid.0.as_u64_pair().1),
-            false => 0,
-        };
-        let forward = Forward { routed: self, authorized, fields, request_id, traceparent, affinity };
+        let session = entry.session.as_ref().map(|it| it.claims.sid.0.as_u64_pair().1);
+        let affinity = session.filter(|_| self.app().sticky).unwrap_or(0);
+        let owner = session.unwrap_or(self.visitor.id);
+        let forward = Forward { routed: self, authorized, fields, request_id, traceparent, affinity, owner };
         let has_body = !body.is_end_stream();
         let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -96,6 +96,12 @@ pub const MEMORY_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long a request waits for a stream to a connector.
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
+/// How long a relay waits for a sign that a connector has a request. The answer
+/// itself may take as long as the application may.
+pub const HEARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a request that may be repeated is sent again, after links that broke
+/// or on which it was not heard of.
+pub const ATTEMPTS_MAX: usize = 3;
 /// Requests waiting for a stream. Past this the relay answers 503: a longer
 /// queue would only turn overload into latency.
 pub const WAITING_REQUESTS_MAX: usize = 1024;

@@ -6,11 +6,14 @@ use std::{
     time::Duration,
 };
 
+use runtime::clock::random_bytes;
 use tokio::time::Instant;
 
 use crate::{client_auth::Shown, slots::Slot};
 
 pub(crate) struct Visitor {
+    /// No other connection has it, here or at another relay.
+    pub id: u64,
     pub peer: IpAddr,
     pub sni: Option<String>,
     pub thread: usize,
@@ -35,7 +38,8 @@ impl Visitor {
 
     pub(crate) fn showing(peer: IpAddr, sni: Option<String>, thread: usize, slot: Slot, shown: Shown) -> Arc<Self> {
         let usage = Mutex::new(Usage { open: 0, since: Instant::now() });
-        Arc::new(Self { peer, sni, thread, shown, usage, _slot: slot })
+        let id = u64::from_be_bytes(random_bytes());
+        Arc::new(Self { id, peer, sni, thread, shown, usage, _slot: slot })
     }
 
     fn change(&self, by: isize) {

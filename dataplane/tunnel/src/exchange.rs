@@ -160,7 +160,7 @@ impl Exchange {
         if done {
             upload.come_home();
         }
-        Ok(Self { id, upload, download: Download { id, receiver: Some(whole.receiver), home } })
+        Ok(Self { id, upload, download: Download::begin(id, whole.receiver, home) })
     }
 }
 
@@ -268,6 +268,28 @@ impl Upload {
         Ok(())
     }
 
+    /// Tells the relay that the head was read, when the response takes a while.
+    pub fn acknowledge(&mut self) -> Result<(), TunnelError> {
+        let id = self.id;
+        self.sender()?.acknowledge(id)
+    }
+
+    /// Works for as long as the peer wants a result; `None` when it has reset the
+    /// stream. What is sent home already is wanted.
+    pub async fn while_wanted<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            match &mut self.sender {
+                Some(sender) => sender.poll_gone(context).map(|()| None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
     /// The exchange failed before its response began; the stream is whole.
     pub fn reset(&mut self, code: ResetCode) -> Result<(), TunnelError> {
         let id = self.id;
@@ -302,26 +324,38 @@ pub struct Download {
     id: u64,
     receiver: Option<FrameReceiver>,
     home: Home,
+    /// What the peer said first, until somebody asks for the response.
+    first: Option<Frame>,
 }
 
 impl Download {
+    fn begin(id: u64, receiver: FrameReceiver, home: Home) -> Self {
+        Self { id, receiver: Some(receiver), home, first: None }
+    }
+
     /// `fin` when the head said that nothing follows.
     pub fn new(id: u64, receiver: FrameReceiver, home: Home, fin: bool) -> Self {
-        let mut download = Self { id, receiver: Some(receiver), home };
+        let mut download = Self::begin(id, receiver, home);
         if fin {
             download.come_home();
         }
         download
     }
 
+    /// Waits until the peer has the request: it says so, or answers already.
+    pub async fn heard(&mut self) -> Result<(), TunnelError> {
+        if self.first.is_none() {
+            self.first = Some(self.next_head().await?);
+        }
+        Ok(())
+    }
+
     /// The response head, and whether a body follows.
     pub async fn response(&mut self) -> Result<(ResponseHead, bool), TunnelError> {
-        let receiver = self.receiver.as_mut().ok_or(TunnelError::Ended)?;
-        let Item::Head(frame) = receiver.next().await.ok_or(TunnelError::Ended)?? else {
-            return Err(TunnelError::Protocol("data before the response"));
-        };
-        if frame.exchange_id != self.id {
-            return Err(TunnelError::Protocol("a response to another exchange"));
+        self.heard().await?;
+        let mut frame = self.first.take().ok_or(TunnelError::Ended)?;
+        if let (Some(Kind::Acknowledged(_)), false) = (&frame.kind, frame.fin) {
+            frame = self.next_head().await?;
         }
         match frame.kind {
             Some(Kind::Response(head)) => {
@@ -334,9 +368,20 @@ impl Download {
                 self.come_home();
                 Err(TunnelError::Reset(reset.code()))
             }
-            Some(Kind::Request(_) | Kind::Trailers(_) | Kind::Data(_)) | None => {
+            Some(Kind::Request(_) | Kind::Trailers(_) | Kind::Data(_) | Kind::Acknowledged(_)) | None => {
                 Err(TunnelError::Protocol("not a response"))
             }
+        }
+    }
+
+    async fn next_head(&mut self) -> Result<Frame, TunnelError> {
+        let receiver = self.receiver.as_mut().ok_or(TunnelError::Ended)?;
+        let Item::Head(frame) = receiver.next().await.ok_or(TunnelError::Ended)?? else {
+            return Err(TunnelError::Protocol("data before the response"));
+        };
+        match frame.exchange_id == self.id {
+            true => Ok(frame),
+            false => Err(TunnelError::Protocol("a response to another exchange")),
         }
     }
 

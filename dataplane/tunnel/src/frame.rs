@@ -215,9 +215,8 @@ impl Decoder {
         let frame = Frame::decode(message).map_err(|_| TunnelError::Protocol("an unreadable message"))?;
         match frame.kind {
             Some(Kind::Data(_)) => Err(TunnelError::Protocol("fields out of order before data")),
-            Some(Kind::Request(_) | Kind::Response(_) | Kind::Trailers(_) | Kind::Reset(_)) | None => {
-                Ok(Begun::Head(frame))
-            }
+            Some(Kind::Request(_) | Kind::Response(_) | Kind::Trailers(_) | Kind::Reset(_) | Kind::Acknowledged(_))
+            | None => Ok(Begun::Head(frame)),
         }
     }
 

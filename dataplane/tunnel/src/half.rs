@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use proto::v1::{Frame, Reset, ResetCode, Trailers, frame::Kind};
+use proto::v1::{Acknowledged, Frame, Reset, ResetCode, Trailers, frame::Kind};
 
 use crate::{
     TunnelError,
@@ -85,6 +85,16 @@ impl FrameSender {
     pub fn reset(&mut self, exchange_id: u64, code: ResetCode) -> Result<(), TunnelError> {
         let kind = Some(Kind::Reset(Reset { code: code.into() }));
         self.head(&Frame { exchange_id, fin: true, kind })
+    }
+
+    /// Tells that the head of a request was read.
+    pub fn acknowledge(&mut self, exchange_id: u64) -> Result<(), TunnelError> {
+        self.head(&Frame { exchange_id, fin: false, kind: Some(Kind::Acknowledged(Acknowledged {})) })
+    }
+
+    /// Ready when the peer wants nothing more of this stream.
+    pub fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(context).map(|_reason| ())
     }
 
     /// Ends the stream itself.

@@ -6,7 +6,7 @@
 //! trip. h2's guards against abusive peers are raised: the peer is ours, and
 //! the abuse comes from users behind it who hang up.
 
-use std::{future::poll_fn, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 use h2::{Ping, PingPong, RecvStream, SendStream, client, server};
@@ -92,6 +92,41 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
 pub fn stream_window(round_trip: Duration) -> u32 {
     let in_flight = round_trip.as_secs_f64() * 1e9 / 8.0 * 2.0;
     (in_flight as u32).clamp(STREAM_WINDOW, STREAM_WINDOW_MAX)
+}
+
+/// The stream window of one link as its round trips are measured. It follows the
+/// shortest of the last few, so that a machine short of CPU is not taken for a
+/// long way; and it never shrinks: a parked stream may have used more than the
+/// smaller window, and would get no credit ever again.
+#[derive(Debug, Default)]
+pub struct Windows {
+    recent: VecDeque<Duration>,
+    granted: u32,
+}
+
+impl Windows {
+    const RECENT: usize = 3;
+
+    /// The window to grant from now on.
+    pub fn measured(&mut self, round_trip: Duration) -> u32 {
+        if self.recent.len() == Self::RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(round_trip);
+        let shortest = self.recent.iter().min().copied().unwrap_or_default();
+        self.granted = self.granted.max(stream_window(shortest));
+        self.granted
+    }
+}
+
+/// How often each end looks whether a link has streams at all.
+pub const STREAMLESS_LOOK: Duration = Duration::from_millis(250);
+
+/// For how long a link may be without any stream, parked or busy. Opening one
+/// takes a round trip.
+pub fn streamless_max(round_trip: Duration) -> Duration {
+    const STREAMLESS_MAX: Duration = Duration::from_millis(1500);
+    STREAMLESS_MAX.max(4 * round_trip)
 }
 
 /// Pings until the peer is silent for `PING_TIMEOUT`; tells each round trip.

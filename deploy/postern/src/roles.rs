@@ -269,7 +269,9 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
         },
     )?;
     let watched = running.relay.clone();
+    let links = watched.clone();
     process.checks.push(Arc::new(move || watched.readiness()));
+    process.checks.push(Arc::new(move || links.links_readiness()));
     process.attend().await?;
     running.run().await;
     end(process).await

@@ -205,7 +205,9 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     });
 
     let mut probes = Probes { metrics, ..Default::default() };
+    let links = relay_handle.clone();
     probes.checks.push(Arc::new(move || relay_handle.readiness()));
+    probes.checks.push(Arc::new(move || links.links_readiness()));
     let credential = owner_credential(&writer, &authority, admin_api)?;
     write_private(&data.join("owner.json"), &serde_json::to_vec_pretty(&credential)?)?;
     write_public(&data.join("authority.pem"), runtime::tls::pem("CERTIFICATE", authority.certificate()).as_bytes())?;
