@@ -13,6 +13,7 @@ mod hostile_origins;
 mod http3;
 mod lifetimes;
 mod limits;
+mod liveness;
 mod many;
 mod places;
 mod protocols;

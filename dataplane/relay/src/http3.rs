@@ -38,7 +38,7 @@ use tracing::debug;
 use crate::{
     Relay, RelayError,
     body::Body,
-    http3_gate::{Gate, Gated},
+    http3_gate::{Gate, Gated, Half, Halves},
     listener::{FromSnapshot, user_tls},
     request,
     settings::*,
@@ -64,8 +64,9 @@ const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// For the last bytes of the last answer to arrive.
 const LINGER: Duration = Duration::from_secs(1);
 
-type Connection = h3::server::Connection<Gate<h3_quinn::Connection>, Bytes>;
-type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+type UserHalf = Half<h3_quinn::SendStream<Bytes>>;
+type Connection = h3::server::Connection<Gate<h3_quinn::Connection, h3_quinn::SendStream<Bytes>>, Bytes>;
+type Sending = RequestStream<UserHalf, Bytes>;
 type Receiving = RequestStream<Gated<h3_quinn::RecvStream>, Bytes>;
 
 /// The UDP port of `address`.
@@ -164,7 +165,9 @@ impl Relay {
     ) -> Result<(), h3::error::ConnectionError> {
         let mut builder = h3::server::builder();
         builder.max_field_section_size(HEADER_BYTES_MAX as u64).send_grease(false);
-        let building = builder.build(Gate(h3_quinn::Connection::new(connection.clone())));
+        let gate = Gate::new(h3_quinn::Connection::new(connection.clone()));
+        let halves = gate.halves();
+        let building = builder.build(gate);
         let Ok(built) = timeout(HTTP2_PREFACE_TIMEOUT, building).await else { return Ok(()) };
         let mut users: Connection = built?;
         let requests = TaskTracker::new();
@@ -183,6 +186,7 @@ impl Relay {
                 visitor = Visitor::new(peer, visitor.sni.clone(), visitor.thread, slot);
             }
             let (relay, visitor, connection) = (self.clone(), visitor.clone(), connection.clone());
+            let halves = halves.clone();
             requests.spawn(async move {
                 let served = async {
                     let Ok(resolved) = timeout(HEAD_TIMEOUT, resolver.resolve_request()).await else {
@@ -190,7 +194,7 @@ impl Relay {
                         return Ok(());
                     };
                     let (request, stream) = resolved?;
-                    Exchange { relay, visitor, connection: &connection }.serve(request, stream).await
+                    Exchange { relay, visitor, connection: &connection }.serve(request, stream, &halves).await
                 };
                 tokio::select! {
                     served = served => if let Err(error) = served {
@@ -228,27 +232,34 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn serve<S>(self, request: Request<()>, stream: RequestStream<S, Bytes>) -> Result<(), StreamError>
+    async fn serve<S>(
+        self,
+        request: Request<()>,
+        stream: RequestStream<S, Bytes>,
+        halves: &Halves<h3_quinn::SendStream<Bytes>>,
+    ) -> Result<(), StreamError>
     where
-        S: h3::quic::BidiStream<
-                Bytes,
-                SendStream = h3_quinn::SendStream<Bytes>,
-                RecvStream = Gated<h3_quinn::RecvStream>,
-            >,
+        S: h3::quic::BidiStream<Bytes, SendStream = UserHalf, RecvStream = Gated<h3_quinn::RecvStream>>,
     {
+        let id = stream.id();
         let (mut sending, receiving) = stream.split();
+        let Some(user) = halves.take(id) else { return Ok(()) };
         let is_head = request.method() == Method::HEAD;
         let body = Http3Body::begin(&request, receiving).await;
         let request = request.map(|()| Either::Right(body));
-        let response = request::handle(self.relay.clone(), self.visitor.clone(), request).await;
-        match self.send(response, is_head, &mut sending).await {
+        let answering = request::handle(self.relay.clone(), self.visitor.clone(), request);
+        let sent = match wanted(&user, answering).await {
+            Ok(response) => self.send(response, is_head, &mut sending, &user).await,
+            Err(cut) => Err(cut),
+        };
+        match sent {
             // The user must see a cut and never a short success.
             Err(Cut::Body(error)) => {
                 debug!(%error, "an answer is cut");
                 sending.stop_stream(Code::H3_INTERNAL_ERROR);
                 Ok(())
             }
-            Err(Cut::Stalled) => {
+            Err(Cut::Stalled | Cut::GivenUp) => {
                 sending.stop_stream(Code::H3_REQUEST_CANCELLED);
                 Ok(())
             }
@@ -257,11 +268,17 @@ impl Exchange<'_> {
         }
     }
 
-    async fn send(&self, response: Response<Body>, is_head: bool, sending: &mut Sending) -> Result<(), Cut> {
+    async fn send(
+        &self,
+        response: Response<Body>,
+        is_head: bool,
+        sending: &mut Sending,
+        user: &UserHalf,
+    ) -> Result<(), Cut> {
         let (parts, mut body) = response.into_parts();
         let mut here = self.visitor.peer;
         taken(sending.send_response(Response::from_parts(parts, ()))).await?;
-        while let Some(frame) = body.frame().await.filter(|_| !is_head) {
+        while let Some(frame) = wanted(user, body.frame()).await?.filter(|_| !is_head) {
             self.look_where_the_user_is(&mut here, &body);
             match frame.map_err(Cut::Body)?.into_data() {
                 Ok(data) => taken(sending.send_data(data)).await?,
@@ -295,8 +312,19 @@ enum Cut {
     Body(#[source] io::Error),
     #[error("the user takes nothing")]
     Stalled,
+    #[error("the user wants no more")]
+    GivenUp,
     #[error("the stream ended")]
     Stream(#[from] StreamError),
+}
+
+/// Waits for a piece of the answer while its user does.
+async fn wanted<T>(user: &UserHalf, piece: impl Future<Output = T>) -> Result<T, Cut> {
+    tokio::select! {
+        biased;
+        piece = piece => Ok(piece),
+        () = user.given_up() => Err(Cut::GivenUp),
+    }
 }
 
 /// A user must take what is sent to them.

@@ -5,17 +5,28 @@
 //! has collected. So a frame longer than any head may be ends its stream here
 //! (RFC 9114, section 4.2.2: a limit on field sections; section 8.1:
 //! `H3_EXCESSIVE_LOAD`).
+//!
+//! It also hides that a user asked for no more of an answer until the next byte
+//! of it is sent, so a silent answer would go on without a reader: the sending
+//! half can be asked here ([`Half::given_up`]).
 
-use std::task::{Context, Poll, ready};
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes};
 use h3::{
     error::Code,
     quic::{
-        BidiStream, Connection, ConnectionErrorIncoming, OpenStreams, RecvStream, SendStream, StreamErrorIncoming,
-        StreamId, WriteBuf,
+        BidiStream, Connection, ConnectionErrorIncoming, OpenStreams, RecvStream, SendStream, SendStreamUnframed,
+        StreamErrorIncoming, StreamId, WriteBuf,
     },
 };
+use tokio::time::sleep;
 
 use crate::settings::HEADER_BYTES_MAX;
 
@@ -103,13 +114,109 @@ impl Frames {
     }
 }
 
-/// A connection whose streams are followed.
-pub(crate) struct Gate<C>(pub C);
+/// How often a user of a silent answer is looked for.
+const GIVEN_UP_LOOK: Duration = Duration::from_millis(250);
 
-/// A stream that is.
+/// The sending half of a user's stream.
+pub(crate) struct Half<S>(Arc<Mutex<S>>);
+
+impl<S> Half<S> {
+    fn lock(&self) -> MutexGuard<'_, S> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: SendStreamUnframed<Bytes>> Half<S> {
+    /// Waits until the user wants no more of the answer. Only for the task that
+    /// sends it: QUIC wakes one.
+    pub(crate) async fn given_up(&self) {
+        loop {
+            sleep(GIVEN_UP_LOOK).await;
+            if poll_fn(|context| Poll::Ready(self.is_stopped(context))).await {
+                return;
+            }
+        }
+    }
+
+    fn is_stopped(&self, context: &mut Context<'_>) -> bool {
+        let mut half = self.lock();
+        match half.poll_ready(context) {
+            // Writing nothing fails only where nothing can be written any more.
+            Poll::Ready(Ok(())) => matches!(half.poll_send(context, &mut Bytes::new()), Poll::Ready(Err(_))),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+}
+
+impl<B: Buf, S: SendStream<B>> SendStream<B> for Half<S> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.lock().poll_ready(context)
+    }
+
+    fn send_data<T: Into<WriteBuf<B>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
+        self.lock().send_data(data)
+    }
+
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.lock().poll_finish(context)
+    }
+
+    fn reset(&mut self, reset_code: u64) {
+        self.lock().reset(reset_code);
+    }
+
+    fn send_id(&self) -> StreamId {
+        self.lock().send_id()
+    }
+}
+
+/// Sending halves the library was just given: it lets nobody see them.
+pub(crate) struct Halves<S>(Arc<Mutex<BTreeMap<StreamId, Half<S>>>>);
+
+impl<S> Clone for Halves<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> Halves<S> {
+    fn put(&self, id: StreamId, half: Half<S>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, half);
+    }
+
+    /// That of a stream whose halves were parted; once.
+    pub(crate) fn take(&self, id: StreamId) -> Option<Half<S>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+}
+
+/// A connection whose streams are followed.
+pub(crate) struct Gate<C, S> {
+    inner: C,
+    halves: Halves<S>,
+}
+
+impl<C, S> Gate<C, S> {
+    pub(crate) fn new(inner: C) -> Self {
+        Self { inner, halves: Halves(Arc::default()) }
+    }
+
+    pub(crate) fn halves(&self) -> Halves<S> {
+        self.halves.clone()
+    }
+}
+
+/// A receiving half that is followed.
 pub(crate) struct Gated<S> {
     inner: S,
     frames: Frames,
+}
+
+/// Both halves.
+pub(crate) struct GatedBidi<C, S> {
+    gated: Gated<C>,
+    halves: Halves<S>,
 }
 
 impl<S: RecvStream<Buf = Bytes>> RecvStream for Gated<S> {
@@ -136,76 +243,105 @@ impl<S: RecvStream<Buf = Bytes>> RecvStream for Gated<S> {
     }
 }
 
-impl<B: Buf, S: SendStream<B>> SendStream<B> for Gated<S> {
+impl<C: RecvStream<Buf = Bytes>, S> RecvStream for GatedBidi<C, S> {
+    type Buf = Bytes;
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        self.gated.poll_data(context)
+    }
+
+    fn stop_sending(&mut self, error_code: u64) {
+        self.gated.stop_sending(error_code);
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.gated.recv_id()
+    }
+}
+
+impl<B: Buf, C: SendStream<B>, S> SendStream<B> for GatedBidi<C, S> {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.inner.poll_ready(context)
+        self.gated.inner.poll_ready(context)
     }
 
     fn send_data<T: Into<WriteBuf<B>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
-        self.inner.send_data(data)
+        self.gated.inner.send_data(data)
     }
 
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.inner.poll_finish(context)
+        self.gated.inner.poll_finish(context)
     }
 
     fn reset(&mut self, reset_code: u64) {
-        self.inner.reset(reset_code);
+        self.gated.inner.reset(reset_code);
     }
 
     fn send_id(&self) -> StreamId {
-        self.inner.send_id()
+        self.gated.inner.send_id()
     }
 }
 
-impl<B: Buf, S: BidiStream<B>> BidiStream<B> for Gated<S>
+impl<B: Buf, C, S> BidiStream<B> for GatedBidi<C, S>
 where
-    S: RecvStream<Buf = Bytes>,
-    S::RecvStream: RecvStream<Buf = Bytes>,
+    C: BidiStream<B, SendStream = S> + RecvStream<Buf = Bytes>,
+    C::RecvStream: RecvStream<Buf = Bytes>,
+    S: SendStream<B>,
 {
-    type SendStream = S::SendStream;
-    type RecvStream = Gated<S::RecvStream>;
+    type SendStream = Half<S>;
+    type RecvStream = Gated<C::RecvStream>;
 
     fn split(self) -> (Self::SendStream, Self::RecvStream) {
-        let (send, recv) = self.inner.split();
-        (send, Gated { inner: recv, frames: self.frames })
+        let id = self.gated.inner.send_id();
+        let (send, recv) = self.gated.inner.split();
+        let half = Arc::new(Mutex::new(send));
+        self.halves.put(id, Half(half.clone()));
+        (Half(half), Gated { inner: recv, frames: self.gated.frames })
     }
 }
 
-impl<B: Buf, C: OpenStreams<B>> OpenStreams<B> for Gate<C>
+impl<B: Buf, C: OpenStreams<B>, S> OpenStreams<B> for Gate<C, S>
 where
-    C::BidiStream: RecvStream<Buf = Bytes>,
+    C::BidiStream: BidiStream<B, SendStream = S> + RecvStream<Buf = Bytes>,
+    S: SendStream<B>,
 {
-    type BidiStream = Gated<C::BidiStream>;
+    type BidiStream = GatedBidi<C::BidiStream, S>;
     type SendStream = C::SendStream;
 
     fn poll_open_bidi(&mut self, context: &mut Context<'_>) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
-        let inner = ready!(self.0.poll_open_bidi(context))?;
-        Poll::Ready(Ok(Gated { inner, frames: Frames::of_request() }))
+        let inner = ready!(self.inner.poll_open_bidi(context))?;
+        Poll::Ready(Ok(self.gated(inner)))
     }
 
     fn poll_open_send(&mut self, context: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        self.0.poll_open_send(context)
+        self.inner.poll_open_send(context)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        self.0.close(code, reason);
+        self.inner.close(code, reason);
     }
 }
 
-impl<B: Buf, C: Connection<B>> Connection<B> for Gate<C>
+impl<C, S> Gate<C, S> {
+    fn gated<T>(&self, inner: T) -> GatedBidi<T, S> {
+        GatedBidi { gated: Gated { inner, frames: Frames::of_request() }, halves: self.halves.clone() }
+    }
+}
+
+impl<B: Buf, C: Connection<B>, S> Connection<B> for Gate<C, S>
 where
-    C::BidiStream: RecvStream<Buf = Bytes>,
+    C::BidiStream: BidiStream<B, SendStream = S> + RecvStream<Buf = Bytes>,
     C::RecvStream: RecvStream<Buf = Bytes>,
+    S: SendStream<B>,
+    C::OpenStreams: OpenStreams<B, BidiStream = C::BidiStream>,
 {
     type RecvStream = Gated<C::RecvStream>;
-    type OpenStreams = Gate<C::OpenStreams>;
+    type OpenStreams = Gate<C::OpenStreams, S>;
 
     fn poll_accept_recv(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
-        let inner = ready!(self.0.poll_accept_recv(context))?;
+        let inner = ready!(self.inner.poll_accept_recv(context))?;
         Poll::Ready(Ok(Gated { inner, frames: Frames::of_control() }))
     }
 
@@ -213,12 +349,12 @@ where
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
-        let inner = ready!(self.0.poll_accept_bidi(context))?;
-        Poll::Ready(Ok(Gated { inner, frames: Frames::of_request() }))
+        let inner = ready!(self.inner.poll_accept_bidi(context))?;
+        Poll::Ready(Ok(self.gated(inner)))
     }
 
     fn opener(&self) -> Self::OpenStreams {
-        Gate(self.0.opener())
+        Gate { inner: self.inner.opener(), halves: self.halves.clone() }
     }
 }
 
