@@ -5,9 +5,8 @@
 use postern_tests::{
     http2::{self, *},
     origin::Origin,
-    world::{World, app},
+    world::{World, open_app},
 };
-use proto::v1;
 
 /// What a peer may answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,8 +279,7 @@ async fn outcome(connection: &mut Http2, stream: u32) -> Outcome {
 async fn every_section_of_http2_is_kept() {
     let world = World::start().await;
     let origin = Origin::start().await;
-    let open = v1::App { pre_authentication: v1::PreAuthentication::Passthrough.into(), ..app("open", &origin.url()) };
-    world.publish(open, &[]).await;
+    world.publish(open_app("open", &origin.url()), &[]).await;
     let host = format!("open.postern.localhost:{}", world.port);
     let url = url::Url::parse(&world.url("open", "/")).unwrap();
     let (mut failed, mut count) = (Vec::new(), 0);

@@ -11,7 +11,7 @@ use postern_tests::{
     http2::{self, Http2},
     origin::Origin,
     until,
-    world::World,
+    world::{World, open_app},
 };
 use relay::settings::WRITE_STALL_TIMEOUT;
 use tokio::{
@@ -34,9 +34,11 @@ async fn an_http2_connection_is_told_its_limits() {
 #[tokio::test]
 async fn floods_end_their_own_connection_and_nothing_else() {
     let world = World::start().await;
-    let block = http2::get(&authority(&world));
+    let origin = Origin::start().await;
+    world.publish(open_app("open", &origin.url()), &[]).await;
+    let block = http2::get(&format!("open.postern.localhost:{}", world.port));
     // Rapid reset (CVE-2023-44487).
-    let mut connection = http2(&world).await;
+    let mut connection = flooding(&world).await;
     let mut rounds = 0;
     for stream in (1..40_001).step_by(2) {
         let opened = connection.write(http2::HEADERS, http2::END_HEADERS | http2::END_STREAM, stream, &block).await;
@@ -46,9 +48,10 @@ async fn floods_end_their_own_connection_and_nothing_else() {
         rounds += 1;
     }
     assert!(rounds < 20_000, "a reset flood goes on");
+    assert_others_are_served(&world).await;
 
     // CONTINUATION without end (CVE-2024-27316).
-    let mut connection = http2(&world).await;
+    let mut connection = flooding(&world).await;
     let mut sent = connection.write(http2::HEADERS, http2::END_STREAM, 1, &block).await;
     let field = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'b'; 16_000]].concat();
     let mut frames = 0;
@@ -57,9 +60,10 @@ async fn floods_end_their_own_connection_and_nothing_else() {
         frames += 1;
     }
     assert!(frames < 1000, "a header block goes on");
+    assert_others_are_served(&world).await;
 
     // Empty DATA frames (RUSTSEC-2026-0258).
-    let mut connection = http2(&world).await;
+    let mut connection = flooding(&world).await;
     let post = [&block[1..], &[0x83]].concat();
     let mut sent = connection.write(http2::HEADERS, http2::END_HEADERS, 1, &post).await;
     let mut frames = 0;
@@ -68,10 +72,18 @@ async fn floods_end_their_own_connection_and_nothing_else() {
         frames += 1;
     }
     assert!(frames < 200_000, "empty frames go on");
+    assert_others_are_served(&world).await;
+}
 
-    let url = world.url("demo", "/");
-    let mut alice = world.browser();
-    assert_eq!(alice.get(&url).await.status, 303, "others are served");
+/// A connection to an application that anybody may ask.
+async fn flooding(world: &World) -> Http2 {
+    let url = url::Url::parse(&world.url("open", "/")).unwrap();
+    Http2::begin(world.browser().connect_for(&url, b"h2").await).await
+}
+
+/// All the way to the application.
+async fn assert_others_are_served(world: &World) {
+    assert_eq!(world.browser().get(&world.url("open", "/")).await.status, 200, "others are served");
 }
 
 #[tokio::test]

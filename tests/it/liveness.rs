@@ -17,9 +17,8 @@ use postern_tests::{
     http3::{Http3, quic},
     origin::Origin,
     until,
-    world::{World, app},
+    world::{World, app, open_app},
 };
-use proto::v1;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,11 +26,6 @@ use tokio::{
     time::timeout,
 };
 use url::Url;
-
-/// An application without sign-in.
-fn open(name: &str, origin: &str) -> v1::App {
-    v1::App { pre_authentication: v1::PreAuthentication::Passthrough.into(), ..app(name, origin) }
-}
 
 /// With HTTP/3, and more connections from one address than usual: a crowd.
 async fn world() -> World {
@@ -187,7 +181,7 @@ async fn leave_over_http3(world: &World, leaves: Leaves, count: usize) {
 async fn whoever_leaves_wherever_the_next_request_is_answered() {
     let world = world().await;
     let origin = Origin::start().await;
-    world.publish(open("open", &origin.url()), &[]).await;
+    world.publish(open_app("open", &origin.url()), &[]).await;
     for leaves in EVERYWHERE {
         leave_over_http1(&world, leaves).await;
         assert_answered(&world, &format!("one over HTTP/1.1, {leaves:?}")).await;
@@ -202,7 +196,7 @@ async fn whoever_leaves_wherever_the_next_request_is_answered() {
 async fn crowds_that_leave_leave_nothing_behind() {
     let world = world().await;
     let origin = Origin::start().await;
-    world.publish(open("open", &origin.url()), &[]).await;
+    world.publish(open_app("open", &origin.url()), &[]).await;
     for leaves in EVERYWHERE {
         join_all((0..64).map(|_| leave_over_http1(&world, leaves))).await;
         assert_answered(&world, &format!("64 over HTTP/1.1, {leaves:?}")).await;
@@ -288,8 +282,8 @@ async fn a_user_who_gives_up_frees_the_application() {
     let host = format!("open.postern.localhost:{}", world.port);
     let silent = Silent::start(false).await;
     let beginning = Silent::start(true).await;
-    world.publish(open("open", &format!("http://127.0.0.1:{}", silent.port)), &[]).await;
-    world.publish(open("begun", &format!("http://127.0.0.1:{}", beginning.port)), &[]).await;
+    world.publish(open_app("open", &format!("http://127.0.0.1:{}", silent.port)), &[]).await;
+    world.publish(open_app("begun", &format!("http://127.0.0.1:{}", beginning.port)), &[]).await;
     let mut times = 0;
     for body in [&b""[..], b"hello"] {
         times += 1;
@@ -341,7 +335,7 @@ async fn a_user_who_gives_up_frees_the_application() {
     beginning.was_left(2, "HTTP/1.1, in the answer").await;
     // And the next one is served.
     let origin = Origin::start().await;
-    world.publish(open("next", &origin.url()), &[]).await;
+    world.publish(open_app("next", &origin.url()), &[]).await;
     assert_eq!(world.browser().get(&world.url("next", "/")).await.status, 200);
 }
 
@@ -355,7 +349,7 @@ fn signal(process: &std::process::Child, name: &str) {
 async fn a_request_no_connector_had_goes_to_another() {
     let cluster = Cluster::start().await;
     let origin = Origin::start().await;
-    cluster.publish(open("open", &origin.url())).await;
+    cluster.publish(open_app("open", &origin.url())).await;
     let url = cluster.url(0, "open", "/");
     let mut users: Vec<_> = (0..8).map(|_| cluster.browser()).collect();
     for user in &mut users {
@@ -364,6 +358,8 @@ async fn a_request_no_connector_had_goes_to_another() {
     // One of the two stands still; its links stay up.
     signal(&cluster.connectors[0].child, "-STOP");
     let answers = join_all(users.iter_mut().map(|user| user.get(&url))).await;
+    let down = cluster.relays[0].said().iter().filter(|it| it.contains("link down")).count();
+    assert_eq!(down, 0, "the requests went on before the link was found dead");
     signal(&cluster.connectors[0].child, "-CONT");
     for answer in answers {
         assert_eq!((answer.status.as_u16(), answer.refusal()), (200, ""));
@@ -417,7 +413,7 @@ async fn a_connection_that_knows_its_user_serves_nobody_else() {
         world.user(user).await;
     }
     world.publish(app("iis", &format!("http://127.0.0.1:{port}")), &["everyone"]).await;
-    world.publish(open("open", &format!("http://127.0.0.1:{port}")), &[]).await;
+    world.publish(open_app("open", &format!("http://127.0.0.1:{port}")), &[]).await;
     let url = world.url("iis", "/");
     let (mut alice, mut bob) = (world.browser(), world.browser());
     for (browser, user) in [(&mut alice, "alice"), (&mut bob, "bob")] {

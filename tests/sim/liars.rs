@@ -248,6 +248,44 @@ pub(crate) async fn honest_relay(io: DuplexStream, own: &Published, signed: &Byt
     }
 }
 
+/// A connector that says who it is, and never parks a stream.
+pub(crate) async fn mute_connector(io: DuplexStream) {
+    let (requests, mut connection) = link::connect(io).await.unwrap();
+    let talking = async {
+        let (mut reports, mut settings) = link::follow(&requests).await.unwrap();
+        reports.send(&LinkReport::default()).unwrap();
+        while let Ok(Some(_)) = settings.next::<LinkSettings>().await {}
+    };
+    let pings = connection.ping_pong().unwrap();
+    tokio::select! {
+        _ = &mut connection => {}
+        () = talking => {}
+        _ = link::keep_alive(pings, |_| {}) => {}
+    }
+    // The relay has hung up: it is for the relay's end to say so.
+    std::future::pending().await
+}
+
+/// A relay that tells a connector what to serve, and answers no call for a stream.
+pub(crate) async fn mute_relay(io: DuplexStream, signed: &Bytes) {
+    let mut connection = link::serve(io).await.unwrap();
+    let tasks = TaskTracker::new();
+    let mut unanswered = Vec::new();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        if request.uri().path() == SERVE {
+            unanswered.push((request, respond));
+            continue;
+        }
+        let apps = vec![signed.clone()];
+        tasks.spawn(async move {
+            let (mut sender, mut receiver) = link::followed(request, respond).unwrap();
+            sender.send(&LinkSettings { apps, relay_threads: 1, complete: true, ..Default::default() }).unwrap();
+            while let Ok(Some(_)) = receiver.next::<LinkReport>().await {}
+        });
+    }
+    std::future::pending().await
+}
+
 /// The same application, said to be elsewhere: the signature does not fit.
 fn forged(event: &Bytes, chance: &mut Chance) -> Bytes {
     let mut forged = SignedEvent::decode(event.clone()).unwrap();

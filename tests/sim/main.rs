@@ -277,6 +277,41 @@ async fn change_weather(weather: Weather, mut chance: Chance) {
     }
 }
 
+#[test]
+fn a_link_that_has_no_streams_is_given_up_by_either_end() {
+    each_seed(async |mut chance| {
+        let world = World::start(&mut chance).await;
+        let app = world.publish("app").await;
+        let name = world.enrol(app.group).await;
+        let signed = world.projection.view().signed_apps.get(&app.id).unwrap().clone();
+        tokio::time::pause();
+        world.weather.calm_down();
+        // A connector that parks nothing, at an honest relay.
+        let (here, there) = wire(&mut chance, world::LINK, &world.weather, &world.tasks);
+        let relay = world.relay.clone().serve_connector_on(there, name.clone());
+        tokio::select! {
+            given_up = timeout(GIVEN_UP_WITHIN, relay) => given_up.expect("the relay gives the link up"),
+            () = liars::mute_connector(here) => panic!("the connector was to stay"),
+        }
+        // A relay that takes no stream, before an honest connector.
+        let (here, there) = wire(&mut chance, world::LINK, &world.weather, &world.tasks);
+        let connector = world::serve_link(here, world.worker(app.group), &world.stop);
+        tokio::select! {
+            given_up = timeout(GIVEN_UP_WITHIN, connector) => given_up.expect("the connector gives the link up"),
+            () = liars::mute_relay(there, &signed) => panic!("the relay was to stay"),
+        }
+        // Dialled again, it serves.
+        world.connect(name, chance.fork());
+        sleep(Duration::from_secs(1)).await;
+        let answered = world.door().ask(&mut chance, Ipv4Addr::LOCALHOST.into(), &app.host, "/again").await;
+        assert_eq!(answered.unwrap().0, StatusCode::OK);
+        world.stop.cancel();
+    });
+}
+
+/// Either end notices a link without streams.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(2);
+
 /// Blocks addresses and lets them in again, for ever.
 async fn change_policies(world: &World, blocked: &Mutex<Blocked>, mut chance: Chance) {
     let mut policies: Vec<(PolicyId, IpAddr)> = Vec::new();

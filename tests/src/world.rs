@@ -166,6 +166,11 @@ pub fn app(name: &str, origin: &str) -> v1::App {
     v1::App { name: name.into(), origin: origin.into(), ..Default::default() }
 }
 
+/// One that needs no sign-in.
+pub fn open_app(name: &str, origin: &str) -> v1::App {
+    v1::App { pre_authentication: v1::PreAuthentication::Passthrough.into(), ..app(name, origin) }
+}
+
 /// Answer when the relays serve it.
 pub fn applied() -> Option<v1::Change> {
     Some(v1::Change { wait_applied: true, ..Default::default() })
