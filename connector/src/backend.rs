@@ -12,6 +12,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http_body::Body as _;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -176,6 +177,7 @@ impl Backend {
                 },
             }
         }
+        say_body_follows(&mut request);
         while let Some(mut idle) = self.idle_connection(owner).filter(|_| !upgrade) {
             match idle.try_send_request(request).await {
                 Ok(response) => return Ok(self.lending(response, idle, owner)),
@@ -268,6 +270,7 @@ impl Backend {
     /// HTTP/2 has its host in the URI, and no fields about the connection.
     fn for_http2(&self, mut request: Request<Body>) -> Request<Body> {
         let host = request.headers_mut().remove(header::HOST);
+        request.headers_mut().remove(header::TRANSFER_ENCODING);
         let authority = host.as_ref().and_then(|it| it.to_str().ok()).unwrap_or("localhost");
         let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
         let scheme = if self.tls.is_some() { "https" } else { "http" };
@@ -389,6 +392,14 @@ impl Tls {
         };
         let name = ServerName::try_from(name.to_owned()).map_err(|_| ResetCode::Tls)?;
         Ok(Self { any, only_http1, name })
+    }
+}
+
+/// The library sends no body with GET and HEAD unless it is told that there is
+/// one, though any method may have one (RFC 9110, section 9.3.1).
+fn say_body_follows(request: &mut Request<Body>) {
+    if !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -291,10 +291,6 @@ async fn one_address_has_a_bounded_number_of_connections() {
     assert_eq!(alice.get(&world.url("demo", "/")).await.status, 303);
 }
 
-fn authority(world: &World) -> String {
-    format!("demo.postern.localhost:{}", world.port)
-}
-
 async fn http2(world: &World) -> Http2 {
     let url = url::Url::parse(&world.url("demo", "/")).unwrap();
     Http2::begin(world.browser().connect_for(&url, b"h2").await).await

@@ -8,6 +8,7 @@ mod applications;
 mod certificates;
 mod deployed;
 mod domains;
+mod gate;
 mod hostile_http2;
 mod hostile_origins;
 mod http3;

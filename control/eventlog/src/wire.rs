@@ -12,7 +12,8 @@ use model::{
     branding::Branding,
     directory::Username,
     edge::{
-        self, CookieRules, CorsRule, CorsText, Edge, HeaderAction, HeaderRule, Hsts, LocalPath, SameSite, Translate,
+        self, CookieRules, CorsRule, CorsText, Edge, FieldPattern, HeaderAction, HeaderRule, Hsts, LocalPath, SameSite,
+        Translate, UpgradeProtocol,
     },
     keys::{AcmeMethod, Certificate, Key, KeyHolder, KeyPurpose, Source},
     policy::{Control, Grant, State},
@@ -240,7 +241,22 @@ fn edge_from(wire: &v1::App) -> Parsed<Edge> {
             v1::Translate::Pages => Translate::Pages,
             v1::Translate::Everything => Translate::Everything,
         },
+        upgrades: at_most("upgrades", &wire.upgrades, UPGRADES_MAX)?
+            .map(|it| UpgradeProtocol::parse(it).in_field("upgrades"))
+            .collect::<Parsed<_>>()?,
+        passed_fields: at_most("passed_fields", &wire.passed_fields, edge::RULES_MAX)?
+            .map(|it| FieldPattern::parse(it).in_field("passed_fields"))
+            .collect::<Parsed<_>>()?,
     })
+}
+
+const UPGRADES_MAX: usize = 16;
+
+fn at_most<'a, T>(field: &'static str, items: &'a [T], most: usize) -> Parsed<std::slice::Iter<'a, T>> {
+    match items.len() <= most {
+        true => Ok(items.iter()),
+        false => Err(bad(field, "has more entries than are allowed")),
+    }
 }
 
 /// The preload list asks for a year and for subdomains.
@@ -322,6 +338,8 @@ pub fn app_to(app: &App) -> v1::App {
             app::HostHeader::Origin => v1::HostHeader::Origin.into(),
         },
         encoded_slashes: app.encoded_slashes,
+        upgrades: app.edge.upgrades.iter().map(|it| it.as_str().to_owned()).collect(),
+        passed_fields: app.edge.passed_fields.iter().map(|it| it.as_str().to_owned()).collect(),
         maintenance: app.edge.maintenance,
         requests_per_minute: app.edge.requests_per_minute.map_or(0, NonZeroU32::get),
         home_path: app.edge.home_path.as_str().to_owned(),

@@ -1,5 +1,5 @@
 //! What relays do themselves with the HTTP of an application: maintenance,
-//! cookies, CORS, header rules, HSTS, translated links.
+//! cookies, CORS, header rules, HSTS, translated links, upgrades.
 //!
 //! Everything here is off, or at its safest, until an administrator says
 //! otherwise; `Edge::default()` changes nothing on the wire.
@@ -28,6 +28,66 @@ pub struct Edge {
     pub translate: Translate,
     /// Of one user, or of one address where nobody signs in (ERR-07).
     pub requests_per_minute: Option<NonZeroU32>,
+    /// What a connection may be upgraded to, beside WebSockets.
+    pub upgrades: Vec<UpgradeProtocol>,
+    /// Fields of users that servers believe and that end at the relay otherwise.
+    pub passed_fields: Vec<FieldPattern>,
+}
+
+impl Edge {
+    /// May a connection be upgraded to a protocol of this name?
+    pub fn allows_upgrade(&self, protocol: &str) -> bool {
+        protocol.eq_ignore_ascii_case("websocket")
+            || self.upgrades.iter().any(|it| it.as_str().eq_ignore_ascii_case(protocol))
+    }
+}
+
+/// The name of a protocol in an Upgrade field (RFC 9110, section 7.8). Never one
+/// of HTTP itself: after such a switch requests would flow that nobody judges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpgradeProtocol(Arc<str>);
+
+impl UpgradeProtocol {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let lower = text.to_ascii_lowercase();
+        let name = lower.split('/').next().unwrap_or_default();
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(is_token) {
+            return Err(Invalid("a protocol has 1 to 64 letters, digits and marks, such as `SPDY/3.1`"));
+        }
+        match matches!(name, "h2c" | "h2" | "h3" | "http" | "https" | "tls") {
+            true => Err(Invalid("HTTP in HTTP, and TLS, would carry requests that no policy judges")),
+            false => Ok(Self(text.into())),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of a field in lower case, or the front of one and `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldPattern(Arc<str>);
+
+impl FieldPattern {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let lower = text.to_ascii_lowercase();
+        // What only Postern says stays its own.
+        HeaderName::parse_rule(lower.strip_suffix('*').unwrap_or(&lower))?;
+        Ok(Self(lower.into()))
+    }
+
+    pub fn covers(&self, lower_case_name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(front) => lower_case_name.starts_with(front),
+            None => *self.0 == *lower_case_name,
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// How far links to the inside are replaced in bodies (PUB-26 to PUB-28).

@@ -51,19 +51,25 @@ impl Routes {
         self.on_host(host).iter().find(|route| is_under(path, &route.path))
     }
 
-    /// What servers that read paths leniently would make of this one: decoded
-    /// more than once, without case, parameters, trailing dots and backslashes.
-    /// Where it is another application, the path has two readings (attack class
-    /// R3) and the lenient server would serve what another policy guards.
-    pub fn read_otherwise(&self, host: &str, path: &str) -> Option<&Route> {
+    /// Would a server that reads paths leniently find another application here?
+    /// Such servers decode once or several times, without case, parameters,
+    /// trailing dots and backslashes, and resolve `..` after it. Then the path has
+    /// two readings (attack class R3), and the server would serve what another
+    /// policy guards.
+    pub fn reads_otherwise(&self, host: &str, path: &str) -> bool {
         let routes = self.on_host(host);
-        let apart = routes.len() > 1;
         let plain = !path.bytes().any(|it| it.is_ascii_uppercase() || b"%;\\.".contains(&it));
-        if !apart || plain && !path.contains("//") {
-            return self.find(host, path);
+        if routes.len() < 2 || plain && !path.contains("//") {
+            return false;
         }
-        let folded = fold(path);
-        routes.iter().find(|route| is_under(&folded, &route.path.to_ascii_lowercase()))
+        let route = self.find(host, path);
+        let mut bytes = path.as_bytes().to_vec();
+        // Each reading counts: what is decoded once more may lead back again.
+        (0..=DECODINGS_MAX).any(|_| {
+            let folded = fold(&bytes);
+            bytes = decode(&bytes);
+            routes.iter().find(|route| is_under(&folded, &route.path.to_ascii_lowercase())) != route
+        })
     }
 
     /// A host that is published by name is not its parent's any more (PUB-16).
@@ -81,26 +87,25 @@ impl Routes {
     }
 }
 
-/// A path as the most lenient server reads it.
-fn fold(path: &str) -> String {
-    /// Decoded twice by some, and once more by what stands behind them.
-    const DECODINGS: usize = 3;
-    let mut bytes = path.as_bytes().to_vec();
-    for _ in 0..DECODINGS {
-        bytes = decode(&bytes);
-    }
-    let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase().replace('\\', "/");
-    let mut folded = String::with_capacity(text.len());
+/// Decoded twice by some, and once more by what stands behind them.
+const DECODINGS_MAX: usize = 3;
+
+/// A decoded path as the most lenient server reads it.
+fn fold(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes).to_ascii_lowercase().replace('\\', "/");
+    let mut segments: Vec<&str> = Vec::new();
     for segment in text.split('/') {
-        let name = segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ', '\0']);
-        if !name.is_empty() {
-            folded.push('/');
-            folded.push_str(name);
+        let name = segment.split(';').next().unwrap_or_default().trim_end_matches([' ', '\0']);
+        match name {
+            ".." => _ = segments.pop(),
+            name => segments.push(name.trim_end_matches(['.', ' ', '\0'])),
+        }
+        if segments.last().is_some_and(|it| it.is_empty()) {
+            segments.pop();
         }
     }
     // `/` at the end tells a folder from its prefix and nothing else.
-    folded.push('/');
-    folded
+    segments.iter().fold(String::new(), |path, segment| path + "/" + segment) + "/"
 }
 
 fn decode(bytes: &[u8]) -> Vec<u8> {

@@ -92,6 +92,7 @@ fn main() {
     let published = of_tenant.app(mine).unwrap();
     let added = Added {
         origin: &published.origin,
+        upgrade: None,
         peer: "192.0.2.7".parse().unwrap(),
         request_id: "01a2147947f270f196dafe4751b47283",
         traceparent: "00-01a2147947f270f196dafe4751b47283-0123456789abcdef-00",

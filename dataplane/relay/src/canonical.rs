@@ -16,10 +16,12 @@ use crate::{
 /// A request that has one meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canonical {
-    /// Lower case, without a port.
+    /// Lower case, without a port and without the dot of a full name.
     pub host: String,
-    /// As the user wrote it: host and port.
+    /// `host`, and the port if the user wrote one.
     pub authority: String,
+    /// The user wrote the host with a dot at its end (RFC 3986, section 3.2.2).
+    pub full_name: bool,
     /// Path and query, untouched.
     pub target: String,
     path_len: usize,
@@ -27,6 +29,7 @@ pub struct Canonical {
     pub encoded_slash: bool,
     /// `//` is in the path; refused where paths tell applications apart.
     pub double_slash: bool,
+    /// Another protocol is asked for; whether it may be, the application says.
     pub upgrade: bool,
 }
 
@@ -43,7 +46,8 @@ pub fn parse(parts: &Parts, sni: Option<&str>) -> Result<Canonical, Refusal> {
         return Err(Refusal::Method);
     }
     check_framing(parts)?;
-    let authority = authority(parts)?;
+    check_scheme(parts)?;
+    let (authority, full_name) = lower_without_last_dot(authority(parts)?);
     let host = host_of(&authority)?;
     if sni != Some(host.as_str()) {
         return Err(Refusal::Misdirected);
@@ -52,11 +56,12 @@ pub fn parse(parts: &Parts, sni: Option<&str>) -> Result<Canonical, Refusal> {
     let path_len = target.find('?').unwrap_or(target.len());
     let path = check_path(&target[..path_len])?;
     if !target[path_len..].bytes().all(is_uri_byte) {
-        return Err(Refusal::BadRequest("a byte that no query has"));
+        return Err(Refusal::BadRequest("the query has a byte that must be percent-encoded"));
     }
     Ok(Canonical {
         host,
         authority,
+        full_name,
         target: target.to_owned(),
         path_len,
         encoded_slash: path.encoded_slash,
@@ -82,52 +87,79 @@ fn check_size(parts: &Parts) -> Result<(), Refusal> {
     }
 }
 
+/// A pseudo-field of HTTP/2 and HTTP/3 (RFC 9113, section 8.3.1); the libraries
+/// take an empty one.
+fn check_scheme(parts: &Parts) -> Result<(), Refusal> {
+    let known = matches!(parts.uri.scheme_str(), Some("https" | "http"));
+    match parts.version > Version::HTTP_11 && !known {
+        true => Err(Refusal::BadRequest(":scheme is not https")),
+        false => Ok(()),
+    }
+}
+
 /// RFC 9112, section 6.1, without its leniency.
 fn check_framing(parts: &Parts) -> Result<(), Refusal> {
     let codings = parts.headers.get_all(header::TRANSFER_ENCODING);
     let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next();
     if lengths.next().is_some() {
-        return Err(Refusal::BadRequest("two lengths"));
+        return Err(Refusal::BadRequest("more than one Content-Length"));
     }
     if length.is_some_and(|it| it.is_empty() || !it.as_bytes().iter().all(u8::is_ascii_digit)) {
-        return Err(Refusal::BadRequest("a length that is no number"));
+        return Err(Refusal::BadRequest("Content-Length is not a number"));
     }
     // HTTP/2 and HTTP/3 have no use for them (RFC 9113, section 8.2.2; RFC 9114, section 4.2).
     if parts.version > Version::HTTP_11
         && (OF_CONNECTION.iter().any(|it| parts.headers.contains_key(it))
             || parts.headers.get(header::TE).is_some_and(|it| it != "trailers"))
     {
-        return Err(Refusal::BadRequest("a field about the connection"));
+        return Err(Refusal::BadRequest(
+            "Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding, Upgrade or TE in HTTP/2 or HTTP/3",
+        ));
     }
     let mut codings = codings.iter();
     let Some(coding) = codings.next() else { return Ok(()) };
     let chunked_only = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if !chunked_only || length.is_some() || parts.version != Version::HTTP_11 {
-        return Err(Refusal::BadRequest("framing that can be read in two ways"));
+    match (chunked_only, length.is_some(), parts.version == Version::HTTP_11) {
+        (true, false, true) => Ok(()),
+        (_, true, _) => Err(Refusal::BadRequest("Content-Length beside Transfer-Encoding")),
+        (false, false, _) => Err(Refusal::BadRequest("Transfer-Encoding is not just chunked")),
+        (true, false, false) => Err(Refusal::BadRequest("Transfer-Encoding in another version than HTTP/1.1")),
     }
-    Ok(())
 }
 
 /// Exactly one authority, from wherever this version of HTTP has it.
 fn authority(parts: &Parts) -> Result<String, Refusal> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|it| it.to_str().map_err(|_| Refusal::BadRequest("a host that is no text")));
+    let host = hosts.next().map(|it| it.to_str().map_err(|_| Refusal::BadRequest("Host has bytes beyond ASCII")));
     if hosts.next().is_some() {
-        return Err(Refusal::BadRequest("two hosts"));
+        return Err(Refusal::BadRequest("more than one Host"));
     }
     let host = host.transpose()?;
     let from_uri = parts.uri.authority().map(|it| it.as_str());
     let path = parts.uri.path_and_query().map_or("", |it| it.as_str());
     if !path.starts_with('/') {
-        return Err(Refusal::BadRequest("a target that is not a path"));
+        return Err(Refusal::BadRequest("the request target is not a path that begins with /"));
     }
     match (from_uri, host) {
-        (Some(uri), Some(host)) if !uri.eq_ignore_ascii_case(host) => Err(Refusal::BadRequest("two hosts")),
+        (Some(uri), Some(host)) if !uri.eq_ignore_ascii_case(host) => {
+            Err(Refusal::BadRequest("Host differs from :authority or from the request target"))
+        }
         (Some(uri), _) => Ok(uri.to_owned()),
         (None, Some(host)) => Ok(host.to_owned()),
-        (None, None) => Err(Refusal::BadRequest("no host")),
+        (None, None) => Err(Refusal::BadRequest("Host or :authority is missing")),
     }
+}
+
+/// `app.example.com.` is the same name, written in full; browsers send it.
+fn lower_without_last_dot(mut authority: String) -> (String, bool) {
+    authority.make_ascii_lowercase();
+    let host_end = authority.find(':').unwrap_or(authority.len());
+    let full_name = authority[..host_end].ends_with('.');
+    if full_name {
+        authority.remove(host_end - 1);
+    }
+    (authority, full_name)
 }
 
 fn host_of(authority: &str) -> Result<String, Refusal> {
@@ -136,10 +168,9 @@ fn host_of(authority: &str) -> Result<String, Refusal> {
         None => (authority, None),
     };
     let port_valid = port.is_none_or(|it| it.parse::<u16>().is_ok_and(|port| port.to_string() == it && port != 0));
-    let host = host.to_ascii_lowercase();
-    match port_valid && is_host(&host) {
-        true => Ok(host),
-        false => Err(Refusal::BadRequest("a host that is none")),
+    match port_valid && is_host(host) {
+        true => Ok(host.to_owned()),
+        false => Err(Refusal::BadRequest("Host or :authority is not a DNS name with an optional port")),
     }
 }
 
@@ -162,19 +193,21 @@ fn check_path(path: &str) -> Result<PathTraits, Refusal> {
             b'%' => {
                 match decoded(bytes, at)? {
                     b'.' => dots = true,
-                    0 => return Err(Refusal::BadRequest("an encoded NUL")),
+                    0 => return Err(Refusal::BadRequest("%00 in the path")),
                     b'/' | b'\\' => traits.encoded_slash = true,
-                    byte if byte.is_ascii_control() => return Err(Refusal::BadRequest("an encoded control byte")),
+                    byte if byte.is_ascii_control() => {
+                        return Err(Refusal::BadRequest("an encoded control byte (%01 to %1F, %7F) in the path"));
+                    }
                     _ => {}
                 }
                 at += 3;
             }
             byte if is_uri_byte(byte) && byte != b'?' => at += 1,
-            _ => return Err(Refusal::BadRequest("a byte that no path has")),
+            _ => return Err(Refusal::BadRequest("the path has a byte that must be percent-encoded")),
         }
     }
     if dots && path.split('/').any(is_dot_segment) {
-        return Err(Refusal::BadRequest("a dot segment"));
+        return Err(Refusal::BadRequest("the path has a segment . or .., plain or encoded"));
     }
     Ok(traits)
 }
@@ -183,7 +216,7 @@ fn decoded(bytes: &[u8], at: usize) -> Result<u8, Refusal> {
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     match (digit(at + 1), digit(at + 2)) {
         (Some(high), Some(low)) => Ok((high * 16 + low) as u8),
-        _ => Err(Refusal::BadRequest("a broken percent sign")),
+        _ => Err(Refusal::BadRequest("the path has a % without two hexadecimal digits")),
     }
 }
 
@@ -210,7 +243,7 @@ fn is_upgrade(parts: &Parts) -> Result<bool, Refusal> {
     }
     match parts.method == Method::GET && parts.version == Version::HTTP_11 && !has_body(&parts.headers) {
         true => Ok(true),
-        false => Err(Refusal::BadRequest("an upgrade with a body")),
+        false => Err(Refusal::BadRequest("Upgrade with a body, or with another method than GET")),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -25,6 +25,7 @@ use tunnel::{
 use crate::{
     Relay,
     body::{Body, Forwarded, Pump, PumpError, Record, UserBody},
+    canonical::names,
     connectors::{Link, NoStream, Parked},
     refusal::Refusal,
     renewal::Asking,
@@ -70,7 +71,7 @@ impl Forward<'_> {
         let routed = self.routed;
         // From here on it is open: a drain waits for it, a revocation cuts it.
         let place = routed.relay.open[routed.visitor.thread].enter(admission);
-        let upgrades = routed.canonical.upgrade;
+        let upgrades = routed.upgrade.is_some();
         let may_repeat = !has_body && !upgrades && exchange::may_repeat(routed.parts.method.as_str());
         let mut answered = self.attempt(has_body.then_some(body), record).await;
         for _ in 1..ATTEMPTS_MAX {
@@ -89,8 +90,9 @@ impl Forward<'_> {
         let mut response = Response::new(Body::Whole(None));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        let agreed = routed.upgrade.as_deref().is_some_and(|asked| switches_to(response.headers(), asked));
         match (status, answered.raw, upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(upload), Some(upgrade)) => {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(upload), Some(upgrade)) if agreed => {
                 let pipe = Pipe { upload, download: answered.download, place, record };
                 routed.relay.tasks.spawn(pipe.run(upgrade));
             }
@@ -125,7 +127,7 @@ impl Forward<'_> {
 
     async fn exchange(&self, parked: Parked, body: Option<UserBody>) -> Result<Answered, Refusal> {
         let routed = self.routed;
-        let upgrade = routed.canonical.upgrade;
+        let upgrade = routed.upgrade.is_some();
         let head = RequestHead {
             app: routed.app().id.to_string(),
             app_version: routed.published.version,
@@ -183,6 +185,13 @@ impl Forward<'_> {
             }
         }
     }
+}
+
+/// Is the protocol of a 101 one of those that were asked for?
+fn switches_to(headers: &HeaderMap, asked: &str) -> bool {
+    let mut protocols = names(headers, &header::UPGRADE);
+    let is_asked = |it: &str| asked.split(", ").any(|asked| asked.eq_ignore_ascii_case(it));
+    protocols.next().is_some_and(is_asked) && protocols.all(is_asked)
 }
 
 /// The head of a response. A connector that says when it has a request is given

@@ -93,7 +93,7 @@ impl Framing {
             let bad = |why| Malformed { good: at, why };
             match self.at {
                 At::Raw => return Ok(()),
-                At::Switching => return Err(bad("bytes before the switch of protocols")),
+                At::Switching => return Err(bad("bytes after Upgrade, before the switch of protocols")),
                 At::Body(length) => {
                     let taken = length.min(left.len() as u64);
                     self.at = if taken == length { At::Idle } else { At::Body(length - taken) };
@@ -126,7 +126,7 @@ impl Framing {
             false => READ_BUFFER_BYTES,
         };
         if self.begun.len() + bytes.len() > max {
-            return Err("a line without end");
+            return Err("a line is too long");
         }
         self.begun.extend_from_slice(bytes);
         Ok(())
@@ -146,7 +146,7 @@ impl Framing {
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
-        let line = line.strip_suffix(b"\r").ok_or("a line that ends without CR")?;
+        let line = line.strip_suffix(b"\r").ok_or("a line ends in LF without CR")?;
         if memchr(b'\r', line).is_some() {
             return Err("a CR inside a line");
         }
@@ -156,7 +156,7 @@ impl Framing {
             At::Idle | At::RequestLine => {
                 // The library would drop it, and others would not.
                 if memchr(b'#', line).is_some() {
-                    return Err("a fragment in a target");
+                    return Err("the request target has a fragment (#)");
                 }
                 self.head = Head { http_11: line.ends_with(b" HTTP/1.1"), ..Head::default() };
                 At::Fields
@@ -174,7 +174,7 @@ impl Framing {
                 length => At::ChunkData(length),
             },
             At::ChunkEnd if line.is_empty() => At::ChunkLine,
-            At::ChunkEnd => return Err("a chunk longer than it said"),
+            At::ChunkEnd => return Err("a chunk is longer than its length"),
             At::Trailers if line.is_empty() => At::Idle,
             At::Trailers => {
                 field(line)?;
@@ -192,11 +192,11 @@ impl Head {
         // Comparing tells most names apart by their length alone.
         if name.eq_ignore_ascii_case(b"content-length") {
             if self.length.replace(length(value)?).is_some() {
-                return Err("two lengths");
+                return Err("more than one Content-Length");
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if std::mem::replace(&mut self.chunked, true) || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err("a coding other than chunked, once");
+                return Err("Transfer-Encoding is not just chunked, once");
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
             self.upgrade = true;
@@ -209,8 +209,8 @@ impl Head {
 
     fn body(&self) -> Result<At, &'static str> {
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err("a length beside a coding"),
-            (true, None) if !self.http_11 => Err("a coding before HTTP/1.1"),
+            (true, Some(_)) => Err("Content-Length beside Transfer-Encoding"),
+            (true, None) if !self.http_11 => Err("Transfer-Encoding in HTTP/1.0"),
             (true, None) => Ok(At::ChunkLine),
             (false, None | Some(0)) if self.upgrade && self.names_upgrade => Ok(At::Switching),
             (false, None | Some(0)) => Ok(At::Idle),
@@ -221,11 +221,11 @@ impl Head {
 
 /// Name and value. Neither folded lines nor space around the name.
 fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
-    let colon = memchr(b':', line).ok_or("a field without a colon")?;
+    let colon = memchr(b':', line).ok_or("a field line without a colon")?;
     let (name, value) = line.split_at(colon);
     match name {
-        [b' ' | b'\t', ..] => Err("a folded line"),
-        [] | [.., b' ' | b'\t'] => Err("space before a colon"),
+        [b' ' | b'\t', ..] => Err("a field line is folded: it begins with a space"),
+        [] | [.., b' ' | b'\t'] => Err("a space before the colon of a field"),
         _ => Ok((name, trim(&value[1..]))),
     }
 }
@@ -243,7 +243,7 @@ fn length(value: &[u8]) -> Result<u64, &'static str> {
     let valid = !value.is_empty() && value.len() <= DIGITS_MAX && value.iter().all(u8::is_ascii_digit);
     match valid {
         true => Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))),
-        false => Err("a length that is no number"),
+        false => Err("Content-Length is not a number"),
     }
 }
 
@@ -251,17 +251,17 @@ fn length(value: &[u8]) -> Result<u64, &'static str> {
 fn chunk_length(line: &[u8]) -> Result<u64, &'static str> {
     const DIGITS_MAX: usize = 15;
     if line.len() > CHUNK_LINE_BYTES_MAX {
-        return Err("a line without end");
+        return Err("a line is too long");
     }
     let (digits, extension) = match memchr(b';', line) {
         Some(at) => line.split_at(at),
         None => (line, &b""[..]),
     };
     if digits.is_empty() || digits.len() > DIGITS_MAX || extension.iter().any(|byte| byte.is_ascii_control()) {
-        return Err("a chunk length that is no number");
+        return Err("a chunk length is not a hexadecimal number");
     }
     digits.iter().try_fold(0, |sum, digit| {
-        let digit = char::from(*digit).to_digit(16).ok_or("a chunk length that is no number")?;
+        let digit = char::from(*digit).to_digit(16).ok_or("a chunk length is not a hexadecimal number")?;
         Ok(sum * 16 + u64::from(digit))
     })
 }

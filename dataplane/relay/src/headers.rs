@@ -26,6 +26,8 @@ use crate::{
 pub struct Added<'a> {
     /// Where the request goes.
     pub origin: &'a Origin,
+    /// The protocols it may be upgraded to.
+    pub upgrade: Option<&'a str>,
     pub peer: IpAddr,
     pub request_id: &'a str,
     pub traceparent: &'a str,
@@ -38,7 +40,7 @@ pub struct Added<'a> {
 }
 
 /// Never forwarded: about this connection, or about what only we may say.
-const ENDS_HERE: [&str; 22] = [
+const ENDS_HERE: [&str; 23] = [
     "client-cert",
     "client-cert-chain",
     "connection",
@@ -49,6 +51,7 @@ const ENDS_HERE: [&str; 22] = [
     "te",
     "trailer",
     "upgrade",
+    "http2-settings",
     "expect",
     "host",
     "cookie",
@@ -63,6 +66,96 @@ const ENDS_HERE: [&str; 22] = [
     "postern-assertion",
 ];
 
+/// Fields that servers and frameworks believe as if a proxy of theirs had said
+/// them, and who does: about the path, the method, the client, its certificate or
+/// its name. A user's are dropped unless the application asks for one
+/// (`passed_fields`). Sorted; a `*` stands for the rest of a name. The table in
+/// docs/fields.md is this one.
+pub const BELIEVED: [(&str, &str); 68] = [
+    ("base-url", "path: ASP.NET Core samples, Grafana set-ups"),
+    ("cf-*", "client, name: Cloudflare and Cloudflare Access"),
+    ("client-cert*", "certificate: RFC 9440"),
+    ("client-ip", "client: PHP frameworks (HTTP_CLIENT_IP)"),
+    ("fastly-*", "client: Fastly"),
+    ("front-end-https", "scheme: Exchange, Outlook Web App"),
+    ("http-client-ip", "client: PHP frameworks"),
+    ("incap-client-ip", "client: Imperva"),
+    ("iv-*", "name: IBM WebSEAL"),
+    ("proxy", "outgoing proxy: CGI and PHP (httpoxy, CVE-2016-5385)"),
+    ("proxy-*", "client, name: WebLogic, CGI"),
+    ("remote-*", "client, name: Authelia, Authentik, CGI"),
+    ("script-name", "path: WSGI middleware"),
+    ("sm-*", "name: SiteMinder"),
+    ("ssl-*", "certificate: Apache and nginx set-ups, Keycloak"),
+    ("surrogate-capability", "rendering: Symfony, Drupal (edge-side includes)"),
+    ("tailscale-*", "name: Tailscale Serve"),
+    ("true-client-ip", "client: Akamai, Cloudflare"),
+    ("wl-*", "client, certificate: WebLogic"),
+    ("x-accel-*", "files: Rack::Sendfile"),
+    ("x-amzn-mtls-*", "certificate: AWS load balancer"),
+    ("x-amzn-oidc-*", "name: AWS load balancer"),
+    ("x-appengine-*", "client, name: Google App Engine"),
+    ("x-arr-*", "certificate, scheme: IIS with ARR"),
+    ("x-auth-request-*", "name: oauth2-proxy"),
+    ("x-authenticated-*", "name: many gateways"),
+    ("x-authentik-*", "name: Authentik"),
+    ("x-azure-*", "client: Azure Front Door"),
+    ("x-base-url", "path: frameworks behind proxies"),
+    ("x-client-cert*", "certificate: Java and nginx set-ups"),
+    ("x-client-dn", "certificate: Java set-ups"),
+    ("x-client-ip", "client: Apache mod_remoteip, Node.js"),
+    ("x-client-verify", "certificate: nginx set-ups"),
+    ("x-cluster-client-ip", "client: Rackspace, Riverbed, Node.js"),
+    ("x-consumer-*", "name: Kong"),
+    ("x-credential-*", "name: Kong"),
+    ("x-envoy-*", "path, client, retries: Envoy, Istio"),
+    ("x-forwarded", "client: Node.js"),
+    ("x-forwarded-*", "client, host, scheme, port, path, method: nearly all"),
+    ("x-goog-*", "name: Google Identity-Aware Proxy"),
+    ("x-host", "host: frameworks behind proxies"),
+    ("x-http-host-override", "host: Symfony, Zend"),
+    ("x-http-method", "method: Microsoft OData"),
+    ("x-http-method-override", "method: Rails, Express, Spring, Symfony"),
+    ("x-https", "scheme: frameworks behind proxies"),
+    ("x-iisnode-*", "name: iisnode"),
+    ("x-method-override", "method: Express, IBM"),
+    ("x-middleware-*", "path: Next.js (CVE-2025-29927)"),
+    ("x-ms-*", "name: Azure App Service, Entra application proxy"),
+    ("x-original-*", "path, host, method, client: IIS, Symfony, Zend, nginx ingress"),
+    ("x-originating-ip", "client: mail gateways"),
+    ("x-override-url", "path: Symfony, Zend"),
+    ("x-pomerium-*", "name: Pomerium"),
+    ("x-proxy-*", "client, path: proxies"),
+    ("x-proxyuser-ip", "client: Google services"),
+    ("x-real-ip", "client: nginx set-ups"),
+    ("x-remote-*", "client, name: Kubernetes, Jenkins, many"),
+    ("x-rewrite-url", "path: IIS URL Rewrite, Zend"),
+    ("x-scheme", "scheme: nginx ingress, WSGI"),
+    ("x-script-name", "path: WSGI middleware"),
+    ("x-sendfile-type", "files: Rack::Sendfile"),
+    ("x-ssl-*", "certificate: nginx and HAProxy set-ups"),
+    ("x-tls-*", "certificate: HAProxy set-ups"),
+    ("x-token-*", "name: Teleport, gateways"),
+    ("x-url-scheme", "scheme: WSGI"),
+    ("x-vouch-*", "name: Vouch Proxy"),
+    ("x-waws-*", "path: Azure App Service"),
+    ("x-webauth-*", "name: Grafana, Gitea"),
+];
+
+fn is_believed(name: &str) -> bool {
+    // Nearly all names of browsers end here.
+    if !matches!(
+        name.as_bytes().first(),
+        Some(b'x' | b'c' | b'f' | b'p' | b'r' | b's' | b't' | b'b' | b'h' | b'i' | b'w')
+    ) {
+        return false;
+    }
+    BELIEVED.iter().any(|(believed, _)| match believed.strip_suffix('*') {
+        Some(front) => name.starts_with(front),
+        None => *believed == name,
+    })
+}
+
 /// The fields for the application, as a block.
 pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Added<'_>) -> Result<Bytes, Refusal> {
     let mut block = Builder::with_capacity(1024);
@@ -75,14 +168,14 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
         if ends_here(name, &named, added.took_authorization) {
             continue;
         }
-        if name.contains('_') {
-            match is_guarded(&name.replace('_', "-")) {
-                // Some servers read `X_User` and `X-User` as one.
-                true => return Err(Refusal::BadRequest("a field that imitates one of ours")),
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            match is_guarded(&as_variable(name)) {
+                true => return Err(Refusal::BadRequest("a field whose name imitates one that the relay sets")),
                 false => continue,
             }
         }
-        if is_guarded(name) || replaced_by_rule(app, name) {
+        let is_passed = || app.edge.passed_fields.iter().any(|it| it.covers(name));
+        if is_guarded(name) || replaced_by_rule(app, name) || is_believed(name) && !is_passed() {
             continue;
         }
         match inside(name, value, app, added.origin, canonical) {
@@ -100,11 +193,9 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
         }
     }
     push_cookies(&mut block, headers);
-    if canonical.upgrade {
+    if let Some(upgrade) = added.upgrade {
         block.push("connection", b"upgrade");
-        for value in headers.get_all(header::UPGRADE) {
-            block.push("upgrade", value.as_bytes());
-        }
+        block.push("upgrade", upgrade.as_bytes());
     }
     // gRPC servers refuse calls that do not accept trailers.
     if names(headers, &header::TE).any(|it| it == "trailers") {
@@ -118,6 +209,13 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
     block.push("x-request-id", added.request_id.as_bytes());
     block.push("traceparent", added.traceparent.as_bytes());
     Ok(block.finish())
+}
+
+/// CGI, WSGI, PHP, Rack and ASP.NET make `_` of all that is no letter or digit
+/// (RFC 3875, section 4.1.18), so `X_User`, `X.User` and `X-User` are one to them.
+/// The name that is guarded in that form has hyphens.
+fn as_variable(name: &str) -> String {
+    name.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect()
 }
 
 /// What a rule sets or removes does not come from the user.

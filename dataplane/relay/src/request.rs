@@ -61,6 +61,8 @@ pub(crate) struct Routed<'a> {
     pub spot: Spot<'a>,
     /// What is behind the address that was asked for.
     pub origin: Cow<'a, Origin>,
+    /// Protocols that are asked for and that the application may switch to.
+    pub upgrade: Option<String>,
     pub now: Timestamp,
 }
 
@@ -118,6 +120,10 @@ pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request
             response.map(Body::whole)
         }
     };
+    if parts.method == Method::HEAD && matches!(response.body(), Body::Whole(_)) {
+        // The library leaves this to us over HTTP/2 (RFC 9110, section 9.3.2).
+        *response.body_mut() = Body::Whole(None);
+    }
     if let Some(found) = found.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
         edge::finish(response.headers_mut(), found.app, &parts);
         let over_quic_too = relay.settings.http3 && found.app.client_ca_pem.is_empty();
@@ -235,12 +241,11 @@ fn route<'a, 'view: 'a>(
         return Err(Refusal::UnknownHost);
     }
     if canonical.double_slash && routes.len() > 1 {
-        return Err(Refusal::BadRequest("a double slash where paths tell applications apart"));
+        return Err(Refusal::BadRequest("// in the path, on a host where paths tell applications apart"));
     }
     let route = snapshot.routes.find(&canonical.host, canonical.path());
-    let read_otherwise = snapshot.routes.read_otherwise(&canonical.host, canonical.path());
-    if read_otherwise != route {
-        return Err(Refusal::BadRequest("a path that some servers read as another application's"));
+    if snapshot.routes.reads_otherwise(&canonical.host, canonical.path()) {
+        return Err(Refusal::BadRequest("the path is another application's for servers that read it leniently"));
     }
     // Paths of ours work on the whole host, whatever is published below it.
     let ours = routes.last().filter(|_| canonical.path().starts_with(signin::OUR_PATHS));
@@ -252,7 +257,9 @@ fn route<'a, 'view: 'a>(
         return Err(Refusal::Stale);
     }
     if canonical.encoded_slash && !app.encoded_slashes {
-        return Err(Refusal::BadRequest("an encoded slash"));
+        return Err(Refusal::BadRequest(
+            "%2F or %5C in the path, which this application does not take (encoded_slashes)",
+        ));
     }
     let keys = keys.tenants.get(&route.tenant).ok_or(Refusal::NotReady)?;
     let external = app.addresses().nth(route.segment.into()).map(|(external, _)| external);
@@ -260,8 +267,31 @@ fn route<'a, 'view: 'a>(
     let spot = Spot { segment: route.segment, label };
     let origin = app.origin_at(spot).ok_or(Refusal::NotPublished)?;
     let (tenant_id, now) = (&route.tenant, Timestamp(relay.clock.now_ms()));
+    let upgrade = canonical.upgrade.then(|| upgrade(app, &parts.headers)).flatten();
     *found = Some(Found { tenant, app });
-    Ok(Routed { relay, visitor, parts, canonical, view, keys, tenant_id, tenant, published, spot, origin, now })
+    Ok(Routed {
+        relay,
+        visitor,
+        parts,
+        canonical,
+        view,
+        keys,
+        tenant_id,
+        tenant,
+        published,
+        spot,
+        origin,
+        upgrade,
+        now,
+    })
+}
+
+/// A server need not switch (RFC 9110, section 7.8): what the application may not
+/// switch to is not asked of it, and the request is like any other.
+fn upgrade(app: &App, headers: &HeaderMap) -> Option<String> {
+    let allowed: Vec<&str> =
+        canonical::names(headers, &header::UPGRADE).filter(|it| app.edge.allows_upgrade(it)).collect();
+    (!allowed.is_empty()).then(|| allowed.join(", "))
 }
 
 impl Routed<'_> {
@@ -377,6 +407,13 @@ impl Routed<'_> {
 
     /// People are sent to sign in; programs are told to.
     fn ask_to_sign_in(&self, stronger: bool) -> Ended {
+        if self.canonical.full_name {
+            // Cookies of the name without the dot are not sent here.
+            return match signin::to_usual_name(self.canonical) {
+                Ok(response) => response.into(),
+                Err(refusal) => refusal.into(),
+            };
+        }
         match Wants::of(&self.parts.method, &self.parts.headers) {
             Wants::Page => {
                 let headers = &self.parts.headers;
@@ -459,6 +496,7 @@ impl Routed<'_> {
         };
         let added = headers::Added {
             origin: &self.origin,
+            upgrade: self.upgrade.as_deref(),
             peer: self.visitor.peer,
             request_id: &request_id,
             traceparent: &traceparent,

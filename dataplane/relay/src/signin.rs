@@ -227,6 +227,14 @@ fn verifier(secret: &SharedSecret, browser: &str, state_id: &str) -> String {
     secret.tag("pkce", &format!("{browser}.{state_id}"))
 }
 
+/// From `app.example.com.` to `app.example.com`: one name, and one set of cookies.
+pub fn to_usual_name(canonical: &Canonical) -> Result<Response<Bytes>, Refusal> {
+    let mut response = redirect(&format!("https://{}{}", canonical.authority, canonical.target))?;
+    // With its method and body (RFC 9110, section 15.4.8).
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    Ok(response)
+}
+
 fn callback_url(canonical: &Canonical) -> String {
     format!("https://{}{CALLBACK}", canonical.authority)
 }

@@ -107,6 +107,13 @@ pub enum AdminCommand {
         headers: Vec<String>,
         #[arg(long)]
         assertion: bool,
+        /// A protocol connections may be upgraded to beside websocket. May repeat.
+        #[arg(long = "upgrade", value_name = "PROTOCOL")]
+        upgrades: Vec<String>,
+        /// A field of users that ends at the relay otherwise (docs/fields.md):
+        /// NAME, or NAME-* for all that begin so. May repeat.
+        #[arg(long = "pass-field", value_name = "NAME")]
+        passed_fields: Vec<String>,
     },
     /// Applications.
     #[command(subcommand)]

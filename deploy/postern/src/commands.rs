@@ -56,7 +56,18 @@ impl Context {
 
 pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
     let outcome = match command {
-        AdminCommand::Publish { origin, name, url, group, passthrough, assign, headers, assertion } => {
+        AdminCommand::Publish {
+            origin,
+            name,
+            url,
+            group,
+            passthrough,
+            assign,
+            headers,
+            assertion,
+            upgrades,
+            passed_fields,
+        } => {
             let app = v1::App {
                 name,
                 external_url: url,
@@ -65,6 +76,8 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
                 pre_authentication: i32::from(passthrough),
                 identity_headers: headers.iter().map(|it| identity_header(it)).collect::<anyhow::Result<_>>()?,
                 assertion,
+                upgrades,
+                passed_fields,
                 ..Default::default()
             };
             publish(&it, app, assign).await

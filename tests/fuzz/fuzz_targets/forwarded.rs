@@ -37,6 +37,7 @@ fuzz_target!(|text: &str| {
     let origin = app.origin.clone();
     let added = Added {
         origin: &origin,
+        upgrade: None,
         peer,
         request_id: "r",
         traceparent: "t",

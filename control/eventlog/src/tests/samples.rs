@@ -1,10 +1,15 @@
-//! Golden samples: one recorded event of every kind, that every later version
-//! must still read. `samples/KIND.hex` holds the payload, `samples/KIND.txt`
-//! what it means. A new kind is recorded by running the tests with
+//! Golden samples: recorded events of every kind and every shape it had, that
+//! every later version must still read. `samples/KIND.hex` holds the payload,
+//! `samples/KIND.txt` what it means; the next shape of a kind is `KIND.2`, and so
+//! on. A new kind or shape is recorded by running the tests with
 //! `POSTERN_RECORD_SAMPLES=1`; a recorded payload is never rewritten, and its
 //! text only gains what a new field says when it is absent.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use model::{
     app::*,
@@ -22,27 +27,29 @@ use super::*;
 #[expect(clippy::disallowed_methods, reason = "recording is asked for by hand")]
 fn every_kind_reads_its_recorded_sample() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
-    let mut kinds = BTreeSet::new();
+    let (mut kinds, mut shapes) = (BTreeMap::new(), 0);
     for fact in one_of_each() {
         let (kind, payload) = fact.encode();
-        assert!(kinds.insert(kind), "two samples of {kind}");
-        let hex = folder.join(format!("{kind}.hex"));
-        let text = folder.join(format!("{kind}.txt"));
+        let shape: &mut usize = kinds.entry(kind).or_default();
+        *shape += 1;
+        shapes += 1;
+        let file = if *shape == 1 { kind.to_owned() } else { format!("{kind}.{shape}") };
+        let (hex, text) = (folder.join(format!("{file}.hex")), folder.join(format!("{file}.txt")));
         if std::env::var("POSTERN_RECORD_SAMPLES").is_ok() {
             if !hex.exists() {
                 fs::write(&hex, encode_hex(&payload)).unwrap();
             }
             fs::write(&text, format!("{fact:#?}\n")).unwrap();
         }
-        let recorded = fs::read_to_string(&hex).unwrap_or_else(|_| panic!("{kind} has no recorded sample"));
+        let recorded = fs::read_to_string(&hex).unwrap_or_else(|_| panic!("{file} has no recorded sample"));
         let read = Fact::decode(kind, &decode_hex(recorded.trim())).unwrap();
-        assert_eq!(format!("{read:#?}\n"), fs::read_to_string(&text).unwrap(), "{kind} means something else now");
-        assert_eq!(read, fact, "{kind}");
+        assert_eq!(format!("{read:#?}\n"), fs::read_to_string(&text).unwrap(), "{file} means something else now");
+        assert_eq!(read, fact, "{file}");
     }
     let recorded = fs::read_dir(&folder)
         .unwrap()
         .filter(|it| it.as_ref().unwrap().path().extension().is_some_and(|it| it == "hex"));
-    assert_eq!(recorded.count(), kinds.len(), "a recorded kind is not read any more");
+    assert_eq!(recorded.count(), shapes, "a recorded kind is not read any more");
 }
 
 /// The compiler asks for a sample of each new kind here.
@@ -99,6 +106,8 @@ fn one_of_each() -> Vec<Fact> {
         response_headers: vec![HeaderRule::parse("Server", HeaderAction::Remove).unwrap()],
         translate: Translate::Everything,
         requests_per_minute: None,
+        upgrades: vec![],
+        passed_fields: vec![],
     };
     let segment = Segment {
         external: ExternalUrl::parse("https://*.wiki.example.com/").unwrap(),
@@ -113,6 +122,12 @@ fn one_of_each() -> Vec<Fact> {
         origin_pins: vec![Pin([7; 32])],
         ..app.clone()
     };
+    let upgrading = Edge {
+        upgrades: vec![UpgradeProtocol::parse("tcp/1").unwrap()],
+        passed_fields: vec![FieldPattern::parse("X-Amz-*").unwrap()],
+        ..Edge::default()
+    };
+    let changed_again = App { edge: upgrading, ..app.clone() };
     let group = ConnectorGroup { id: ConnectorGroupId(id), name: name.clone() };
     let connector = Connector {
         id: ConnectorId(id),
@@ -150,6 +165,7 @@ fn one_of_each() -> Vec<Fact> {
         ),
         Event::AppPublished(Box::new(app.clone())),
         Event::AppChanged(Box::new(changed)),
+        Event::AppChanged(Box::new(changed_again)),
         Event::AppRetired(app.id),
         Event::ConnectorGroupCreated(group.clone()),
         Event::ConnectorGroupChanged(group.clone()),

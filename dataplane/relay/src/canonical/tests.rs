@@ -26,7 +26,13 @@ fn hosts_are_one_name_and_a_port() {
     for host in good {
         let parts = parts("GET", "/", &[("host", host)]).unwrap();
         let canonical = parse(&parts, Some(HOST)).unwrap();
-        assert_eq!((canonical.host.as_str(), canonical.authority.as_str()), (HOST, host));
+        assert_eq!((canonical.host.as_str(), canonical.authority.as_str()), (HOST, &*host.to_ascii_lowercase()));
+        assert!(!canonical.full_name);
+    }
+    for (full, usual) in [("wiki.example.com.", HOST), ("WIKI.example.com.:8443", "wiki.example.com:8443")] {
+        let parts = parts("GET", "/", &[("host", full)]).unwrap();
+        let canonical = parse(&parts, Some(HOST)).unwrap();
+        assert_eq!((canonical.host.as_str(), canonical.authority.as_str(), canonical.full_name), (HOST, usual, true));
     }
     let bad = [
         "",
@@ -39,7 +45,9 @@ fn hosts_are_one_name_and_a_port() {
         "wiki.example.com/",
         "wiki.example.com evil",
         "wiki.example.com:80:80",
-        "wiki.example.com.",
+        "wiki.example.com..",
+        ".",
+        ".:443",
         "wiki_.example.com#",
         "[::1]",
         "wiki.example.com%00",

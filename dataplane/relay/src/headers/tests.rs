@@ -47,6 +47,7 @@ fn sent_to(app: &App, fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, 
     let user = alice();
     let added = Added {
         origin: &app.origin,
+        upgrade: None,
         peer: peer.parse().unwrap(),
         request_id: "r1",
         traceparent: "t1",
@@ -253,4 +254,54 @@ proptest! {
         prop_assert!(headers.keys().all(|name| !name.as_str().contains('_')));
         prop_assert!(!headers.keys().any(|name| name.as_str().starts_with("postern-") && name != "postern-assertion"));
     }
+}
+
+/// RFC 3875, section 4.1.18: what is no letter or digit becomes `_`.
+#[test]
+fn a_name_that_becomes_the_variable_of_ours_is_refused_whatever_stands_between() {
+    for name in
+        ["x_remote_user", "x.remote.user", "X~Remote-User", "x-remote+user", "postern.assertion", "x!forwarded!for"]
+    {
+        let refused = sent(&[(name, "root")], "203.0.113.9");
+        assert!(matches!(refused, Err(Refusal::BadRequest(_))), "{name}");
+    }
+    let arrived = sent(&[("x.other", "1"), ("x_other", "1"), ("x-other", "2")], "203.0.113.9").unwrap();
+    assert_eq!(all(&arrived, "x-other"), ["2"]);
+    assert!(!arrived.contains_key("x.other") && !arrived.contains_key("x_other"), "servers read them as x-other");
+}
+
+#[test]
+fn what_servers_believe_of_a_proxy_no_user_says_unless_the_application_asks() {
+    for (believed, _) in BELIEVED {
+        let name = believed.replace('*', "anything");
+        if is_ours(&name) {
+            continue;
+        }
+        assert!(!sent(&[(&name, "evil")], "203.0.113.9").unwrap().contains_key(&name), "{name}");
+        let mut asking = app();
+        asking.edge.passed_fields = vec![model::edge::FieldPattern::parse(believed).unwrap()];
+        assert_eq!(all(&sent_to(&asking, &[(&name, "meant")], "203.0.113.9").unwrap(), &name), ["meant"]);
+    }
+    for plain in
+        ["x-requested-with", "x-csrf-token", "content-type", "range", "sec-fetch-mode", "x-api-key", "if-match"]
+    {
+        assert!(sent(&[(plain, "1")], "203.0.113.9").unwrap().contains_key(plain), "{plain}");
+    }
+    let mut asking = app();
+    asking.edge.passed_fields = vec![model::edge::FieldPattern::parse("x-*").unwrap()];
+    let arrived =
+        sent_to(&asking, &[("x-remote-user", "root"), ("x-forwarded-for", "1.1.1.1")], "203.0.113.9").unwrap();
+    assert_eq!(all(&arrived, "x-remote-user"), ["alice"], "what we say stays ours");
+    assert_eq!(all(&arrived, "x-forwarded-for"), ["203.0.113.9"]);
+}
+
+#[test]
+fn the_documented_table_of_believed_fields_is_this_one() {
+    let mut table = String::from("| field | believed by |\n|---|---|\n");
+    for (name, who) in BELIEVED {
+        table += &format!("| `{name}` | {who} |\n");
+    }
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/fields.md")).unwrap();
+    assert!(page.contains(&table), "docs/fields.md must contain:\n{table}");
+    assert!(BELIEVED.is_sorted(), "sorted, so that a name is found");
 }
