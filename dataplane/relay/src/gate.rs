@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::{
     framing::Framing,
-    http2_frames::Frames,
+    http2_frames::{Frames, PseudoTrailer},
     settings::{HEAD_TIMEOUT, WRITE_STALL_TIMEOUT},
 };
 
@@ -85,8 +85,10 @@ impl<T> Gate<T> {
         let framing = match &mut self.protocol {
             Protocol::Http1(framing) => framing,
             Protocol::Http2(frames) => {
-                frames.follow(&buffer.filled()[start..]);
-                return Ok(());
+                return frames.follow(&buffer.filled()[start..]).map_err(|PseudoTrailer| {
+                    debug!("malformed HTTP/2: a pseudo-field in trailers");
+                    io::ErrorKind::InvalidData.into()
+                });
             }
         };
         let Err(bad) = framing.follow(&buffer.filled()[start..]) else { return Ok(()) };
