@@ -16,6 +16,7 @@ mod lifetimes;
 mod limits;
 mod liveness;
 mod many;
+mod memory;
 mod places;
 mod protocols;
 mod publishing;

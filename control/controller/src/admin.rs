@@ -17,7 +17,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use model::{Command, Position, Tenant};
 use proto::v1;
-use runtime::{clock::fresh_id, sealing::SealingKey};
+use runtime::{clock::fresh_id, hashing::Hashing, sealing::SealingKey};
 use tonic::{Code, Request, Status};
 use uuid::{Builder, Uuid};
 
@@ -47,6 +47,7 @@ pub struct Admin {
     pub(crate) authority: Vec<u8>,
     /// Makes the secrets of tokens that may be asked for twice.
     pub(crate) token_key: Arc<Vec<u8>>,
+    pub(crate) hashing: Arc<Hashing>,
 }
 
 /// One call that changes something.
@@ -107,10 +108,9 @@ impl Admin {
         Ok(tonic::Response::new(v1::ChangeResponse { position }))
     }
 
-    /// Passwords are hashed here, off the async threads, and sealed at once.
+    /// Passwords are hashed off the async threads, and sealed at once.
     pub(crate) async fn seal_password(&self, password: String) -> Result<Vec<u8>, Status> {
-        let hashed = tokio::task::spawn_blocking(move || crate::passwords::hash(&password)).await;
-        let hash = hashed.map_err(|_| Status::internal("hashing failed"))?.map_err(crate::errors::password)?;
+        let hash = crate::passwords::hash_on(&self.hashing, password).await.map_err(crate::errors::password)?;
         let sealed = self.peers.seal_to_identity.seal(crate::passwords::PURPOSE, hash.as_bytes());
         sealed.map_err(|_| Status::internal("sealing failed"))
     }

@@ -2,6 +2,7 @@
 
 use eventlog::wire::FieldError;
 use model::Rejection;
+use runtime::hashing::HashingError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -17,7 +18,12 @@ pub(crate) fn field(code: Code, field: &str, problem: &str) -> Status {
 }
 
 pub(crate) fn password(error: PasswordError) -> Status {
-    field(Code::InvalidArgument, "password", &error.to_string())
+    let code = match error {
+        PasswordError::Length => Code::InvalidArgument,
+        PasswordError::Hashing(HashingError::Busy) => Code::ResourceExhausted,
+        PasswordError::Hashing(HashingError::Failed) => Code::Internal,
+    };
+    field(code, "password", &error.to_string())
 }
 
 pub(crate) fn rejected(rejection: &Rejection) -> Status {

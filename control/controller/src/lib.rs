@@ -49,6 +49,8 @@ pub enum ControllerError {
     Write(#[from] writer::WriteError),
     #[error("hashing a password")]
     Password(#[from] passwords::PasswordError),
+    #[error("starting the threads that hash passwords")]
+    Hashing(#[source] std::io::Error),
     #[error("the installation has no certificate authority this controller can open")]
     NoAuthority,
     #[error("the role table is wrong at {0:?}")]

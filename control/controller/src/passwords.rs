@@ -1,12 +1,13 @@
 //! Passwords: hashed with Argon2id (OWASP minimum: 19 MiB, 2 passes), then
 //! sealed to identity. They are never stored, logged or sent on otherwise.
 
-use argon2::{Argon2, PasswordHasher};
+use runtime::hashing::{Area, Hashing, HashingError};
 use thiserror::Error;
+
+pub use runtime::hashing::PASSWORD_BYTES_MAX;
 
 /// NIST SP 800-63B: length is what counts.
 pub const PASSWORD_CHARS_MIN: usize = 10;
-pub const PASSWORD_BYTES_MAX: usize = 512;
 
 /// What a sealed password hash is sealed for.
 pub const PURPOSE: &str = "password";
@@ -17,17 +18,27 @@ pub const TOTP_PURPOSE: &str = "totp";
 pub enum PasswordError {
     #[error("a password has at least {PASSWORD_CHARS_MIN} characters and at most {PASSWORD_BYTES_MAX} bytes")]
     Length,
-    #[error("the password cannot be hashed")]
-    Hash,
+    #[error(transparent)]
+    Hashing(#[from] HashingError),
 }
 
-/// A PHC string. Takes tens of milliseconds: call it on a blocking thread.
+/// A PHC string, made here and now: for the one password of a first start.
 pub fn hash(password: &str) -> Result<String, PasswordError> {
-    if password.chars().count() < PASSWORD_CHARS_MIN || password.len() > PASSWORD_BYTES_MAX {
-        return Err(PasswordError::Length);
+    check_length(password)?;
+    Ok(Area::default().hash(password.as_bytes())?)
+}
+
+/// A PHC string, made on the threads that hash.
+pub async fn hash_on(hashing: &Hashing, password: String) -> Result<String, PasswordError> {
+    check_length(&password)?;
+    Ok(hashing.hash(password).await?)
+}
+
+fn check_length(password: &str) -> Result<(), PasswordError> {
+    match password.chars().count() >= PASSWORD_CHARS_MIN && password.len() <= PASSWORD_BYTES_MAX {
+        true => Ok(()),
+        false => Err(PasswordError::Length),
     }
-    let hash = Argon2::default().hash_password(password.as_bytes()).map_err(|_| PasswordError::Hash)?;
-    Ok(hash.to_string())
 }
 
 /// Words nobody chose: 24 characters of base32, about 120 bits.

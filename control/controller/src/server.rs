@@ -118,6 +118,7 @@ async fn routes(
         sealing: surroundings.sealing.clone(),
         authority: fingerprint.as_ref().to_vec(),
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
+        hashing: Arc::new(runtime::hashing::Hashing::start().map_err(ControllerError::Hashing)?),
     };
     let enroller =
         Enroller { writer: writer.clone(), authority, writers: surroundings.peers.writers.clone(), certificate_life };

@@ -58,6 +58,9 @@ pub(crate) struct Visitor {
 const BAD_REQUEST: (&str, &str) =
     ("This sign-in cannot begin", "The link or program that sent you here asked for something that is not allowed.");
 
+/// Half of what a full queue of passwords takes (`WAITING_HASHES_MAX`).
+const BUSY_WAIT_S: i64 = 2;
+
 impl Identity {
     pub(crate) fn authorize(&self, visitor: &Visitor, request: AuthorizeRequest) -> Answer {
         let tenant = self.tenant();
@@ -163,7 +166,13 @@ impl Identity {
         }
         let tenant = self.tenant();
         let user = tenant.user_by_name(&typed).cloned();
-        let right = self.credentials.password_is(&tenant, user.as_ref().map(|it| it.id), password).await;
+        let checked = self.credentials.password_is(&tenant, user.as_ref().map(|it| it.id), password).await;
+        let Ok(right) = checked else {
+            // Nothing was learnt about the password, so nothing counts against the user.
+            self.tell(visitor, &flow, None, &typed, "busy", vec![]).await;
+            let message = "Many people are signing in at this moment. Try again in a few seconds.".to_owned();
+            return self.page(&flow, |flow, app| Page::sign_in(flow, app, username, Some(message))).busy(BUSY_WAIT_S);
+        };
         let Some(user) = user.filter(|it| right && !it.disabled) else {
             self.locked_throttle().failed(&typed, &visitor.address, self.now());
             let outcome = if right { "disabled" } else { "wrong_password" };

@@ -5,21 +5,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use model::{Tenant, Timestamp, UserId};
-use runtime::sealing::SealingKey;
-use tokio::sync::Semaphore;
+use runtime::{
+    hashing::{Area, Hashing, HashingError},
+    sealing::SealingKey,
+};
 use totp_rs::{Builder, Totp};
 use tracing::warn;
 
-/// Hashing takes 19 MiB and a core each.
-const HASHES_AT_ONCE: usize = 2;
 /// A clock may be one step of 30 s away.
 const SKEW_STEPS: u16 = 1;
 
 pub(crate) struct Credentials {
     sealing: Arc<SealingKey>,
-    hashing: Semaphore,
+    hashing: Hashing,
     /// Checked when there is nobody of that name, so that it takes as long.
     nobody: String,
     /// The last step each user's code was accepted for: a code works once.
@@ -27,28 +26,28 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    pub(crate) fn new(sealing: Arc<SealingKey>) -> Self {
-        let nobody = Argon2::default().hash_password(&runtime::clock::random_bytes::<32>());
-        Self {
+    pub(crate) fn new(sealing: Arc<SealingKey>) -> std::io::Result<Self> {
+        let nobody = Area::default().hash(&runtime::clock::random_bytes::<32>());
+        Ok(Self {
             sealing,
-            hashing: Semaphore::new(HASHES_AT_ONCE),
-            nobody: nobody.map_or(String::new(), |it| it.to_string()),
+            hashing: Hashing::start()?,
+            nobody: nobody.map_err(std::io::Error::other)?,
             last_steps: Mutex::default(),
-        }
+        })
     }
 
     /// Is this the user's password? Takes the same time for nobody.
-    pub(crate) async fn password_is(&self, tenant: &Tenant, user: Option<UserId>, password: String) -> bool {
+    pub(crate) async fn password_is(
+        &self,
+        tenant: &Tenant,
+        user: Option<UserId>,
+        password: String,
+    ) -> Result<bool, HashingError> {
         let sealed = user.and_then(|id| tenant.credentials.get(&id)).map(|it| it.password.clone());
         let hash = sealed.filter(|it| !it.is_empty()).and_then(|it| self.open("password", &it));
         let known = hash.is_some();
         let hash = hash.and_then(|it| String::from_utf8(it).ok()).unwrap_or_else(|| self.nobody.clone());
-        let Ok(_turn) = self.hashing.acquire().await else { return false };
-        let checked = tokio::task::spawn_blocking(move || {
-            argon2::PasswordHash::new(&hash)
-                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
-        });
-        checked.await.unwrap_or(false) && known
+        Ok(self.hashing.verify(password, hash).await? && known)
     }
 
     pub(crate) fn has_totp(&self, tenant: &Tenant, user: UserId) -> bool {

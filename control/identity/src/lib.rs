@@ -108,9 +108,13 @@ pub async fn serve(settings: Settings, surroundings: Surroundings, listener: Uni
         Ok(pair) => proto::signed::key_id(aws_lc_rs::signature::KeyPair::public_key(&pair).as_ref()),
         Err(_) => return warn!("the signing key cannot be read"),
     };
+    let credentials = match Credentials::new(sealing.clone()) {
+        Ok(credentials) => credentials,
+        Err(error) => return warn!(%error, "the threads that hash passwords cannot be started"),
+    };
     let identity = Arc::new(Identity {
         between: SharedSecret::new(&sealing.derive("identity-between")),
-        credentials: Credentials::new(sealing.clone()),
+        credentials,
         settings,
         tenant_id: tenant_id.clone(),
         projection,

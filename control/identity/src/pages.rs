@@ -164,9 +164,17 @@ impl Answer {
         self.with_status(StatusCode::UNAUTHORIZED)
     }
 
-    pub(crate) fn too_many(mut self, wait_s: i64) -> Self {
+    pub(crate) fn too_many(self, wait_s: i64) -> Self {
+        self.after(wait_s).with_status(StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    pub(crate) fn busy(self, wait_s: i64) -> Self {
+        self.after(wait_s).with_status(StatusCode::SERVICE_UNAVAILABLE)
+    }
+
+    fn after(mut self, wait_s: i64) -> Self {
         self.0.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_s));
-        self.with_status(StatusCode::TOO_MANY_REQUESTS)
+        self
     }
 }
 

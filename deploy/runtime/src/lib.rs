@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod cookies;
 pub mod files;
+pub mod hashing;
 pub mod jwk;
 pub mod metrics;
 pub mod probes;
