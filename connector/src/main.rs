@@ -26,16 +26,19 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Uses a token from `postern connector token` to become a connector.
+    #[command(after_help = "Example: postern-connector join --token-file token --name berlin-1")]
     Join {
         /// The token. Other users of this machine can see it: prefer --token-file.
         token: Option<String>,
+        /// A file with the token.
         #[arg(long, conflicts_with = "token")]
         token_file: Option<PathBuf>,
-        /// The name administrators see.
+        /// The name administrators see; this machine's unless given.
         #[arg(long)]
         name: Option<String>,
     },
     /// Serves until SIGTERM, then drains.
+    #[command(after_help = "Example: postern-connector run --settings /etc/postern/connector.toml")]
     Run,
 }
 
@@ -86,5 +89,25 @@ fn host_name() -> String {
     match name.trim() {
         "" => "connector".to_owned(),
         name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_and_every_option_explains_itself() {
+        let program = Arguments::command();
+        for command in program.get_subcommands() {
+            let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let line = example.strip_prefix("Example: ").unwrap_or_default();
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{}: an example", command.get_name());
+            for argument in command.get_arguments().chain(program.get_arguments()) {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
     }
 }

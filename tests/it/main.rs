@@ -26,3 +26,4 @@ mod tidy;
 mod tls;
 mod traces;
 mod websockets;
+mod words;

@@ -1,6 +1,7 @@
 //! Calling the admin API: with the owner's credential file, or a sign-in.
 
 use std::{
+    error::Error as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -62,6 +63,34 @@ impl Credential {
         )
     }
 
+    /// When the certificate ends, in seconds since 1970, if there is one.
+    fn certificate_ends_s(&self) -> Option<i64> {
+        let leaf = runtime::tls::pem_certificates(self.certificate.as_ref()?.as_bytes()).ok()?.into_iter().next()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&leaf).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
+    /// Why a call failed, for whoever typed it. An answer of the controller says
+    /// enough by itself; a connection that broke says which one and with what.
+    pub fn explain(&self, path: &Path, status: &Status) -> anyhow::Error {
+        // Only what broke on this side has a cause; causes do not travel.
+        let Some(broke) = status.source() else {
+            return match status.message() {
+                "" => anyhow::anyhow!("the controller answered {}", status.code()),
+                message => anyhow::anyhow!("{message}"),
+            };
+        };
+        let mut why = runtime::telemetry::chain(broke);
+        let now_s = runtime::Clock::default().now_ms() / 1000;
+        if let Some(ended_s) = self.certificate_ends_s().filter(|it| *it <= now_s) {
+            let ended = crate::output::time(ended_s * 1000);
+            why =
+                format!("its certificate ended at {ended}; a controller writes a new owner.json at its start ({why})");
+        }
+        let what = format!("the connection to the controller at {} broke, with {}", self.controller, path.display());
+        anyhow::anyhow!(why).context(what)
+    }
+
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -117,7 +146,8 @@ impl Admin {
         if let (Some(certificate), Some(key)) = (&credential.certificate, &credential.key) {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }
-        let endpoint = Endpoint::from_shared(credential.controller.clone())?.tls_config(tls)?;
+        let endpoint = Endpoint::from_shared(credential.controller.clone()).and_then(|it| it.tls_config(tls));
+        let endpoint = endpoint.with_context(|| format!("preparing to call {}", credential.controller))?;
         let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
         let channel = channel.with_context(|| format!("reaching the controller at {}", credential.controller))?;
         let bearer = credential.token.as_ref().map(|it| format!("Bearer {}", it.access).parse()).transpose()?;

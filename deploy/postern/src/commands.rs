@@ -1,6 +1,9 @@
 //! Admin commands: arguments become one call, the answer is printed.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::{Context as _, bail};
 use proto::{names, v1};
@@ -23,23 +26,57 @@ pub struct Context {
     pub admin: Admin,
     pub authority: String,
     pub format: Format,
+    credential: (PathBuf, Credential),
     global: Global,
+    /// Was a change asked for, which may have happened when the answer is lost?
+    asked: AtomicBool,
 }
 
 impl Context {
     pub async fn new(global: &Global) -> anyhow::Result<Self> {
         let (path, credential) = Credential::find(global.credential_file.as_deref())?;
         let credential = login::refreshed(&path, credential).await?;
-        let admin = Admin::connect(&credential).await?;
-        Ok(Self { admin, authority: credential.authority, format: global.output, global: global.clone() })
+        let admin = Admin::connect(&credential).await;
+        let admin = admin.with_context(|| format!("using the credential {}", path.display()))?;
+        let authority = credential.authority.clone();
+        let (credential, global) = ((path, credential), global.clone());
+        Ok(Self { admin, authority, format: global.output, credential, global, asked: AtomicBool::new(false) })
+    }
+
+    /// Makes a request id unless one was given, so that a change whose answer is
+    /// lost can be repeated. Not for files: there one id would be many objects'.
+    fn repeatable(mut self) -> Self {
+        if self.global.request_id.is_empty() {
+            self.global.request_id = runtime::clock::fresh_id().to_string();
+        }
+        self
     }
 
     pub fn change(&self) -> Option<v1::Change> {
+        self.asked.store(true, Ordering::Relaxed);
         Some(v1::Change {
             request_id: self.global.request_id.clone(),
             expected_position: self.global.expected_position,
             wait_applied: self.global.wait,
         })
+    }
+
+    /// What went wrong, and how to repeat what may have happened nevertheless.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let status = match error.downcast::<tonic::Status>() {
+            Ok(status) => status,
+            Err(other) => return other,
+        };
+        let (path, credential) = &self.credential;
+        let error = credential.explain(path, &status);
+        let lost = std::error::Error::source(&status).is_some() || status.code() == tonic::Code::Unavailable;
+        if !lost || !self.asked.load(Ordering::Relaxed) {
+            return error;
+        }
+        match self.global.request_id.as_str() {
+            "" => error.context("the change may have happened; repeat the same command, which changes nothing twice"),
+            id => error.context(format!("the change may have happened; repeat the command with --request-id {id}")),
+        }
     }
 
     /// A change that has happened.
@@ -55,6 +92,7 @@ impl Context {
 }
 
 pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
+    let it = if matches!(command, AdminCommand::Apply { .. }) { it } else { it.repeatable() };
     let outcome = match command {
         AdminCommand::Publish {
             origin,
@@ -99,16 +137,7 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Apply { file, dry_run } => apply::apply(&it, &file, dry_run).await,
         AdminCommand::Export => apply::export(&it).await,
     };
-    outcome.map_err(readable)
-}
-
-/// A status says enough by its message; the rest is for machines.
-fn readable(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<tonic::Status>() {
-        Ok(status) if status.message().is_empty() => anyhow::anyhow!("the controller answered {}", status.code()),
-        Ok(status) => anyhow::anyhow!("{}", status.message()),
-        Err(other) => other,
-    }
+    outcome.map_err(|error| it.explain(error))
 }
 
 fn identity_header(text: &str) -> anyhow::Result<v1::IdentityHeader> {

@@ -54,7 +54,8 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
     let tenant = match admin.tenants().get(v1::GetTenantRequest {}).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => {
-            report.bad(status.message(), "use a credential of somebody with a role, or ask an owner");
+            let why = format!("{:#}", credential.explain(&path, &status));
+            report.bad(&why, "use a credential of somebody with a role, or ask an owner");
             bail!("1 fault; the rest needs the admin API");
         }
     };

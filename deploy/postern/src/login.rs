@@ -97,7 +97,7 @@ async fn with_browser(web: &Web, url: &str, token_url: &str) -> anyhow::Result<V
         .append_pair("redirect_uri", &redirect)
         .append_pair("code_verifier", &verifier)
         .finish();
-    granted(web.post(token_url, form).await?)
+    granted(token_url, web.post(token_url, form).await?)
 }
 
 /// The one request a browser makes to the loopback address.
@@ -130,7 +130,8 @@ async fn callback(listener: &TcpListener) -> anyhow::Result<Url> {
 
 async fn with_device(web: &Web, url: &str, token_url: &str) -> anyhow::Result<Value> {
     let form = format!("client_id={CLIENT}");
-    let begun = granted(web.post(&format!("{url}/device_authorization"), form).await?)?;
+    let begun_at = format!("{url}/device_authorization");
+    let begun = granted(&begun_at, web.post(&begun_at, form).await?)?;
     let text = |name: &str| begun[name].as_str().unwrap_or_default().to_owned();
     say(&format!("Open {} and type\n\n  {}\n", text("verification_uri"), text("user_code")));
     let interval = Duration::from_secs(begun["interval"].as_u64().unwrap_or(5));
@@ -144,15 +145,16 @@ async fn with_device(web: &Web, url: &str, token_url: &str) -> anyhow::Result<Va
         let (success, answer) = web.post(token_url, form).await?;
         match (success, answer["error"].as_str()) {
             (false, Some("authorization_pending" | "slow_down")) => {}
-            _ => return granted((success, answer)),
+            _ => return granted(token_url, (success, answer)),
         }
     }
 }
 
-fn granted((success, answer): (bool, Value)) -> anyhow::Result<Value> {
-    match success {
-        true => Ok(answer),
-        false => bail!("{}", answer["error_description"].as_str().unwrap_or("identity refused")),
+fn granted(url: &str, (success, answer): (bool, Value)) -> anyhow::Result<Value> {
+    match (success, answer["error_description"].as_str()) {
+        (true, _) => Ok(answer),
+        (false, Some(why)) => bail!("{why}"),
+        (false, None) => bail!("{url} refused without a reason"),
     }
 }
 
@@ -180,8 +182,10 @@ pub async fn refreshed(path: &Path, mut credential: Credential) -> anyhow::Resul
         .append_pair("client_id", CLIENT)
         .append_pair("refresh_token", &token.refresh)
         .finish();
-    let answer = granted(Web::trusting(&credential.authority)?.post(&token.token_url, form).await?);
-    let answer = answer.context("the sign-in has ended; run postern login again")?;
+    let kept = || format!("renewing the sign-in that is kept in {}", path.display());
+    let answer = Web::trusting(&credential.authority)?.post(&token.token_url, form).await.with_context(kept)?;
+    let ended = || format!("the sign-in that is kept in {} has ended; run postern login again", path.display());
+    let answer = granted(&token.token_url, answer).with_context(ended)?;
     credential.token = Some(tokens(&answer, &token.token_url)?);
     credential.save(path)?;
     Ok(credential)

@@ -13,6 +13,7 @@ pub struct Tls {
     /// The server's certificate (PEM).
     #[arg(long, requires_all = ["tls_key", "tls_ca"])]
     tls_certificate: Option<PathBuf>,
+    /// The server's private key (PEM).
     #[arg(long)]
     tls_key: Option<PathBuf>,
     /// Who signs the clients' certificates (PEM); clients without one are refused.

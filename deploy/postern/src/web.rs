@@ -44,7 +44,8 @@ impl Web {
     /// A form; the answer's JSON and whether it is a success.
     pub async fn post(&self, url: &str, form: String) -> anyhow::Result<(bool, serde_json::Value)> {
         let response = self.send(Method::POST, url, Some(form), None).await?;
-        let json = serde_json::from_slice(response.body()).context("reading an answer of identity")?;
+        let json = serde_json::from_slice(response.body());
+        let json = json.with_context(|| format!("{url} answers {}, and not as identity does", response.status()))?;
         Ok((response.status().is_success(), json))
     }
 
@@ -94,9 +95,9 @@ impl Web {
             Ok::<_, anyhow::Error>(Response::from_parts(parts, body))
         };
         tokio::select! {
-            answered = exchange => answered,
+            answered = exchange => answered.with_context(|| format!("asking {url}")),
             ended = connection => {
-                ended?;
+                ended.with_context(|| format!("asking {url}"))?;
                 bail!("{host} closed the connection")
             }
         }

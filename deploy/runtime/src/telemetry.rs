@@ -1,6 +1,8 @@
 //! Logs to standard error, as text for people or JSON for machines, and traces
 //! over OTLP when an endpoint is given.
 
+use std::{ffi::OsStr, io::IsTerminal};
+
 use anyhow::Context;
 use opentelemetry::{
     propagation::{Extractor, TextMapPropagator},
@@ -70,13 +72,23 @@ pub fn start(role: &'static str, settings: &Settings) -> anyhow::Result<Telemetr
             .with_filter(ours)
     });
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
-        Format::Human => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter).boxed(),
+        Format::Human => {
+            let colours = wants_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
+            let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+            lines.with_filter(filter).boxed()
+        }
         Format::Json => {
             tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter).boxed()
         }
     };
     Registry::default().with(lines).with(traces).try_init().context("starting the log")?;
     Ok(Telemetry { provider })
+}
+
+/// Colours are for eyes, not for files; and not for eyes that do not want them
+/// (no-color.org).
+fn wants_colours(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 fn provider(role: &'static str, endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
@@ -124,4 +136,17 @@ pub fn traceparent(span: &Span) -> Option<String> {
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |it| it.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        assert!(wants_colours(true, None));
+        assert!(wants_colours(true, Some(OsStr::new(""))));
+        assert!(!wants_colours(true, Some(OsStr::new("1"))));
+        assert!(!wants_colours(false, None));
+    }
 }
