@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use model::{
+    App, AppId, Connector, ConnectorGroupId, ConnectorId, Credentials, Event, ExternalUrl, Group, GroupId, JoinTokenId,
+    Origin, Principal, Snapshot, TenantId, User, UserId, app::Name, directory::Username,
+};
 use postern_tests::{
     cluster::Cluster,
     until,
@@ -9,6 +13,7 @@ use postern_tests::{
 };
 use proto::v1;
 use tokio::{sync::Semaphore, task::JoinSet};
+use uuid::Uuid;
 
 const SIGN_INS: usize = 1000;
 const AT_ONCE: usize = 48;
@@ -62,4 +67,70 @@ async fn hashing_passwords_keeps_no_memory() {
     // And it goes on.
     let answer = cluster.browser().sign_in(&cluster.url(0, "apps", "/"), "user0", PASSWORD).await;
     assert_eq!(answer.status, 200);
+}
+
+/// Other stories run in this process, so the figure is exact only when this one
+/// runs alone.
+#[test]
+fn a_large_organisation_fits_in_memory() {
+    const PEOPLE: usize = 100_000;
+    const GROUPS: usize = 2_000;
+    const GROUPS_OF_EACH: usize = 5;
+    const APPLICATIONS: usize = 6_000;
+    const CONNECTORS: usize = 300;
+    let id = |kind: u128, n: usize| Uuid::from_u128((kind << 64) + n as u128);
+    let user = |n| UserId(id(1, n));
+    let group = |n| GroupId(id(2, n));
+    let connector_group = ConnectorGroupId(id(3, 0));
+    let mut snapshot = Snapshot::default();
+    let before = resident_mib();
+    let mut version = 0;
+    let mut fold = |event| {
+        version += 1;
+        snapshot.apply(&TenantId::default_tenant(), event, version);
+    };
+    for n in 0..GROUPS {
+        fold(Event::GroupCreated(Group { id: group(n), name: Name::parse(&format!("group {n}")).unwrap() }));
+    }
+    for n in 0..PEOPLE {
+        let username = Username::parse(&format!("first.last{n}@example.com")).unwrap();
+        let (display_name, email) = (format!("First Last {n}").into(), username.as_str().into());
+        fold(Event::UserCreated(User { id: user(n), username, display_name, email, disabled: false }));
+        // A sealed PHC string, and a sealed secret.
+        fold(Event::CredentialsChanged(Credentials { user: user(n), password: vec![1; 178], totp: vec![1; 101] }));
+        for k in 0..GROUPS_OF_EACH {
+            let group = group((n + k * 397) % GROUPS);
+            fold(Event::MemberAdded { group, member: Principal::User(user(n)) });
+        }
+    }
+    for n in 0..APPLICATIONS {
+        let (name, external) = (format!("app {n}"), format!("https://a{n}.example.com/"));
+        let (name, external) = (Name::parse(&name).unwrap(), ExternalUrl::parse(&external).unwrap());
+        let origin = Origin::parse("http://10.0.0.1:8080").unwrap();
+        let app = AppId(id(4, n));
+        fold(Event::AppPublished(Box::new(App::new(app, name, external, origin, connector_group))));
+        fold(Event::Assigned { app, principal: Principal::Group(group(n % GROUPS)) });
+    }
+    for n in 0..CONNECTORS {
+        fold(Event::ConnectorEnrolled(Connector {
+            id: ConnectorId(id(5, n)),
+            group: connector_group,
+            join_token: JoinTokenId(id(6, n)),
+            name: Name::parse(&format!("connector {n}")).unwrap(),
+            public_key: vec![1; 91],
+            revoked: false,
+        }));
+    }
+    let grown = resident_mib().saturating_sub(before);
+    println!(
+        "{PEOPLE} people in {GROUPS_OF_EACH} of {GROUPS} groups each, {APPLICATIONS} applications, {CONNECTORS} connectors: {grown} MiB"
+    );
+    // Twice what it is, since other stories run beside it.
+    assert!(grown <= 400, "{grown} MiB");
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
 }

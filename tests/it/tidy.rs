@@ -1,8 +1,9 @@
 //! Rules about the tree itself: which way dependencies point, what files are
-//! called, and that the role table speaks of every method.
+//! called, that the role table speaks of every method, the page of settings of
+//! every setting, and that links in the documents lead somewhere.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -102,5 +103,139 @@ fn the_role_table_speaks_of_every_method() {
     }
     for method in known.iter().filter(|it| it.starts_with("/postern.v1.")) {
         assert!(methods.iter().any(|it| it == method), "{method} does not exist");
+    }
+}
+
+/// Where settings are declared: the section of docs/settings.md, the file, the
+/// struct, and what stands before its fields' names.
+const SETTINGS: [(&str, &str, &str, &str); 11] = [
+    ("Every role", "deploy/postern/src/roles.rs", "Settings", ""),
+    ("Every role", "deploy/postern/src/roles.rs", "LogSettings", "log."),
+    ("Every role", "deploy/runtime/src/telemetry.rs", "Settings", "telemetry."),
+    ("Controller", "control/controller/src/settings.rs", "Settings", "controller."),
+    ("Controller", "control/controller/src/acme.rs", "Settings", "controller.acme."),
+    ("Controller", "control/controller/src/domains.rs", "Settings", "controller.domains."),
+    ("Relay", "dataplane/relay/src/settings.rs", "Settings", "relay."),
+    ("Identity", "deploy/postern/src/roles.rs", "IdentitySettings", "identity."),
+    ("Analytics", "analytics/src/lib.rs", "Settings", "analytics."),
+    ("Connector", "connector/src/settings.rs", "Settings", ""),
+    ("Connector", "deploy/runtime/src/telemetry.rs", "Settings", "telemetry."),
+];
+
+/// Not a table of its own on the page: `log` and `telemetry` are sections there.
+const SECTIONS_OF_EVERY_ROLE: [&str; 2] = ["log", "telemetry"];
+
+#[test]
+fn every_setting_is_on_its_page() {
+    let mut declared = BTreeSet::new();
+    for (section, file, name, prefix) in SETTINGS {
+        let fields = fields(file, name);
+        assert!(!fields.is_empty(), "{name} of {file} has no fields; has it moved?");
+        declared.extend(fields.into_iter().map(|field| (section.to_owned(), format!("{prefix}{field}"))));
+    }
+    declared.retain(|(section, name)| section != "Every role" || !SECTIONS_OF_EVERY_ROLE.contains(&name.as_str()));
+    let page = fs::read_to_string(root().join("docs/settings.md")).unwrap();
+    let mut section = "";
+    let mut shown = BTreeSet::new();
+    for line in page.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title;
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let is_of_a_role = SETTINGS.iter().any(|(it, ..)| *it == section);
+        if let [name, default, meaning] = cells[..]
+            && let Some(name) = name.strip_prefix('`').and_then(|it| it.strip_suffix('`'))
+            && is_of_a_role
+        {
+            assert!(!default.is_empty() && !meaning.is_empty(), "{name}: its default or meaning is missing");
+            assert!(shown.insert((section.to_owned(), name.to_owned())), "{name} is there twice");
+        }
+    }
+    let missing: Vec<_> = declared.difference(&shown).collect();
+    let gone: Vec<_> = shown.difference(&declared).collect();
+    assert!(missing.is_empty() && gone.is_empty(), "docs/settings.md: missing {missing:?}, no longer there {gone:?}");
+}
+
+#[test]
+fn every_struct_of_settings_is_known() {
+    for path in sources(&root()) {
+        let text = fs::read_to_string(&path).unwrap();
+        let file = path.strip_prefix(root()).unwrap().to_str().unwrap();
+        let mut read = false;
+        for line in text.lines() {
+            // What is read from outside and not also written is settings, or on the wire.
+            read = if line.starts_with("#[derive(") { line.contains("Deserialize") } else { read };
+            let name =
+                line.trim_start_matches("pub ").strip_prefix("struct ").and_then(|it| it.split([' ', '<']).next());
+            if let Some(name) = name.filter(|it| read && it.ends_with("Settings")) {
+                // Identity's own are read as part of IdentitySettings.
+                let known = SETTINGS.iter().any(|(_, it, known, _)| *it == file && *known == name)
+                    || file == "control/identity/src/settings.rs";
+                assert!(known, "{name} of {file} is not in the table, and so on no page");
+            }
+        }
+    }
+}
+
+/// The names of a struct's fields.
+fn fields(file: &str, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(file)).unwrap();
+    let opening = [format!("\npub struct {name} {{\n"), format!("\nstruct {name} {{\n")];
+    let body =
+        opening.iter().find_map(|it| text.split_once(it.as_str())).unwrap_or_else(|| panic!("{name} of {file}")).1;
+    let lines = body.lines().take_while(|line| *line != "}");
+    let lines = lines.map(|line| line.trim().trim_start_matches("pub ")).filter(|line| !line.starts_with(['/', '#']));
+    lines.filter_map(|line| line.split_once(": ")).map(|(field, _)| field.to_owned()).collect()
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "deploy/README.md"].map(|it| root().join(it)).to_vec();
+    for folder in ["docs", "docs/roles"] {
+        let entries = fs::read_dir(root().join(folder)).unwrap().map(|it| it.unwrap().path());
+        pages.extend(entries.filter(|it| it.extension().is_some_and(|it| it == "md")));
+    }
+    assert!(pages.len() > 20);
+    let mut lost = Vec::new();
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|it| it.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let found = target.exists() && (anchor.is_empty() || anchors(&target).contains(anchor));
+            if !found {
+                lost.push(format!("{}: {link}", page.strip_prefix(root()).unwrap().display()));
+            }
+        }
+    }
+    assert!(lost.is_empty(), "links that lead nowhere:\n{}", lost.join("\n"));
+}
+
+/// What headings of a page are called in links, as GitHub makes it.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    headings
+        .map(|it| {
+            it.to_lowercase().chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it)).collect::<String>()
+        })
+        .map(|it| it.replace(' ', "-"))
+        .collect()
+}
+
+#[test]
+fn every_page_is_one_click_from_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for folder in ["docs", "docs/roles"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let link = format!("]({folder}/{}", path.file_name().unwrap().to_str().unwrap());
+            let is_page = path.extension().is_some_and(|it| it == "md");
+            assert!(!is_page || readme.contains(&link), "README.md has no link to {}", path.display());
+        }
     }
 }

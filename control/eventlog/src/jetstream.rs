@@ -34,7 +34,8 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// A message id is remembered this long, so a repeated publish is not a second event.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const ACTIVITY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-const ACTIVITY_BYTES_MAX: i64 = 8 * 1024 * 1024 * 1024;
+/// Unless the settings say otherwise. The server keeps so much of its disk free for it.
+const ACTIVITY_MIB_MAX: u64 = 8 * 1024;
 
 const PRESENCE: &str = "postern.presence";
 
@@ -52,6 +53,9 @@ pub struct Settings {
     /// read: answers carry events.
     pub inbox: String,
     pub replicas: usize,
+    /// What ACTIVITY may take before its oldest events go; 0 means 8 GiB. Counts
+    /// when the stream is made.
+    pub activity_mib_max: u64,
     /// Only the controller may create streams.
     pub create: bool,
 }
@@ -70,7 +74,7 @@ impl JetStream {
         if settings.create {
             for stream in Stream::ALL {
                 context
-                    .get_or_create_stream(config(stream, settings.replicas.max(1)))
+                    .get_or_create_stream(config(stream, settings))
                     .await
                     .map_err(|source| LogError::new("creating a stream", source))?;
             }
@@ -287,13 +291,13 @@ fn name(stream: Stream) -> String {
     stream.name().to_ascii_uppercase()
 }
 
-fn config(stream: Stream, replicas: usize) -> Config {
+fn config(stream: Stream, settings: &Settings) -> Config {
     let mut config = Config {
         name: name(stream),
         subjects: vec![format!("postern.{}.>", stream.name())],
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
-        num_replicas: replicas,
+        num_replicas: settings.replicas.max(1),
         max_message_size: EVENT_BYTES_MAX as i32,
         duplicate_window: DUPLICATE_WINDOW,
         allow_direct: true,
@@ -305,7 +309,8 @@ fn config(stream: Stream, replicas: usize) -> Config {
     if stream == Stream::Activity {
         config.discard = DiscardPolicy::Old;
         config.max_age = ACTIVITY_AGE_MAX;
-        config.max_bytes = ACTIVITY_BYTES_MAX;
+        let mib_max = if settings.activity_mib_max == 0 { ACTIVITY_MIB_MAX } else { settings.activity_mib_max };
+        config.max_bytes = i64::try_from(mib_max.saturating_mul(1024 * 1024)).unwrap_or(i64::MAX);
     } else {
         // Nothing of the state may ever be dropped to make room.
         config.discard = DiscardPolicy::New;
@@ -333,4 +338,20 @@ fn parse_presence(message: &async_nats::Message) -> Option<Presence> {
     let (role, id) = message.subject.strip_prefix(PRESENCE)?.strip_prefix('.')?.split_once('.')?;
     let (config, risk) = std::str::from_utf8(&message.payload).ok()?.split_once(' ')?;
     Some(Presence { role: role.to_owned(), id: id.to_owned(), config: config.parse().ok()?, risk: risk.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activity_takes_what_the_settings_say_and_state_is_never_dropped() {
+        let settings = Settings { activity_mib_max: 64, ..Default::default() };
+        assert_eq!(config(Stream::Activity, &settings).max_bytes, 64 << 20);
+        assert_eq!(config(Stream::Activity, &Settings::default()).max_bytes, 8 << 30);
+        for stream in Stream::STATE {
+            let config = config(stream, &settings);
+            assert_eq!((config.max_bytes, config.discard), (0, DiscardPolicy::New), "{stream:?}");
+        }
+    }
 }

@@ -271,7 +271,7 @@ fn remedy(code: &str) -> &'static str {
             "(the origin is a link-local or metadata address, or the connector has not heard of it yet)"
         }
         "origin_timeout" => "(the connector waited for its connect_timeout_ms)",
-        _ => "(see the refusal codes in docs/operators.md)",
+        _ => "(see docs/refusals.md)",
     }
 }
 

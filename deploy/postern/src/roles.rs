@@ -67,12 +67,19 @@ impl Settings {
 struct LogSettings {
     /// `nats://` or `tls://HOST:PORT`, several separated by commas.
     url: String,
+    /// PEM of the roots that the broker's certificate chains to.
     ca: Option<PathBuf>,
+    /// This role's client certificate, PEM.
     certificate: Option<PathBuf>,
+    /// Its private key, PEM.
     certificate_key: Option<PathBuf>,
     /// A file with one nkey seed; by default `nats.nk` of the keys folder if it is there.
     nkey: Option<PathBuf>,
+    /// Copies of each stream in a NATS cluster; 0 means 1.
     replicas: usize,
+    /// MiB of disk that ACTIVITY may take before its oldest events go; 0 means
+    /// 8192. Counts when a controller makes the stream.
+    activity_mib_max: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -188,6 +195,7 @@ async fn connect(settings: &Settings, role: &str) -> anyhow::Result<EventLog> {
         nkey,
         inbox: role.to_owned(),
         replicas: log.replicas,
+        activity_mib_max: log.activity_mib_max,
         create: role == "controller",
     };
     EventLog::connect(&options).await.with_context(|| format!("connecting to {}", log.url))

@@ -27,8 +27,9 @@ use crate::clock::random_bytes;
 
 /// Each keeps 19 MiB and uses one core while it hashes.
 pub const HASHING_THREADS: usize = 2;
-/// Hashes waiting for a thread. One takes about 20 ms, so the last of these is
-/// answered after 3 s; whoever comes later should rather be told to come again.
+/// Hashes waiting for a thread. One takes about 20 ms of a core, so the last of
+/// these is answered after 3 s on two free cores; whoever comes later should
+/// rather be told to come again.
 pub const WAITING_HASHES_MAX: usize = 256;
 /// Longer ones are never right.
 pub const PASSWORD_BYTES_MAX: usize = 512;
