@@ -9,10 +9,12 @@ use model::{
 use postern_tests::{
     cluster::Cluster,
     until,
-    world::{PASSWORD, applied},
+    world::{PASSWORD, World, applied},
 };
 use proto::v1;
+use runtime::hashing::WAITING_HASHES_MAX;
 use tokio::{sync::Semaphore, task::JoinSet};
+use url::Url;
 use uuid::Uuid;
 
 const SIGN_INS: usize = 1000;
@@ -66,6 +68,43 @@ async fn hashing_passwords_keeps_no_memory() {
     assert!(controllers.iter().all(|it| *it <= MIB_MAX), "controllers keep {controllers:?} MiB");
     // And it goes on.
     let answer = cluster.browser().sign_in(&cluster.url(0, "apps", "/"), "user0", PASSWORD).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_is_too_large_to_sign_in_at_once_is_told_to_come_again() {
+    const CROWD: usize = 400;
+    let world = World::with_settings("[relay]\nconnections_per_source_max = 4000\n").await;
+    world.user("alice").await;
+    let login = Url::parse(&world.url("login", "/signin")).unwrap();
+    // All have the page before anybody has typed a password.
+    let mut pages = JoinSet::new();
+    for _ in 0..CROWD {
+        let (mut browser, url) = (world.browser(), world.url("apps", "/"));
+        pages.spawn(async move {
+            let flow = browser.open(&url).await.field("flow");
+            (browser, flow)
+        });
+    }
+    let pages = pages.join_all().await;
+    let mut typed = JoinSet::new();
+    for (mut browser, flow) in pages {
+        let login = login.clone();
+        typed.spawn(async move {
+            let answer = browser.form(&login, &[("flow", &flow), ("username", "alice"), ("password", PASSWORD)]).await;
+            let wait = answer.headers.get("retry-after").map(|it| it.to_str().unwrap().to_owned());
+            let again = answer.text().contains("Try again in a few seconds") && wait.as_deref() == Some("2");
+            (answer.status.as_u16(), again)
+        });
+    }
+    let answers = typed.join_all().await;
+    let signed_in = answers.iter().filter(|(status, _)| *status == 200).count();
+    let told = answers.iter().filter(|(status, again)| *status == 503 && *again).count();
+    println!("of {CROWD} at once {signed_in} signed in and {told} were told to come again");
+    assert_eq!(signed_in + told, CROWD, "{answers:?}");
+    assert!(told > 0 && signed_in >= WAITING_HASHES_MAX, "{signed_in} and {told}");
+    // Nobody is locked out for having been turned away.
+    let answer = world.browser().sign_in(&world.url("apps", "/"), "alice", PASSWORD).await;
     assert_eq!(answer.status, 200);
 }
 

@@ -55,6 +55,9 @@ async fn an_error_of_a_connection_names_the_file_and_the_address() {
         }
     }
     hanging_up.join().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let said = String::from_utf8_lossy(&run().stderr).into_owned();
+    assert!(said.contains(path.to_str().unwrap()), "a file that is not there is named: {said}");
 }
 
 #[test]

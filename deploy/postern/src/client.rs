@@ -51,7 +51,8 @@ impl Credential {
             None => [login_file(), Some(PathBuf::from("./postern-data/owner.json"))].into_iter().flatten().collect(),
         };
         for path in &candidates {
-            if path.exists() {
+            // A file that was named and is not there is an error of its own.
+            if path.exists() || named.is_some() {
                 let bytes =
                     runtime::files::read_private(path).with_context(|| format!("reading {}", path.display()))?;
                 let credential = serde_json::from_slice(&bytes);
