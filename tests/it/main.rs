@@ -6,6 +6,7 @@ mod access;
 mod administration;
 mod applications;
 mod certificates;
+mod changes;
 mod deployed;
 mod domains;
 mod gate;

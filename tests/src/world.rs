@@ -135,31 +135,34 @@ impl World {
             .unwrap()
     }
 
-    pub async fn web_socket(
-        &self,
-        browser: &Browser,
-        url: &str,
-    ) -> WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
-        let url = url::Url::parse(url).unwrap();
-        let mut request = http::Request::builder().uri(url.as_str().replacen("https", "wss", 1));
-        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
-        let headers = [
-            ("host", authority),
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ];
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        if let Some(cookies) = browser.cookie_header(&url) {
-            request = request.header("cookie", cookies);
-        }
-        let stream = browser.connect(&url).await;
-        let (socket, _) = tokio_tungstenite::client_async(request.body(()).unwrap(), stream).await.unwrap();
-        socket
+    pub async fn web_socket(&self, browser: &Browser, url: &str) -> WebSocket {
+        web_socket(browser, url).await
     }
+}
+
+pub type WebSocket = WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+
+/// Opened by whoever the browser is signed in as.
+pub async fn web_socket(browser: &Browser, url: &str) -> WebSocket {
+    let url = url::Url::parse(url).unwrap();
+    let mut request = http::Request::builder().uri(url.as_str().replacen("https", "wss", 1));
+    let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let headers = [
+        ("host", authority),
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    if let Some(cookies) = browser.cookie_header(&url) {
+        request = request.header("cookie", cookies);
+    }
+    let stream = browser.connect(&url).await;
+    let (socket, _) = tokio_tungstenite::client_async(request.body(()).unwrap(), stream).await.unwrap();
+    socket
 }
 
 pub fn app(name: &str, origin: &str) -> v1::App {

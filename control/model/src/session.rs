@@ -77,14 +77,19 @@ impl SessionClaims {
             if started < revoked.sessions_before {
                 return Err(SessionFault::Over);
             }
-            if self.directory < revoked.directory {
-                return Err(SessionFault::Renew);
-            }
+        }
+        if self.is_behind(tenant) {
+            return Err(SessionFault::Renew);
         }
         match now.seconds() >= self.exp {
             true => Err(SessionFault::Renew),
             false => Ok(()),
         }
+    }
+
+    /// Made before the last change of its user.
+    pub fn is_behind(&self, tenant: &Tenant) -> bool {
+        tenant.revoked_users.get(&self.sub).is_some_and(|it| self.directory < it.directory)
     }
 
     /// Past half its life a token is replaced while it still works.

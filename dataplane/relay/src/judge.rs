@@ -9,9 +9,16 @@ use std::{
 
 use eventlog::View;
 use model::{Facts, Timestamp, app::PreAuthentication, policy, session::SessionFault};
+use tokio::time::timeout;
 use tracing::info;
 
-use crate::{Relay, renewal::Asking, session::Session, settings::WRITE_STALL_TIMEOUT, streams::Open};
+use crate::{
+    Relay,
+    renewal::{Asking, RENEWAL_WAIT},
+    session::Session,
+    settings::WRITE_STALL_TIMEOUT,
+    streams::Open,
+};
 
 /// Sessions end by themselves too; this often somebody looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -26,9 +33,11 @@ enum Judgement {
 impl Relay {
     /// Judges all open exchanges whenever what is known changes.
     pub(crate) async fn judge_open_exchanges(self: Arc<Self>) {
-        let mut views = self.projection.watch();
+        // What requests are judged by, and not what is about to be.
+        let mut followed = self.followed.subscribe();
         loop {
-            let view = views.borrow_and_update().clone();
+            followed.borrow_and_update();
+            let view = self.view().clone();
             for (thread, exchanges) in self.open.iter().enumerate() {
                 for open in exchanges.all() {
                     if open.untaken(self.clock.instant()) >= WRITE_STALL_TIMEOUT {
@@ -38,7 +47,7 @@ impl Relay {
                 }
             }
             tokio::select! {
-                changed = views.changed() => if changed.is_err() { return },
+                changed = followed.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = self.ended.cancelled() => return,
             }
@@ -50,19 +59,33 @@ impl Relay {
             Judgement::Passes => {}
             Judgement::Ends => self.end(&open),
             Judgement::AskIdentity(session) => {
-                let relay = self.clone();
-                let admission = &open.admission;
-                let (tenant, app, address) = (admission.tenant.clone(), admission.app, admission.address());
-                let asking = Asking { tenant, app, address, thread };
-                self.tasks.spawn(async move {
-                    if let Ok(fresh) = relay.renew_now(asking, &session).await {
-                        *open.admission.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
-                        if matches!(relay.judgement(&relay.view(), &open), Judgement::Passes) {
-                            return;
+                if open.begins_renewal() {
+                    let relay = self.clone();
+                    self.tasks.spawn(async move {
+                        let renewed = timeout(RENEWAL_WAIT, relay.renew_open(&open, session, thread)).await;
+                        open.renewed();
+                        if renewed != Ok(true) {
+                            relay.end(&open);
                         }
-                    }
-                    relay.end(&open);
-                });
+                    });
+                }
+            }
+        }
+    }
+
+    /// Does it pass with a fresh token? Asked again when the user changes meanwhile.
+    async fn renew_open(self: &Arc<Self>, open: &Open, mut session: Arc<Session>, thread: usize) -> bool {
+        let admission = &open.admission;
+        loop {
+            let (tenant, app, address) = (admission.tenant.clone(), admission.app, admission.address());
+            let asking = Asking { tenant, app, address, thread };
+            let Ok(fresh) = self.renew_now(asking, &session).await else { return false };
+            *admission.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+            let view = self.view().clone();
+            match self.judgement(&view, open) {
+                Judgement::Passes => return true,
+                Judgement::Ends => return false,
+                Judgement::AskIdentity(stale) => session = stale,
             }
         }
     }
@@ -78,10 +101,9 @@ impl Relay {
         }
         if let Some(session) = &session {
             let now = Timestamp(self.clock.now_ms());
-            let stale = tenant.revoked_users.get(&session.claims.sub);
             match session.claims.check(tenant, now) {
                 Err(SessionFault::Over) => return Judgement::Ends,
-                Err(SessionFault::Renew) if stale.is_some_and(|it| session.claims.directory < it.directory) => {
+                Err(SessionFault::Renew) if session.claims.is_behind(tenant) => {
                     return Judgement::AskIdentity(session.clone());
                 }
                 // The token's own end matters to the next request, not to this.

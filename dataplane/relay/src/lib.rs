@@ -60,7 +60,11 @@ use proto::signed::Verifier;
 use runtime::{Clock, clock::fresh_id, metrics::Metrics, probes::Readiness, sealing::SealingKey};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use thiserror::Error;
-use tokio::{runtime::Builder, sync::mpsc, time::Instant};
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use tunnel::link::STREAMLESS_LOOK;
@@ -113,6 +117,8 @@ pub struct Relay {
     projection: Projection,
     trust: Verifier,
     view: ArcSwap<View>,
+    /// Tells that `view` is another.
+    followed: watch::Sender<()>,
     keys: Arc<ArcSwap<Keys>>,
     user_tls: Arc<ServerConfig>,
     client_authorities: ClientAuthorities,
@@ -254,6 +260,7 @@ fn assemble(
         user_tls: Arc::new(user_tls),
         challenge_tls: challenge_tls(&keys),
         view: ArcSwap::from_pointee(view),
+        followed: watch::Sender::new(()),
         keys,
         connectors: Arc::new(Connectors::new(count)),
         sessions: Sessions::default(),
@@ -339,6 +346,7 @@ impl Relay {
             self.metrics.snapshot_age.set(view.age().as_secs() as i64);
             self.metrics.open.set(self.open_exchanges() as i64);
             self.view.store(Arc::new(view));
+            self.followed.send_replace(());
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
                 // A confirmation of the same snapshot wakes nobody.

@@ -78,6 +78,8 @@ pub(crate) struct Open {
     seen: Mutex<Option<(u64, Instant)>>,
     /// What takes the answer, where that is a task of its own.
     taker: Option<AbortHandle>,
+    /// Waits for a fresh token.
+    renewing: AtomicBool,
 }
 
 impl Open {
@@ -121,6 +123,15 @@ impl Open {
         }
     }
 
+    /// True for the first of those who ask until `renewed`.
+    pub(crate) fn begins_renewal(&self) -> bool {
+        !self.renewing.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn renewed(&self) {
+        self.renewing.store(false, Ordering::SeqCst);
+    }
+
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
     }
@@ -153,6 +164,7 @@ impl OpenExchanges {
             turn: AtomicU64::new(0),
             seen: Mutex::default(),
             taker: TASK.try_with(|it| it.get().cloned()).ok().flatten(),
+            renewing: AtomicBool::new(false),
         });
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, open.clone());
         Place { id, open, among: self.clone() }
