@@ -46,6 +46,8 @@ pub struct View {
     pub quarantine: Option<Arc<str>>,
     /// Signed bytes of each application's last event: what connectors believe.
     pub signed_apps: Arc<imbl::OrdMap<model::AppId, bytes::Bytes>>,
+    /// And of each tenant's: where its relays are.
+    pub signed_tenants: Arc<imbl::OrdMap<TenantId, bytes::Bytes>>,
 }
 
 impl View {
@@ -164,6 +166,7 @@ const NEVER_CONFIRMED: Duration = Duration::from_secs(3600);
 struct Fold {
     snapshot: Snapshot,
     signed_apps: imbl::OrdMap<model::AppId, bytes::Bytes>,
+    signed_tenants: imbl::OrdMap<TenantId, bytes::Bytes>,
     chain: Arc<Mutex<Chain>>,
     trust: Verifier,
     confirmed: Instant,
@@ -176,6 +179,7 @@ impl Fold {
         Self {
             snapshot: Snapshot::default(),
             signed_apps: imbl::OrdMap::new(),
+            signed_tenants: imbl::OrdMap::new(),
             chain: Arc::default(),
             trust,
             confirmed: now(),
@@ -190,6 +194,7 @@ impl Fold {
             confirmed: self.confirmed,
             quarantine: self.quarantine.clone(),
             signed_apps: Arc::new(self.signed_apps.clone()),
+            signed_tenants: Arc::new(self.signed_tenants.clone()),
         }
     }
 
@@ -252,15 +257,18 @@ impl Fold {
     }
 
     fn apply(&mut self, entry: &Entry, believed: Believed) {
-        self.remember_app(&believed.event, entry);
+        self.remember_signed(&believed, entry);
         self.snapshot.apply(&believed.tenant, believed.event, believed.body.version);
     }
 
-    fn remember_app(&mut self, event: &model::Event, entry: &Entry) {
-        if let model::Event::AppPublished(app) | model::Event::AppChanged(app) = event {
-            self.signed_apps.insert(app.id, bytes::Bytes::copy_from_slice(&entry.bytes));
-        } else if let model::Event::AppRetired(id) = event {
-            self.signed_apps.insert(*id, bytes::Bytes::copy_from_slice(&entry.bytes));
+    fn remember_signed(&mut self, believed: &Believed, entry: &Entry) {
+        let signed = || bytes::Bytes::copy_from_slice(&entry.bytes);
+        if let model::Event::AppPublished(app) | model::Event::AppChanged(app) = &believed.event {
+            self.signed_apps.insert(app.id, signed());
+        } else if let model::Event::AppRetired(id) = &believed.event {
+            self.signed_apps.insert(*id, signed());
+        } else if let model::Event::TenantChanged { .. } = &believed.event {
+            self.signed_tenants.insert(believed.tenant.clone(), signed());
         }
     }
 

@@ -71,6 +71,7 @@ impl Forward<'_> {
         let routed = self.routed;
         // From here on it is open: a drain waits for it, a revocation cuts it.
         let place = routed.relay.open[routed.visitor.thread].enter(admission);
+        routed.relay.judge_opened(routed.view, &place.open, routed.visitor.thread);
         let upgrades = routed.upgrade.is_some();
         let may_repeat = !has_body && !upgrades && exchange::may_repeat(routed.parts.method.as_str());
         let mut answered = self.attempt(has_body.then_some(body), record).await;

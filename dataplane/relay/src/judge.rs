@@ -8,8 +8,11 @@ use std::{
 };
 
 use eventlog::View;
-use model::{Facts, Timestamp, app::PreAuthentication, policy, session::SessionFault};
-use tokio::time::timeout;
+use imbl::ordmap::DiffItem;
+use model::{
+    AppId, Facts, SessionId, Snapshot, Tenant, Timestamp, UserId, app::PreAuthentication, policy, session::SessionFault,
+};
+use tokio::time::{interval, timeout};
 use tracing::info;
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     renewal::{Asking, RENEWAL_WAIT},
     session::Session,
     settings::WRITE_STALL_TIMEOUT,
-    streams::Open,
+    streams::{Open, OpenExchanges},
 };
 
 /// Sessions end by themselves too; this often somebody looks.
@@ -30,27 +33,119 @@ enum Judgement {
     AskIdentity(Arc<Session>),
 }
 
+/// Whose open exchanges a change may concern.
+#[derive(Debug, PartialEq, Eq)]
+enum Scope {
+    Everybody,
+    Of { apps: BTreeSet<AppId>, users: BTreeSet<UserId>, sessions: BTreeSet<SessionId> },
+}
+
+impl Scope {
+    fn between(before: &Snapshot, now: &Snapshot) -> Self {
+        if before.tenants.len() != now.tenants.len() {
+            return Self::Everybody;
+        }
+        let (mut apps, mut users, mut sessions) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (id, now) in &now.tenants {
+            let Some(before) = before.tenant(id) else { return Self::Everybody };
+            if Arc::ptr_eq(before, now) {
+                continue;
+            }
+            // Whoever adds a field decides here whether a judgement asks for it.
+            let Tenant {
+                apps: apps_before,
+                assignments,
+                policies,
+                revoked_sessions,
+                revoked_users,
+                domain: _,
+                public_port: _,
+                branding: _,
+                by_origin: _,
+                groups: _,
+                join_tokens: _,
+                connectors: _,
+                roles: _,
+                keys: _,
+                certificates: _,
+                users: _,
+                usernames: _,
+                credentials: _,
+                user_groups: _,
+                members: _,
+                member_of: _,
+            } = before.as_ref();
+            if *policies != now.policies {
+                return Self::Everybody;
+            }
+            apps.extend(apps_before.diff(&now.apps).map(|it| key(&it)));
+            apps.extend(assignments.diff(&now.assignments).map(|it| key(&it)));
+            users.extend(revoked_users.diff(&now.revoked_users).map(|it| key(&it)));
+            sessions.extend(revoked_sessions.diff(&now.revoked_sessions).map(|it| key(&it)));
+        }
+        Self::Of { apps, users, sessions }
+    }
+
+    fn of(&self, exchanges: &OpenExchanges) -> Vec<Arc<Open>> {
+        let (apps, users, sessions) = match self {
+            Self::Everybody => return exchanges.all(),
+            Self::Of { apps, users, sessions } => (apps, users, sessions),
+        };
+        if users.is_empty() && sessions.is_empty() {
+            return apps.iter().flat_map(|app| exchanges.of(*app)).collect();
+        }
+        let mut concerned = exchanges.all();
+        concerned.retain(|open| {
+            let session = open.admission.session.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = |it: &Arc<Session>| users.contains(&it.claims.sub) || sessions.contains(&it.claims.sid);
+            apps.contains(&open.admission.app) || session.as_ref().is_some_and(changed)
+        });
+        concerned
+    }
+}
+
+fn key<K: Copy, V>(change: &DiffItem<'_, '_, K, V>) -> K {
+    match change {
+        DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => **key,
+    }
+}
+
 impl Relay {
-    /// Judges all open exchanges whenever what is known changes.
+    /// Judges open exchanges whenever what is known of them changes, and all of
+    /// them from time to time.
     pub(crate) async fn judge_open_exchanges(self: Arc<Self>) {
         // What requests are judged by, and not what is about to be.
         let mut followed = self.followed.subscribe();
+        let mut look_again = interval(LOOK_AGAIN);
+        let mut judged = self.view().snapshot.clone();
         loop {
-            followed.borrow_and_update();
+            let everybody = tokio::select! {
+                changed = followed.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return,
+                },
+                _ = look_again.tick() => true,
+                () = self.ended.cancelled() => return,
+            };
             let view = self.view().clone();
+            let scope = if everybody { Scope::Everybody } else { Scope::between(&judged, &view.snapshot) };
             for (thread, exchanges) in self.open.iter().enumerate() {
-                for open in exchanges.all() {
-                    if open.untaken(self.clock.instant()) >= WRITE_STALL_TIMEOUT {
+                for open in scope.of(exchanges) {
+                    if everybody && open.untaken(self.clock.instant()) >= WRITE_STALL_TIMEOUT {
                         open.abandon();
                     }
                     self.judge(&view, open, thread);
                 }
             }
-            tokio::select! {
-                changed = followed.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-                () = self.ended.cancelled() => return,
-            }
+            judged = view.snapshot.clone();
+        }
+    }
+
+    /// An exchange that has just opened was let in by an older view, perhaps.
+    pub(crate) fn judge_opened(self: &Arc<Self>, by: &View, open: &Arc<Open>, thread: usize) {
+        let view = self.view().clone();
+        if !Arc::ptr_eq(&by.snapshot, &view.snapshot) {
+            self.judge(&view, open.clone(), thread);
         }
     }
 
@@ -132,3 +227,6 @@ impl Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use model::{
-    Snapshot, Tenant, TenantId, Timestamp,
+    CertificateId, Snapshot, Tenant, TenantId, Timestamp,
     keys::{Certificate, Key, KeyHolder, KeyPurpose, Source, in_use},
     session::is_issuer,
 };
@@ -45,11 +45,17 @@ pub struct TenantKeys {
 
 impl Keys {
     pub fn derive(snapshot: &Snapshot, own: &SealingKey) -> Self {
+        Self::default().derive_again(snapshot, own)
+    }
+
+    /// Of a later snapshot. A certificate that is the same is not opened again:
+    /// each takes a tenth of a millisecond, and there may be thousands.
+    pub fn derive_again(&self, snapshot: &Snapshot, own: &SealingKey) -> Self {
         let mut keys = Self::default();
         for (id, tenant) in &snapshot.tenants {
             keys.tenants.insert(id.clone(), TenantKeys::derive(tenant, own));
             for certificate in tenant.certificates.values() {
-                keys.certificates.add(certificate, own);
+                keys.certificates.add(certificate, own, &self.certificates);
             }
         }
         for (id, tenant) in &mut keys.tenants {
@@ -159,6 +165,14 @@ pub struct Certificates {
     brought: Names,
     /// By host: what proves it to an ACME server.
     challenges: BTreeMap<String, Challenge>,
+    opened: BTreeMap<CertificateId, Opened>,
+}
+
+/// A certificate and its opened key; none when it cannot be used.
+#[derive(Clone)]
+struct Opened {
+    of: Arc<Certificate>,
+    certified: Option<Arc<CertifiedKey>>,
 }
 
 /// By exact name, or by `*.PARENT`.
@@ -170,12 +184,12 @@ struct Challenge {
 }
 
 impl Certificates {
-    fn add(&mut self, certificate: &Certificate, own: &SealingKey) {
-        let Some(certified) = certified(certificate, own) else {
-            warn!(certificate = %certificate.id, "a certificate cannot be used");
-            return;
-        };
-        let certified = Arc::new(certified);
+    fn add(&mut self, certificate: &Arc<Certificate>, own: &SealingKey, before: &Self) {
+        let opened = before.opened.get(&certificate.id).filter(|it| Arc::ptr_eq(&it.of, certificate)).cloned();
+        let opened = opened.unwrap_or_else(|| Opened::open(certificate, own));
+        let certified = opened.certified.clone();
+        self.opened.insert(certificate.id, opened);
+        let Some(certified) = certified else { return };
         let names = match &certificate.source {
             Source::Own => &mut self.own,
             Source::Uploaded | Source::Acme(_) => &mut self.brought,
@@ -212,6 +226,16 @@ impl Certificates {
     pub fn key_authorization(&self, host: &str, token: &str) -> Option<&str> {
         let all = self.challenges.get(host)?.key_authorization.as_str();
         all.split_once('.').filter(|(known, _)| *known == token).map(|_| all)
+    }
+}
+
+impl Opened {
+    fn open(certificate: &Arc<Certificate>, own: &SealingKey) -> Self {
+        let certified = certified(certificate, own).map(Arc::new);
+        if certified.is_none() {
+            warn!(certificate = %certificate.id, "a certificate cannot be used");
+        }
+        Self { of: certificate.clone(), certified }
     }
 }
 

@@ -6,11 +6,13 @@
 //! Read: `request` (the life of a request), `canonical`, `session`, `signin`,
 //! `client_auth`, `quota`, `headers`, `forward`, `body`; then `listener`, `http3`
 //! and `link` (connections), `gate` and `http3_gate` (what of them gets in),
-//! `connectors` (streams), `judge` (open exchanges), `keys`, `refusal`.
+//! `audience` (what links are told), `connectors` (streams), `judge` (open
+//! exchanges), `keys`, `refusal`.
 
 mod activity;
 mod app_test;
 mod assertion;
+pub mod audience;
 mod body;
 pub mod canonical;
 mod client_auth;
@@ -71,6 +73,7 @@ use tunnel::link::STREAMLESS_LOOK;
 
 use crate::{
     activity::ActivityLog,
+    audience::Audience,
     client_auth::ClientAuthorities,
     connectors::{Connectors, Supply},
     keys::Keys,
@@ -124,6 +127,7 @@ pub struct Relay {
     client_authorities: ClientAuthorities,
     challenge_tls: Arc<ServerConfig>,
     connectors: Arc<Connectors>,
+    audience: Arc<Audience>,
     sessions: Sessions,
     quotas: Quotas,
     renewals: Renewals,
@@ -245,6 +249,8 @@ fn assemble(
     let Surroundings { projection, journal, trust, sealing, clock, metrics, stop } = surroundings;
     let view = projection.view();
     let keys = Arc::new(ArcSwap::from_pointee(Keys::derive(&view.snapshot, &sealing)));
+    let audience = Arc::new(Audience::default());
+    audience.tell(&view);
     let id = fresh_id().simple().to_string();
     let metrics = Arc::new(RelayMetrics::register(&metrics));
     let dropped = metrics.accesses_dropped.clone();
@@ -263,6 +269,7 @@ fn assemble(
         followed: watch::Sender::new(()),
         keys,
         connectors: Arc::new(Connectors::new(count)),
+        audience,
         sessions: Sessions::default(),
         quotas: Quotas::default(),
         renewals: Renewals::default(),
@@ -341,11 +348,13 @@ impl Relay {
         loop {
             let view = views.borrow_and_update().clone();
             if keys_changed(&self.view.load(), &view) {
-                self.keys.store(Arc::new(Keys::derive(&view.snapshot, &sealing)));
+                let keys = self.keys().derive_again(&view.snapshot, &sealing);
+                self.keys.store(Arc::new(keys));
             }
             self.metrics.snapshot_age.set(view.age().as_secs() as i64);
             self.metrics.open.set(self.open_exchanges() as i64);
-            self.view.store(Arc::new(view));
+            self.view.store(Arc::new(view.clone()));
+            self.audience.tell(&view);
             self.followed.send_replace(());
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
@@ -381,7 +390,8 @@ impl Relay {
 fn keys_changed(before: &View, after: &View) -> bool {
     let same = |id: &TenantId| match (before.snapshot.tenant(id), after.snapshot.tenant(id)) {
         (Some(a), Some(b)) => {
-            Arc::ptr_eq(a, b) || (a.domain == b.domain && a.keys == b.keys && a.certificates == b.certificates)
+            let same_address = a.domain == b.domain && a.public_port == b.public_port;
+            Arc::ptr_eq(a, b) || same_address && a.keys == b.keys && a.certificates == b.certificates
         }
         (None, None) => true,
         (None, Some(_)) | (Some(_), None) => false,

@@ -5,16 +5,14 @@
 //! certificate's end and a silent peer each end the link.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use bytes::Bytes;
 use eventlog::{Activity, View};
 use h2::RecvStream;
 use http::Request;
-use model::{AppId, ConnectorGroupId, ConnectorId, TenantId};
+use model::{ConnectorGroupId, ConnectorId, TenantId};
 use proto::v1::{
     ConnectorActivity, EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient,
 };
@@ -36,6 +34,7 @@ use tunnel::{
 
 use crate::{
     Relay,
+    audience::GroupNews,
     connectors::{Link, Parked, StreamLink},
     listener::UserStream,
 };
@@ -157,7 +156,7 @@ impl Relay {
         let mut alive = std::pin::pin!(alive);
         let life = name.expires_s.saturating_sub(self.clock.now_ms() / 1000).max(0) as u64;
         let mut expired = std::pin::pin!(sleep(Duration::from_secs(life)));
-        let mut views = self.projection.watch();
+        let mut membership = self.audience.of_connector(&name.tenant, name.connector);
         let mut draining = false;
         loop {
             tokio::select! {
@@ -179,11 +178,9 @@ impl Relay {
                         return "broke";
                     }
                 }
-                Ok(()) = views.changed() => {
-                    if !name.is_welcome(&views.borrow_and_update()) {
-                        connection.abrupt_shutdown(h2::Reason::NO_ERROR);
-                        return "revoked";
-                    }
+                () = membership.ends(name.group) => {
+                    connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                    return "revoked";
                 }
                 () = link.given_up.notified() => {
                     self.metrics.links_revived.inc();
@@ -238,16 +235,19 @@ impl Relay {
         mut receiver: ControlReceiver,
         link: &Arc<Link>,
     ) -> Result<(), TunnelError> {
-        let mut told = BTreeMap::new();
-        let mut views = self.projection.watch();
+        let mut told = GroupNews::default();
+        let mut group = self.audience.of_group(&link.tenant, link.group);
         let threads = self.open.len() as u32;
         let mut first = true;
         loop {
-            let view = views.borrow_and_update().clone();
-            let news = news(&view, link, &mut told);
-            for apps in news.chunks(APPS_PER_MESSAGE) {
+            let news = group.borrow_and_update().clone();
+            if let Some(tenant) = news.tenant_since(&told) {
+                sender.send(&LinkSettings { tenant, relay_threads: threads, ..Default::default() })?;
+            }
+            for apps in news.apps_since(&told).chunks(APPS_PER_MESSAGE) {
                 sender.send(&LinkSettings { apps: apps.to_vec(), relay_threads: threads, ..Default::default() })?;
             }
+            told = news;
             if std::mem::take(&mut first) {
                 let complete =
                     LinkSettings { relay_threads: threads, complete: true, acknowledge: true, ..Default::default() };
@@ -255,7 +255,7 @@ impl Relay {
                 link.serves.store(true, Ordering::Relaxed);
             }
             tokio::select! {
-                changed = views.changed() => if changed.is_err() { return Ok(()) },
+                changed = group.changed() => if changed.is_err() { return Ok(()) },
                 report = receiver.next::<LinkReport>() => match report? {
                     Some(LinkReport { draining: true, .. }) => self.connectors.drain(link),
                     Some(report) => link.acknowledges.store(report.acknowledges, Ordering::Relaxed),
@@ -347,25 +347,3 @@ impl Relay {
 
 /// The name in a controller's certificate.
 pub const CONTROLLER_NAME: &str = "controller.postern.internal";
-
-/// Applications of the link's group that it was not told of yet, and those it
-/// was told of that are gone.
-fn news(view: &View, link: &Link, told: &mut BTreeMap<AppId, Bytes>) -> Vec<Bytes> {
-    let Some(tenant) = view.snapshot.tenant(&link.tenant) else { return vec![] };
-    let mut news = Vec::new();
-    for (id, published) in &tenant.apps {
-        let concerns = published.app.group == link.group || told.contains_key(id);
-        if let Some(signed) = view.signed_apps.get(id).filter(|_| concerns)
-            && told.get(id).is_none_or(|before| before != signed)
-        {
-            told.insert(*id, signed.clone());
-            news.push(signed.clone());
-        }
-    }
-    let gone: Vec<AppId> = told.keys().filter(|id| !tenant.apps.contains_key(*id)).copied().collect();
-    for id in gone {
-        told.remove(&id);
-        news.extend(view.signed_apps.get(&id).cloned());
-    }
-    news
-}

@@ -151,12 +151,13 @@ fn is_odd(turn: u64) -> bool {
 #[derive(Default)]
 pub(crate) struct OpenExchanges {
     next: AtomicU64,
-    open: Mutex<BTreeMap<u64, Arc<Open>>>,
+    /// By application: a change of one walks its own.
+    open: Mutex<BTreeMap<(AppId, u64), Arc<Open>>>,
 }
 
 impl OpenExchanges {
     pub(crate) fn enter(self: &Arc<Self>, admission: Admission) -> Place {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = (admission.app, self.next.fetch_add(1, Ordering::Relaxed));
         let open = Arc::new(Open {
             admission,
             cut: AtomicBool::new(false),
@@ -174,6 +175,11 @@ impl OpenExchanges {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    pub(crate) fn of(&self, app: AppId) -> Vec<Arc<Open>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.range((app, 0)..=(app, u64::MAX)).map(|(_, open)| open.clone()).collect()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -181,7 +187,7 @@ impl OpenExchanges {
 
 /// An exchange is open for as long as this lives.
 pub(crate) struct Place {
-    id: u64,
+    id: (AppId, u64),
     pub open: Arc<Open>,
     among: Arc<OpenExchanges>,
 }
