@@ -11,7 +11,7 @@
     reason = "a benchmark measures time and stops when it cannot"
 )]
 
-use std::{collections::BTreeSet, hint::black_box, time::Instant};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc, time::Instant};
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -19,6 +19,7 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use bytes::Bytes;
+use eventlog::View;
 use http::{HeaderMap, HeaderValue, Request, header};
 use model::{
     App, AppId, ConnectorGroupId, Event, ExternalUrl, Facts, Origin, PolicyId, Principal, SessionId, Snapshot,
@@ -29,6 +30,7 @@ use model::{
     session::SessionClaims,
 };
 use relay::{
+    audience::{Audience, GroupNews},
     canonical,
     headers::{Added, forward},
     keys::Keys,
@@ -40,6 +42,8 @@ use uuid::Uuid;
 const APPS: u128 = 100_000;
 const POLICIES: u128 = 10_000;
 const ROUNDS: usize = 7;
+const LINKED_APPS: u128 = 6_200;
+const LINKS: [u128; 2] = [3, 300];
 
 fn main() {
     let tenant = TenantId::default_tenant();
@@ -130,6 +134,55 @@ fn main() {
         next.apply(&tenant, Event::AppChanged(Box::new(app(n % APPS))), 2);
     });
     line("fold a changed application into a snapshot in use", update);
+    for links in LINKS {
+        let what = format!("tell {links} links of one of 6,200 applications that changed");
+        line(&what, tell_links(links));
+    }
+}
+
+/// One change until every link knows what is news to it: the connectors' groups
+/// have their share of the applications each.
+fn tell_links(links: u128) -> f64 {
+    let tenant = TenantId::default_tenant();
+    let mut view = View {
+        snapshot: Arc::default(),
+        confirmed: Instant::now(),
+        quarantine: None,
+        signed_apps: Arc::default(),
+        signed_tenants: Arc::default(),
+    };
+    let mut publish = |view: &mut View, n: u128, version: u64| {
+        let app = App { group: ConnectorGroupId(Uuid::from_u128(n % links)), ..app(n) };
+        let signed = Bytes::from(format!("{version}").repeat(200));
+        Arc::make_mut(&mut view.signed_apps).insert(app.id, signed);
+        Arc::make_mut(&mut view.snapshot).apply(&tenant, Event::AppChanged(Box::new(app)), version);
+    };
+    for n in 0..LINKED_APPS {
+        publish(&mut view, n, 1);
+    }
+    let audience = Audience::default();
+    audience.tell(&view);
+    let group = |n| audience.of_group(&TenantId::default_tenant(), ConnectorGroupId(Uuid::from_u128(n)));
+    let mut following: Vec<_> = (0..links).map(|n| (group(n), GroupNews::default())).collect();
+    let mut version = 1;
+    let mut tell = || {
+        version += 1;
+        publish(&mut view, u128::from(version) * 7 % LINKED_APPS, version);
+        let started = Instant::now();
+        audience.tell(&view);
+        for (news, told) in &mut following {
+            if news.has_changed().unwrap() {
+                let now = news.borrow_and_update().clone();
+                black_box(now.apps_since(told));
+                *told = now;
+            }
+        }
+        started.elapsed().as_secs_f64() * 1e9
+    };
+    tell();
+    let mut changes: Vec<f64> = (0..1_000).map(|_| tell()).collect();
+    changes.sort_by(f64::total_cmp);
+    changes[changes.len() / 2]
 }
 
 /// The median of several rounds, each long enough to be measured.
