@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tunnel::link;
 
-use crate::{ConnectorError, dial::Way, token::JoinToken};
+use crate::{ConnectorError, dial::Way, origins::Relays, token::JoinToken};
 
 const KEY_FILE: &str = "key.pem";
 const STATE_FILE: &str = "connector.json";
@@ -42,6 +42,9 @@ pub struct State {
     pub connector: String,
     pub group: String,
     pub relays: Vec<String>,
+    /// Of the event that said where they are; 0 for those of the join token.
+    #[serde(default)]
+    pub relays_version: u64,
     pub endpoint: String,
     /// DER in hexadecimal, leaf first, the authority last.
     chain: Vec<String>,
@@ -72,6 +75,7 @@ pub async fn join(token: &str, name: &str, folder: &Path, way: &Way) -> Result<I
                     connector: answer.connector,
                     group: answer.group,
                     relays: parsed.relays,
+                    relays_version: 0,
                     endpoint: parsed.endpoint,
                     chain: answer.chain.iter().map(|it| hex(it)).collect(),
                     writers: answer.writers.values().map(|it| hex(it)).collect(),
@@ -118,6 +122,23 @@ impl Identity {
     pub fn move_to(&mut self, relays: Vec<String>) -> Result<(), ConnectorError> {
         if self.state.relays != relays {
             self.state.relays = relays;
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Where the relays of this installation are, unless what is known is newer.
+    pub fn news<'a>(&self, relays: &'a Relays) -> Option<&'a [String]> {
+        let ours = format!("connect.{}", relays.domain) == self.state.endpoint;
+        let is_news = ours && relays.version > self.state.relays_version && !relays.addresses.is_empty();
+        is_news.then_some(&relays.addresses)
+    }
+
+    /// Keeps them for the next start.
+    pub fn remember(&mut self, relays: &Relays) -> Result<(), ConnectorError> {
+        if let Some(addresses) = self.news(relays) {
+            self.state.relays = addresses.to_vec();
+            self.state.relays_version = relays.version;
             self.save()?;
         }
         Ok(())
@@ -277,4 +298,43 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 fn unhex(text: &str) -> Vec<u8> {
     let digit = |at: usize| text.get(at..at + 2).and_then(|it| u8::from_str_radix(it, 16).ok());
     (0..text.len()).step_by(2).map_while(digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relays_are_followed_only_forwards_and_only_in_the_own_installation() {
+        let folder = std::env::temp_dir().join(format!("pc-{}", hex(&runtime::clock::random_bytes::<8>())));
+        files::private_folder(&folder).unwrap();
+        let state = State {
+            connector: "c".into(),
+            group: "g".into(),
+            relays: vec!["old:443".into()],
+            relays_version: 3,
+            endpoint: "connect.example.com".into(),
+            chain: vec![],
+            writers: vec![],
+        };
+        let mut identity = Identity { folder: folder.clone(), key: Arc::new(KeyPair::generate().unwrap()), state };
+        let told = |version, domain: &str, addresses: &[&str]| Relays {
+            version,
+            domain: domain.into(),
+            addresses: addresses.iter().map(|it| (*it).to_owned()).collect(),
+        };
+        for no_news in [
+            told(3, "example.com", &["evil:443"]),
+            told(9, "another.example.com", &["evil:443"]),
+            told(9, "example.com", &[]),
+        ] {
+            assert!(identity.news(&no_news).is_none(), "{no_news:?}");
+        }
+        identity.remember(&told(4, "example.com", &["new:443"])).unwrap();
+        files::write_private(&folder.join(KEY_FILE), identity.key.serialize_pem().as_bytes()).unwrap();
+        let next_start = Identity::load(&folder).unwrap();
+        assert_eq!(next_start.state.relays, ["new:443"]);
+        assert!(next_start.news(&told(4, "example.com", &["evil:443"])).is_none(), "also after a start");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -56,8 +56,13 @@ pub struct Connector {
 impl Connector {
     /// Loads what enrolment left and prepares the workers.
     pub fn prepare(settings: &Settings) -> Result<Self, ConnectorError> {
+        Self::counting(settings, links::LinkMetrics::default())
+    }
+
+    /// With what it counts shown to somebody.
+    pub fn counting(settings: &Settings, metrics: links::LinkMetrics) -> Result<Self, ConnectorError> {
         let identity = enrol::Identity::load(&settings.state)?;
-        Ok(Self { links: Arc::new(links::Links::new(settings, identity)?) })
+        Ok(Self { links: Arc::new(links::Links::new(settings, identity, metrics)?) })
     }
 
     /// Serves until `stop`, then drains: no request fails, long ones get a

@@ -5,8 +5,12 @@
 //! unless the link drains. Only the relay gives a parked stream up, so none is
 //! closed under a request that is on its way. A lost link, and one that has no
 //! stream left, is dialled again after a full-jitter back-off.
+//!
+//! Which relays there are, the controller says; links to those that are none any
+//! more drain once one of the others serves, so a wrong list strands nobody.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +20,12 @@ use std::{
 };
 
 use proto::v1::{LinkReport, LinkSettings};
-use runtime::{Clock, probes::Readiness, telemetry::chain};
+use runtime::{
+    Clock,
+    metrics::{Counter, Gauge, Metrics},
+    probes::Readiness,
+    telemetry::chain,
+};
 use rustls::RootCertStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,8 +38,14 @@ use tracing::{debug, info, warn};
 use tunnel::{TunnelError, exchange, link};
 
 use crate::{
-    ConnectorError, Settings, backend::System, dial::Way, enrol::Identity, origin::Pools, origins::Origins,
-    serve::Worker, trust::Trust,
+    ConnectorError, Settings,
+    backend::System,
+    dial::Way,
+    enrol::Identity,
+    origin::Pools,
+    origins::{Origins, Relays},
+    serve::Worker,
+    trust::Trust,
 };
 
 /// Streams that wait for work on each link.
@@ -44,22 +59,29 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(60);
 /// However short lives are.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+/// More relays than this are not linked to.
+const RELAYS_MAX: usize = 64;
+/// How often somebody looks whether a relay of a new list serves already.
+const SERVES_INTERVAL: Duration = Duration::from_millis(200);
 /// A relay cannot ask for more links than this.
 const LINKS_PER_RELAY_MAX: usize = 64;
 
 pub struct Links {
     identity: watch::Sender<Identity>,
+    origins: Arc<Origins>,
     way: Way,
     workers: Vec<(Handle, Worker)>,
     grace: Duration,
-    supply: Arc<Supply>,
+    /// What there is at each relay.
+    supplies: Mutex<BTreeMap<String, Arc<Supply>>>,
+    metrics: LinkMetrics,
     next_worker: AtomicUsize,
     tasks: TaskTracker,
     stopped: CancellationToken,
 }
 
 impl Links {
-    pub fn new(settings: &Settings, identity: Identity) -> Result<Self, ConnectorError> {
+    pub fn new(settings: &Settings, identity: Identity, metrics: LinkMetrics) -> Result<Self, ConnectorError> {
         let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())
             .map_err(|source| ConnectorError::Dial { address: "the proxy".into(), source })?;
         let origins = Arc::new(Origins::new(&identity.state.group, identity.writers()));
@@ -79,10 +101,12 @@ impl Links {
             .collect::<Result<_, ConnectorError>>()?;
         Ok(Self {
             identity: watch::Sender::new(identity),
+            origins,
             way,
             workers,
             grace: Duration::from_secs(settings.drain_grace_s),
-            supply: Arc::default(),
+            supplies: Mutex::default(),
+            metrics,
             next_worker: AtomicUsize::new(0),
             tasks,
             stopped,
@@ -90,17 +114,14 @@ impl Links {
     }
 
     pub fn readiness(&self) -> Readiness {
-        let (links, parked) = (self.supply.links(), self.supply.parked());
+        let (links, parked) = self.supply();
         let detail = format!("{links} links to relays, {parked} streams parked on them");
         Readiness { part: "links", ready: links > 0 && parked > 0, detail }
     }
 
     pub async fn run(self: &Arc<Self>, stop: CancellationToken) {
         let keeping = TaskTracker::new();
-        let relays = self.identity.borrow().state.relays.clone();
-        for relay in relays {
-            keeping.spawn(self.clone().keep_relay(relay, stop.clone()));
-        }
+        keeping.spawn(self.clone().keep_relays(stop.clone()));
         keeping.spawn(self.clone().keep_certificate(stop.clone()));
         keeping.close();
         keeping.wait().await;
@@ -135,6 +156,76 @@ impl Links {
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// Keeps links to the relays there are, as the controller says where they are.
+    async fn keep_relays(self: Arc<Self>, stop: CancellationToken) {
+        let (mut told, mut identity) = (self.origins.relays(), self.identity.subscribe());
+        let keeping = TaskTracker::new();
+        let mut kept: BTreeMap<String, CancellationToken> = BTreeMap::new();
+        let mut tell_once = true;
+        loop {
+            let news = told.borrow_and_update().clone();
+            let wanted: BTreeSet<String> = {
+                let identity = identity.borrow_and_update();
+                let addresses = identity.news(&news).unwrap_or(&identity.state.relays);
+                addresses.iter().take(RELAYS_MAX).cloned().collect()
+            };
+            for relay in &wanted {
+                kept.entry(relay.clone()).or_insert_with(|| {
+                    let leave = stop.child_token();
+                    keeping.spawn(self.clone().keep_relay(relay.clone(), leave.clone()));
+                    leave
+                });
+            }
+            let serves = wanted.iter().any(|relay| self.supply_at(relay).links() > 0);
+            if serves {
+                kept.retain(|relay, leave| {
+                    let stays = wanted.contains(relay);
+                    if !stays {
+                        info!(%relay, "is not a relay any more");
+                        leave.cancel();
+                    }
+                    stays
+                });
+                self.remember(&news);
+                tell_once = true;
+            } else if kept.len() > wanted.len() && std::mem::take(&mut tell_once) {
+                warn!(relays = ?wanted, "no relay of the new list serves yet; keeping the others");
+            }
+            let settled = kept.len() == wanted.len() && self.identity.borrow().news(&news).is_none();
+            tokio::select! {
+                Ok(()) = told.changed() => {}
+                // A certificate that was renewed meanwhile brought back the old list.
+                Ok(()) = identity.changed() => {}
+                () = sleep(SERVES_INTERVAL), if !settled => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        keeping.close();
+        keeping.wait().await;
+    }
+
+    fn remember(&self, relays: &Relays) {
+        self.identity.send_if_modified(|identity| {
+            if let Err(error) = identity.remember(relays) {
+                warn!(error = %chain(&error), "the next start will look for relays where they were");
+            }
+            // Links go on: it is no new certificate.
+            false
+        });
+    }
+
+    fn supply_at(&self, relay: &str) -> Arc<Supply> {
+        let mut supplies = self.supplies.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(Supply { metrics: self.metrics.clone(), ..Supply::default() });
+        supplies.entry(relay.to_owned()).or_insert_with(fresh).clone()
+    }
+
+    /// Links and parked streams at all relays.
+    fn supply(&self) -> (usize, usize) {
+        let supplies = self.supplies.lock().unwrap_or_else(PoisonError::into_inner);
+        supplies.values().fold((0, 0), |(links, parked), it| (links + it.links(), parked + it.parked()))
     }
 
     /// Keeps as many links to a relay as it has threads.
@@ -210,17 +301,38 @@ impl Links {
         let talk = |source| ConnectorError::Link { address: relay.clone(), source };
         let io = self.way.dial(&relay, &identity.state.endpoint, identity.tls()?).await.map_err(dial)?;
         let ending = Ending { stop, renewed, grace: self.grace, expires: identity.until_end(now_s()) };
-        serve(&relay, io, self.workers[worker].1.clone(), &wanted, ending, &self.supply).await.map_err(talk)
+        serve(&relay, io, self.workers[worker].1.clone(), &wanted, ending, &self.supply_at(&relay)).await.map_err(talk)
     }
 }
 
-/// What this connector has ready for requests, over all links.
+/// What a connector has ready for the requests of one relay.
 #[derive(Debug, Default)]
 pub struct Supply {
     links: AtomicUsize,
     parked: AtomicUsize,
-    /// Links given up because no stream was left on them.
-    revived: AtomicUsize,
+    metrics: LinkMetrics,
+}
+
+/// What a connector counts of its links to all relays.
+#[derive(Clone, Debug, Default)]
+pub struct LinkMetrics {
+    links: Gauge,
+    parked_streams: Gauge,
+    links_revived: Counter,
+}
+
+impl LinkMetrics {
+    pub fn register(metrics: &Metrics) -> Self {
+        let ours = Self::default();
+        metrics.register("links", "Connections to relays that serve", ours.links.clone());
+        metrics.register("parked_streams", "Streams that wait for a request", ours.parked_streams.clone());
+        metrics.register(
+            "links_revived",
+            "Connections to relays given up because no stream was left on them",
+            ours.links_revived.clone(),
+        );
+        ours
+    }
 }
 
 impl Supply {
@@ -232,11 +344,6 @@ impl Supply {
     /// Streams that wait for a request.
     pub fn parked(&self) -> usize {
         self.parked.load(Ordering::Relaxed)
-    }
-
-    /// Links that were given up because no stream was left on them.
-    pub fn revived(&self) -> usize {
-        self.revived.load(Ordering::Relaxed)
     }
 }
 
@@ -282,7 +389,7 @@ where
         error = alive => info!(%relay, %error, "link lost"),
         () = state.clone().keep_parked() => {}
         () = state.streamless(last_round_trip) => {
-            supply.revived.fetch_add(1, Ordering::Relaxed);
+            supply.metrics.links_revived.inc();
             warn!(%relay, "a link had no stream left; dialling again");
         }
         ended = talking => ended?,
@@ -381,18 +488,20 @@ enum StreamState {
 }
 
 /// A link that is counted for as long as this lives.
-struct Up<'a>(&'a AtomicUsize);
+struct Up<'a>(&'a Supply);
 
 impl<'a> Up<'a> {
-    fn new(links: &'a AtomicUsize) -> Self {
-        links.fetch_add(1, Ordering::Relaxed);
-        Self(links)
+    fn new(supply: &'a Supply) -> Self {
+        supply.links.fetch_add(1, Ordering::Relaxed);
+        supply.metrics.links.inc();
+        Self(supply)
     }
 }
 
 impl Drop for Up<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.links.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.links.dec();
     }
 }
 
@@ -441,6 +550,7 @@ impl LinkState {
                 }
             };
             let Some(next) = next else { return Ok(()) };
+            self.worker.origins.learn_relays(&next.tenant);
             self.worker.origins.learn(&next.apps);
             self.acknowledges.fetch_or(next.acknowledge, Ordering::Relaxed);
             if next.drain {
@@ -455,7 +565,7 @@ impl LinkState {
                 }
             });
             if next.complete && counted.is_none() {
-                counted = Some(Up::new(&self.supply.links));
+                counted = Some(Up::new(&self.supply));
                 self.serving.store(true, Ordering::Relaxed);
                 info!(relay_threads = next.relay_threads, "link up");
                 self.changed.notify_one();
@@ -542,6 +652,7 @@ impl LinkState {
         let (more, fewer) = (counts.parked.saturating_sub(before), before.saturating_sub(counts.parked));
         self.supply.parked.fetch_add(more, Ordering::Relaxed);
         self.supply.parked.fetch_sub(fewer, Ordering::Relaxed);
+        self.supply.metrics.parked_streams.inc_by(more as i64 - fewer as i64);
         result
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use connector::{Connector, Settings, dial::Way, enrol};
-use runtime::{probes::Probes, shutdown, telemetry};
+use connector::{Connector, Settings, dial::Way, enrol, links::LinkMetrics};
+use runtime::{metrics::Metrics, probes::Probes, shutdown, telemetry};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -70,12 +70,13 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    let connector = Connector::prepare(&settings)?;
+    let metrics = Metrics::default();
+    let connector = Connector::counting(&settings, LinkMetrics::register(&metrics))?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     if let Some(address) = settings.admin_listen {
         let listener = Probes::bind(address).await.with_context(|| format!("listening on {address}"))?;
-        let mut probes = Probes::default();
+        let mut probes = Probes { metrics, ..Probes::default() };
         probes.checks.push(std::sync::Arc::new(connector.readiness()));
         tasks.spawn(probes.serve(listener, stop.clone()));
     }

@@ -11,7 +11,7 @@ use std::{
 use proto::{
     Message,
     signed::Verifier,
-    v1::{App, SignedEvent},
+    v1::{App, EventBody, SignedEvent, Tenant},
 };
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, warn};
@@ -29,9 +29,19 @@ pub struct Definition {
 
 type Known = BTreeMap<String, Definition>;
 
+/// Where the relays of an installation are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relays {
+    pub version: u64,
+    /// Of the installation: another's relays are none of ours.
+    pub domain: String,
+    pub addresses: Vec<String>,
+}
+
 pub struct Origins {
     group: String,
     known: watch::Sender<Known>,
+    relays: watch::Sender<Relays>,
     trust: std::sync::Mutex<Verifier>,
 }
 
@@ -40,6 +50,7 @@ impl Origins {
         Self {
             group: group.to_owned(),
             known: watch::Sender::new(Known::new()),
+            relays: watch::Sender::default(),
             trust: std::sync::Mutex::new(Verifier::trusting(writers)),
         }
     }
@@ -67,9 +78,38 @@ impl Origins {
         });
     }
 
-    fn verify(&self, event: &[u8]) -> Option<(String, Definition)> {
+    /// Takes what the controller signed about the installation, from a relay.
+    pub fn learn_relays(&self, event: &[u8]) {
+        if event.is_empty() {
+            return;
+        }
+        let tenant = self.body(event).filter(|body| body.kind == "TenantChanged");
+        let Some((version, tenant)) = tenant.and_then(|body| Some((body.version, Tenant::decode(body.payload).ok()?)))
+        else {
+            return warn!("a relay passed on addresses of relays that the controller did not sign");
+        };
+        self.relays.send_if_modified(|known| {
+            let is_news = version > known.version;
+            if is_news {
+                *known = Relays { version, domain: tenant.domain, addresses: tenant.relays };
+            }
+            is_news
+        });
+    }
+
+    /// Where relays are, as far as any of them has told.
+    pub fn relays(&self) -> watch::Receiver<Relays> {
+        self.relays.subscribe()
+    }
+
+    fn body(&self, event: &[u8]) -> Option<EventBody> {
         let event = SignedEvent::decode(event).ok()?;
         let (body, _) = self.trust.lock().ok()?.verify(&event).ok()?;
+        Some(body)
+    }
+
+    fn verify(&self, event: &[u8]) -> Option<(String, Definition)> {
+        let body = self.body(event)?;
         let app = App::decode(body.payload).ok()?;
         let present = match body.kind.as_str() {
             "AppPublished" | "AppChanged" => app.connector_group == self.group,
@@ -107,7 +147,7 @@ pub fn is_forbidden(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::signature::Ed25519KeyPair;
-    use proto::{signed::Signer, v1::EventBody};
+    use proto::signed::Signer;
 
     use super::*;
 
@@ -140,6 +180,27 @@ mod tests {
         origins
             .learn(&[event(&controller, "AppPublished", "berlin", 4), event(&controller, "AppRetired", "berlin", 5)]);
         assert_eq!(known(&origins), Some((5, false)));
+    }
+
+    #[test]
+    fn only_the_controller_says_where_relays_are() {
+        let (controller, relay) =
+            (Signer::new(Ed25519KeyPair::generate().unwrap()), Signer::new(Ed25519KeyPair::generate().unwrap()));
+        let origins = Origins::new("berlin", vec![controller.public_key().to_vec()]);
+        let signed = |signer: &Signer, kind: &str, version: u64, address: &str| {
+            let tenant = Tenant { domain: "example.com".into(), relays: vec![address.into()], ..Default::default() };
+            let payload = tenant.encode_to_vec().into();
+            let body = EventBody { kind: kind.into(), version, payload, ..Default::default() };
+            signer.sign(vec![body.encode_to_vec()]).remove(0).encode_to_vec()
+        };
+        let known = || origins.relays().borrow().addresses.clone();
+        origins.learn_relays(&signed(&relay, "TenantChanged", 9, "evil:443"));
+        origins.learn_relays(&signed(&controller, "BrandingChanged", 9, "evil:443"));
+        origins.learn_relays(&[]);
+        assert!(known().is_empty(), "a relay makes nothing up");
+        origins.learn_relays(&signed(&controller, "TenantChanged", 2, "new:443"));
+        origins.learn_relays(&signed(&controller, "TenantChanged", 1, "old:443"));
+        assert_eq!(known(), ["new:443"], "nor does it bring back what was");
     }
 
     #[tokio::test(start_paused = true)]

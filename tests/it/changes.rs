@@ -1,18 +1,21 @@
 //! How soon a change reaches who is concerned, and whom it leaves alone.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use postern_tests::{
     browser::Browser,
-    cluster::Cluster,
+    cluster::{Cluster, start_role},
     origin::Origin,
-    processes::Running,
+    processes::{Running, free_port},
     until,
     world::{PASSWORD, WebSocket, app, applied, web_socket},
 };
 use proto::v1;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_tungstenite::tungstenite::Message;
 
 const SOCKETS: usize = 100;
@@ -67,6 +70,79 @@ async fn with_identity_away_a_changed_user_keeps_no_web_socket() {
     signal(&cluster.identity, "CONT");
     until("identity is back", async || (script.get(&page).await.status == 200).then_some(())).await;
     assert!(echoes(&mut web_socket(&script, &url).await).await);
+}
+
+#[tokio::test]
+async fn connectors_follow_relays_that_come_and_go() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    cluster.publish(v1::App { pre_authentication: 1, ..app("open", &origin.url()) }).await;
+    let mut anyone = cluster.browser().as_script();
+    let page = |port: u16, path: &str| format!("https://open.postern.localhost:{port}{path}");
+    let [stays, goes] = [cluster.relay_ports[0], cluster.relay_ports[1]];
+    assert_eq!(anyone.get(&page(goes, "/")).await.status, 200);
+
+    // A third relay is there, and the controllers are told: it comes, the second goes.
+    let comes = free_port();
+    let own = format!("[relay]\nlisten = \"127.0.0.1:{comes}\"\n");
+    let mut third = start_role(&cluster.folder, "relay", "relay-2", &cluster.nats_url, &own);
+    third.line(|line| line.contains("relay listens").then_some(())).await;
+    let unknown = anyone.get(&page(comes, "/")).await;
+    assert_eq!(unknown.refusal(), "no_connector", "nobody has told the connectors");
+    let mut slow = {
+        let (mut anyone, slow) = (anyone.clone(), page(goes, "/slow?3000"));
+        let before = origin.requests.load(Ordering::SeqCst);
+        let mut slow_one = JoinSet::new();
+        slow_one.spawn(async move { anyone.get(&slow).await });
+        until("it is with the application", async || (origin.requests.load(Ordering::SeqCst) > before).then_some(()))
+            .await;
+        slow_one
+    };
+    move_relays(&mut cluster, &[stays, comes]).await;
+    until("the new relay serves", async || (anyone.get(&page(comes, "/")).await.status == 200).then_some(())).await;
+    until("the old one has no links", async || {
+        (anyone.get(&page(goes, "/")).await.refusal() == "no_connector").then_some(())
+    })
+    .await;
+    assert_eq!(slow.join_next().await.unwrap().unwrap().status, 200, "what was open went on to its end");
+    assert_eq!(anyone.get(&page(stays, "/")).await.status, 200);
+
+    // A mistake strands nobody: nothing listens there.
+    move_relays(&mut cluster, &[free_port()]).await;
+    for connector in &mut cluster.connectors {
+        connector.line(|line| line.contains("no relay of the new list").then_some(())).await;
+    }
+    for port in [stays, comes] {
+        assert_eq!(anyone.get(&page(port, "/")).await.status, 200);
+    }
+    // Nor does it after a restart, and the mistake can be mended.
+    cluster.connectors[0].kill();
+    cluster.connectors[0] = cluster.restart_connector(0);
+    cluster.connectors[0].line(|line| line.contains("link up").then_some(())).await;
+    move_relays(&mut cluster, &[comes]).await;
+    until("the first has no links either", async || {
+        (anyone.get(&page(stays, "/")).await.refusal() == "no_connector").then_some(())
+    })
+    .await;
+    assert_eq!(anyone.get(&page(comes, "/")).await.status, 200);
+}
+
+/// The controllers start again with other addresses, one after the other.
+async fn move_relays(cluster: &mut Cluster, ports: &[u16]) {
+    let addresses: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    for n in 0..cluster.controllers.len() {
+        let path = cluster.folder.0.join(format!("controller-{n}.toml"));
+        let settings = std::fs::read_to_string(&path).unwrap();
+        let change = |line: &str| match line.starts_with("relay_addresses") {
+            true => format!("relay_addresses = {addresses:?}"),
+            false => line.to_owned(),
+        };
+        let settings: Vec<String> = settings.lines().map(change).collect();
+        std::fs::write(&path, settings.join("\n")).unwrap();
+        cluster.controllers[n].kill();
+        cluster.controllers[n] = cluster.restart_controller(n);
+        cluster.controllers[n].line(|line| line.contains("controller listens").then_some(())).await;
+    }
 }
 
 /// Somebody who has signed in at the wiki.

@@ -118,6 +118,11 @@ impl Cluster {
         run_connector(&self.folder, n)
     }
 
+    /// A controller that ran before, started again.
+    pub fn restart_controller(&self, n: usize) -> Running {
+        run_role(&self.folder, "controller", &format!("controller-{n}"))
+    }
+
     /// A relay that ran before, started again.
     pub fn restart_relay(&self, n: usize) -> Running {
         run_role(&self.folder, "relay", &format!("relay-{n}"))

@@ -36,14 +36,16 @@ pub async fn ensure(
     writer: &Writer,
     surroundings: &Surroundings,
     tenant_id: &TenantId,
-    (domain, public_port): (&str, u16),
+    (domain, public_port, relays): (&str, u16, &[String]),
     identity_origin: &str,
 ) -> Result<Authority, ControllerError> {
     let wish = Wish::of_system(tenant_id, "bootstrap");
     let tenant = tenant_of(writer, tenant_id);
     // A domain stays: everything published ends in it.
     let domain = if tenant.domain.is_empty() { domain } else { &tenant.domain };
-    writer.execute(&wish, vec![Command::SetTenant { domain: domain.to_owned(), public_port }]).await?;
+    writer
+        .execute(&wish, vec![Command::SetTenant { domain: domain.to_owned(), public_port, relays: relays.to_vec() }])
+        .await?;
     let mut commands = Vec::new();
     let (peers, now) = (&surroundings.peers, writer.now());
     for purpose in KeyPurpose::ALL {

@@ -71,8 +71,14 @@ pub async fn start(
     let Surroundings { projection, journal, clock, .. } = surroundings.clone();
     let writer = Arc::new(Writer::new(journal, projection, clock));
     let authority = Arc::new(
-        bootstrap::ensure(&writer, &surroundings, &tenant, (&settings.domain, settings.public_port), identity_origin)
-            .await?,
+        bootstrap::ensure(
+            &writer,
+            &surroundings,
+            &tenant,
+            (&settings.domain, settings.public_port, &settings.relay_addresses),
+            identity_origin,
+        )
+        .await?,
     );
     let listen = |source| ControllerError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;

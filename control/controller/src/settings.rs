@@ -11,7 +11,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Hosts are published under this domain.
     pub domain: String,
-    /// `HOST:PORT` of relays, written into join tokens.
+    /// `HOST:PORT` of relays, written into join tokens and told to connectors,
+    /// which follow changes. The same for every controller.
     pub relay_addresses: Vec<String>,
     /// Port users reach relays on, for the URLs that are printed.
     pub public_port: u16,

@@ -101,9 +101,9 @@ impl Fact {
 
 fn encode(event: &Event) -> (&'static str, Vec<u8>) {
     match event {
-        Event::TenantChanged { domain, public_port } => {
-            let (domain, public_port) = (domain.clone(), u32::from(*public_port));
-            ("TenantChanged", v1::Tenant { domain, public_port }.encode_to_vec())
+        Event::TenantChanged { domain, public_port, relays } => {
+            let (domain, public_port, relays) = (domain.clone(), u32::from(*public_port), relays.clone());
+            ("TenantChanged", v1::Tenant { domain, public_port, relays }.encode_to_vec())
         }
         Event::AppPublished(app) => ("AppPublished", wire::app_to(app).encode_to_vec()),
         Event::AppChanged(app) => ("AppChanged", wire::app_to(app).encode_to_vec()),
@@ -170,7 +170,7 @@ fn decode(kind: &str, payload: &[u8]) -> Result<Event, DecodeError> {
 fn decode_known(kind: &str, payload: &[u8]) -> Result<Parsed<Event>, DecodeError> {
     Ok(match kind {
         "TenantChanged" => wire::tenant_from(message(kind, payload)?)
-            .map(|(domain, public_port)| Event::TenantChanged { domain, public_port }),
+            .map(|(domain, public_port, relays)| Event::TenantChanged { domain, public_port, relays }),
         "AppPublished" => wire::app_from(message(kind, payload)?).map(Box::new).map(Event::AppPublished),
         "AppChanged" => wire::app_from(message(kind, payload)?).map(Box::new).map(Event::AppChanged),
         "BrandingChanged" => wire::branding_from(message(kind, payload)?).map(Event::BrandingChanged),

@@ -185,7 +185,7 @@ async fn a_reader_starts_from_its_mirror_when_the_log_is_away() {
     let journal = Journal::new(world.log.clone(), world.signer.clone());
     let online = Projection::start(world.log.clone(), &[Stream::Config], world.trust(), Some(&mirror)).await.unwrap();
     for n in 0..3 {
-        let event = Event::TenantChanged { domain: format!("d{n}.example.com"), public_port: 443 };
+        let event = Event::TenantChanged { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] };
         let position = journal.append(Stream::Config, &[draft(event)], online.chain(), n).await.unwrap();
         online.reach(Stream::Config, position).await;
     }

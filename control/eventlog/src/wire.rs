@@ -705,10 +705,10 @@ pub fn user_revocation_to(it: &UserRevocation) -> v1::UserRevocation {
 }
 
 /// A domain of the tenant: a DNS name.
-pub fn tenant_from(wire: v1::Tenant) -> Parsed<(String, u16)> {
+pub fn tenant_from(wire: v1::Tenant) -> Parsed<(String, u16, Vec<String>)> {
     let public_port = u16::try_from(wire.public_port).map_err(|_| bad("public_port", "is a port"))?;
     match app::is_host(&wire.domain) {
-        true => Ok((wire.domain, public_port)),
+        true => Ok((wire.domain, public_port, wire.relays)),
         false => Err(Invalid("a domain is a DNS name in lower case")).in_field("domain"),
     }
 }

@@ -25,6 +25,8 @@ pub enum Command {
     SetTenant {
         domain: String,
         public_port: u16,
+        /// None leaves them as they are.
+        relays: Vec<String>,
     },
     SetBranding(Branding),
     PublishApp(Box<App>),
@@ -170,9 +172,10 @@ pub fn decide(snapshot: &Snapshot, tenant_id: &TenantId, command: Command) -> Re
     let empty = Tenant::default();
     let tenant = snapshot.tenant(tenant_id).map_or(&empty, |it| it.as_ref());
     match command {
-        Command::SetTenant { domain, public_port } => {
-            let same = tenant.domain == domain && tenant.public_port == public_port;
-            Ok(unless(same, Event::TenantChanged { domain, public_port }))
+        Command::SetTenant { domain, public_port, relays } => {
+            let relays = if relays.is_empty() { tenant.relays.to_vec() } else { relays };
+            let same = tenant.domain == domain && tenant.public_port == public_port && *tenant.relays == *relays;
+            Ok(unless(same, Event::TenantChanged { domain, public_port, relays }))
         }
         Command::SetBranding(branding) => Ok(unless(tenant.branding == branding, Event::BrandingChanged(branding))),
         Command::PublishApp(app) => match tenant.app(app.id) {

@@ -48,7 +48,7 @@ impl Stream {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    TenantChanged { domain: String, public_port: u16 },
+    TenantChanged { domain: String, public_port: u16, relays: Vec<String> },
     BrandingChanged(Branding),
     AppPublished(Box<App>),
     AppChanged(Box<App>),

@@ -42,6 +42,8 @@ pub struct Tenant {
     pub domain: String,
     /// Where users reach relays.
     pub public_port: u16,
+    /// Where connectors reach relays, `HOST:PORT`.
+    pub relays: Arc<[String]>,
     pub branding: Branding,
     pub apps: OrdMap<AppId, Arc<Published>>,
     pub by_origin: ByOrigin,
@@ -99,9 +101,10 @@ impl Snapshot {
     pub fn apply(&mut self, tenant_id: &TenantId, event: Event, version: u64) {
         let tenant = Arc::make_mut(self.tenants.entry(tenant_id.clone()).or_default());
         match event {
-            Event::TenantChanged { domain, public_port } => {
+            Event::TenantChanged { domain, public_port, relays } => {
                 tenant.domain = domain;
                 tenant.public_port = public_port;
+                tenant.relays = relays.into();
             }
             Event::BrandingChanged(branding) => tenant.branding = branding,
             Event::AppPublished(app) | Event::AppChanged(app) => {

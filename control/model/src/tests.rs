@@ -423,7 +423,7 @@ struct Outcome(Result<Vec<Event>, Rejection>);
 
 fn given(events: impl IntoIterator<Item = Event>) -> World {
     let mut world = World { snapshot: Snapshot::default() };
-    world.apply(Event::TenantChanged { domain: "example.com".into(), public_port: 443 });
+    world.apply(Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays: vec![] });
     for event in events {
         world.apply(event);
     }

@@ -49,7 +49,7 @@ fn main() {
     let tenant = TenantId::default_tenant();
     let (secret, public) = key();
     let mut snapshot = Snapshot::default();
-    snapshot.apply(&tenant, Event::TenantChanged { domain: "example.com".into(), public_port: 443 }, 1);
+    snapshot.apply(&tenant, Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays: vec![] }, 1);
     let session_key = Key {
         id: "k".into(),
         purpose: KeyPurpose::Session,
@@ -151,7 +151,7 @@ fn tell_links(links: u128) -> f64 {
         signed_apps: Arc::default(),
         signed_tenants: Arc::default(),
     };
-    let mut publish = |view: &mut View, n: u128, version: u64| {
+    let publish = |view: &mut View, n: u128, version: u64| {
         let app = App { group: ConnectorGroupId(Uuid::from_u128(n % links)), ..app(n) };
         let signed = Bytes::from(format!("{version}").repeat(200));
         Arc::make_mut(&mut view.signed_apps).insert(app.id, signed);

@@ -60,6 +60,7 @@ impl Scope {
                 revoked_users,
                 domain: _,
                 public_port: _,
+                relays: _,
                 branding: _,
                 by_origin: _,
                 groups: _,

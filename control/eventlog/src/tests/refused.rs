@@ -130,7 +130,7 @@ async fn after(evil: impl FnOnce(&Signer, EventBody) -> Vec<u8>) -> String {
     let folder = Folder::new();
     let world = World::embedded(&folder);
     let projection = two_events(&world).await;
-    let event = Event::TenantChanged { domain: "evil.example.com".into(), public_port: 443 };
+    let event = Event::TenantChanged { domain: "evil.example.com".into(), public_port: 443, relays: vec![] };
     let subject = draft_subject(&event);
     let (kind, payload) = Fact::State(event).encode();
     let (version, previous) = projection.chain().lock().unwrap().next(&subject);
@@ -163,7 +163,7 @@ async fn two_events(world: &World) -> Projection {
     let projection = world.projection().await;
     let journal = Journal::new(world.log.clone(), world.signer.clone());
     for n in 0..2 {
-        let event = Event::TenantChanged { domain: format!("d{n}.example.com"), public_port: 443 };
+        let event = Event::TenantChanged { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] };
         let position = journal.append(Stream::Config, &[draft(event)], projection.chain(), n).await.unwrap();
         projection.reach(Stream::Config, position).await;
     }

@@ -52,6 +52,15 @@ fn every_kind_reads_its_recorded_sample() {
     assert_eq!(recorded.count(), shapes, "a recorded kind is not read any more");
 }
 
+#[test]
+fn a_tenant_says_where_its_relays_are() {
+    let relays = vec!["relay-1.example.com:443".to_owned(), "10.0.0.7:8443".to_owned()];
+    let event = Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays };
+    let recorded = "0a0b6578616d706c652e636f6d10bb031a1772656c61792d312e6578616d706c652e636f6d3a3434331a0d31302e302e302e373a38343433";
+    assert_eq!(Fact::decode("TenantChanged", &decode_hex(recorded)).unwrap(), Fact::State(event.clone()));
+    assert_eq!(encode_hex(&Fact::State(event).encode().1).trim(), recorded);
+}
+
 /// The compiler asks for a sample of each new kind here.
 fn one_of_each() -> Vec<Fact> {
     let id = Uuid::from_u128(0x0192_3456_789a_7bcd_8123_4567_89ab_cdef);
@@ -159,7 +168,7 @@ fn one_of_each() -> Vec<Fact> {
     let people = Group { id: GroupId(id), name };
     let principal = Principal::User(user.id);
     let states = [
-        Event::TenantChanged { domain: "example.com".into(), public_port: 443 },
+        Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays: vec![] },
         Event::BrandingChanged(
             model::branding::Branding::parse("Example", "#2f5d50", "mailto:help@example.com").unwrap(),
         ),

@@ -214,7 +214,7 @@ async fn a_connector_is_welcome_until_it_is_revoked_or_moves() {
 fn where_relays_are_is_told_to_links_old_and_new() {
     let mut world = World::new();
     world.happens(Event::AppPublished(Box::new(app(1, 1))));
-    let settings = |port| Event::TenantChanged { domain: "example.com".into(), public_port: port };
+    let settings = |port| Event::TenantChanged { domain: "example.com".into(), public_port: port, relays: vec![] };
     world.happens(settings(443));
     world.tell();
     let (mut old, told) = (world.link(1), GroupNews::default());

@@ -68,7 +68,7 @@ fn a_change_judges_those_it_concerns() {
         Event::Unassigned { app: id, principal },
         Event::UserRevoked(user_changed),
         Event::SessionRevoked(session_over),
-        Event::TenantChanged { domain: "example.com".into(), public_port: 443 },
+        Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays: vec![] },
         Event::PolicyCreated(policy()),
         Event::PolicyRemoved(policy().id),
     ]);
