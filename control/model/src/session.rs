@@ -68,15 +68,13 @@ impl SessionClaims {
     /// Expiry is checked at use, never by a sweeper.
     pub fn check(&self, tenant: &Tenant, now: Timestamp) -> Result<(), SessionFault> {
         let started = Timestamp(self.started_ms);
-        let ended = now >= started.plus_seconds(SESSION_LIFE_S) || tenant.revoked_sessions.contains_key(&self.sid);
+        let ended_for_all = tenant.revoked_users.get(&self.sub).is_some_and(|it| started < it.sessions_before);
+        let ended = ended_for_all
+            || now >= started.plus_seconds(SESSION_LIFE_S)
+            || tenant.revoked_sessions.contains_key(&self.sid);
         let from_the_future = self.iat > now.seconds() + CLOCK_LEEWAY_S;
         if ended || from_the_future {
             return Err(SessionFault::Over);
-        }
-        if let Some(revoked) = tenant.revoked_users.get(&self.sub) {
-            if started < revoked.sessions_before {
-                return Err(SessionFault::Over);
-            }
         }
         if self.is_behind(tenant) {
             return Err(SessionFault::Renew);
