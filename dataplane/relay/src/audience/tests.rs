@@ -1,3 +1,5 @@
+//! Who is told of a change, and who is not.
+
 use std::time::Instant;
 
 use model::{

@@ -1,3 +1,5 @@
+//! Whose open exchanges a change concerns.
+
 use std::collections::BTreeSet;
 
 use model::{

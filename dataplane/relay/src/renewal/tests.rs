@@ -1,3 +1,5 @@
+//! The sharing of one renewal, on paused time.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
