@@ -28,6 +28,56 @@ pub enum Fact {
     Activity(Activity),
 }
 
+/// What a state stream says of itself. It belongs to no tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mark {
+    Checkpoint(v1::Checkpoint),
+    Restored(v1::LogRestored),
+}
+
+pub(crate) const CHECKPOINT: &str = "Checkpoint";
+const RESTORED: &str = "LogRestored";
+
+impl Mark {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Checkpoint(_) => CHECKPOINT,
+            Self::Restored(_) => RESTORED,
+        }
+    }
+
+    /// Each kind has one subject in each stream; `_` is no tenant's name.
+    pub fn subject(&self, stream: Stream) -> String {
+        match self {
+            Self::Checkpoint(_) => format!("postern.{}._.checkpoint.last", stream.name()),
+            Self::Restored(_) => format!("postern.{}._.restored.last", stream.name()),
+        }
+    }
+
+    pub fn stream(&self) -> &str {
+        match self {
+            Self::Checkpoint(it) => &it.stream,
+            Self::Restored(it) => &it.stream,
+        }
+    }
+
+    pub fn payload(&self) -> Vec<u8> {
+        match self {
+            Self::Checkpoint(it) => it.encode_to_vec(),
+            Self::Restored(it) => it.encode_to_vec(),
+        }
+    }
+
+    /// `None` for kinds that are no marks.
+    pub fn decode(kind: &str, payload: &[u8]) -> Result<Option<Self>, DecodeError> {
+        match kind {
+            CHECKPOINT => message(kind, payload).map(Self::Checkpoint).map(Some),
+            RESTORED => message(kind, payload).map(Self::Restored).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
     #[error("unknown kind of event {0:?}; a newer release wrote it")]

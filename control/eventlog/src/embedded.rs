@@ -14,13 +14,17 @@ use std::{
 
 use bytes::Bytes;
 use model::{Position, event::Stream};
+use proto::{
+    Message,
+    v1::{EventBody, SignedEvent},
+};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
-use crate::{Append, AppendError, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD};
+use crate::{Append, AppendError, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD, codec::CHECKPOINT};
 
 /// Appends waiting for the writer. Past this, appenders wait.
 const WAITING_APPENDS_MAX: usize = 1024;
@@ -44,6 +48,7 @@ pub(crate) struct Embedded {
     writer: mpsc::Sender<Request>,
     reader: Arc<Mutex<Connection>>,
     heads: Arc<BTreeMap<Stream, watch::Receiver<Position>>>,
+    path: Arc<Path>,
     /// Two processes would each count on their own head.
     _lock: Arc<File>,
 }
@@ -61,9 +66,11 @@ enum Place {
     End,
     /// After this position, or nowhere.
     After(Position),
-    /// Where they are in the log this file mirrors; they replace the events
-    /// before them on their subjects.
-    Mirror(Vec<Position>),
+    /// Where they are in the log this file mirrors. With an end, everything up
+    /// to it is there; without, the file does not count as filled.
+    Mirror { positions: Vec<Position>, end: Option<Position> },
+    /// Nowhere: the mirror forgets the stream.
+    MirrorAnew,
 }
 
 impl Embedded {
@@ -85,7 +92,13 @@ impl Embedded {
             .name("eventlog".into())
             .spawn(move || write_loop(connection, requests, &senders))
             .map_err(|source| LogError::new("starting the log's thread", source))?;
-        Ok(Self { writer, reader: Arc::new(Mutex::new(reader)), heads: Arc::new(heads), _lock: Arc::new(lock) })
+        Ok(Self {
+            writer,
+            reader: Arc::new(Mutex::new(reader)),
+            heads: Arc::new(heads),
+            path: path.into(),
+            _lock: Arc::new(lock),
+        })
     }
 
     pub(crate) async fn append(
@@ -101,10 +114,15 @@ impl Embedded {
     pub(crate) async fn mirror(
         &self,
         stream: Stream,
-        positions: Vec<Position>,
         events: Vec<Append>,
+        positions: Vec<Position>,
+        end: Option<Position>,
     ) -> Result<Position, AppendError> {
-        self.write(stream, events, Place::Mirror(positions)).await
+        self.write(stream, events, Place::Mirror { positions, end }).await
+    }
+
+    pub(crate) async fn mirror_anew(&self, stream: Stream) -> Result<Position, AppendError> {
+        self.write(stream, vec![], Place::MirrorAnew).await
     }
 
     async fn write(&self, stream: Stream, events: Vec<Append>, place: Place) -> Result<Position, AppendError> {
@@ -112,6 +130,10 @@ impl Embedded {
         let (answer, answered) = oneshot::channel();
         self.writer.send(Request { stream, events, place, answer }).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn head(&self, stream: Stream) -> Position {
@@ -245,11 +267,7 @@ fn write_loop(
             Ok(outcomes) => {
                 for (request, outcome) in requests.into_iter().zip(outcomes) {
                     if let (Ok(position), Some(head)) = (&outcome, heads.get(&request.stream)) {
-                        head.send_if_modified(|head| {
-                            let grows = *head < *position;
-                            *head = (*head).max(*position);
-                            grows
-                        });
+                        head.send_if_modified(|head| std::mem::replace(head, *position) < *position);
                     }
                     // An appender that went away does not want its answer.
                     let _gone = request.answer.send(outcome);
@@ -281,14 +299,23 @@ fn commit(
             outcomes.push(Err(AppendError::Conflict { at: *end }));
             continue;
         }
-        for (index, event) in request.events.iter().enumerate() {
-            if let Place::Mirror(positions) = &request.place {
-                *end = positions[index];
-                forget_predecessor(&transaction, request.stream, event)?;
-            } else {
-                *end += 1;
+        match &request.place {
+            Place::Mirror { positions, end: filled } => {
+                for (event, position) in request.events.iter().zip(positions) {
+                    keep_mirrored(&transaction, request.stream, *position, event)?;
+                }
+                *end = filled.unwrap_or(*end);
             }
-            insert(&transaction, request.stream, *end, event)?;
+            Place::MirrorAnew => {
+                forget_stream(&transaction, request.stream)?;
+                *end = 0;
+            }
+            Place::End | Place::After(_) => {
+                for event in &request.events {
+                    *end += 1;
+                    insert(&transaction, request.stream, *end, event)?;
+                }
+            }
         }
         outcomes.push(Ok(*end));
     }
@@ -319,13 +346,29 @@ fn insert(connection: &Connection, stream: Stream, position: Position, event: &A
     Ok(())
 }
 
-fn forget_predecessor(connection: &Connection, stream: Stream, event: &Append) -> rusqlite::Result<()> {
+/// A mirror keeps what a start reads: the last event of each subject, and all
+/// since the newest checkpoint.
+fn keep_mirrored(connection: &Connection, stream: Stream, position: Position, event: &Append) -> rusqlite::Result<()> {
     connection
-        .prepare_cached(
-            "DELETE FROM events WHERE stream = ?1 AND position =
-             (SELECT position FROM latest WHERE stream = ?1 AND subject = ?2)",
-        )?
-        .execute(params![stream as i64, event.subject])?;
+        .prepare_cached("DELETE FROM events WHERE stream = ? AND position = ?")?
+        .execute(params![stream as i64, position])?;
+    insert(connection, stream, position, event)?;
+    let body = SignedEvent::decode(event.bytes.clone()).and_then(|it| EventBody::decode(it.body));
+    if body.is_ok_and(|it| it.kind == CHECKPOINT) {
+        connection
+            .prepare_cached(
+                "DELETE FROM events WHERE stream = ?1 AND position < ?2 AND position NOT IN
+                 (SELECT position FROM latest WHERE stream = ?1)",
+            )?
+            .execute(params![stream as i64, position])?;
+    }
+    Ok(())
+}
+
+fn forget_stream(connection: &Connection, stream: Stream) -> rusqlite::Result<()> {
+    for table in ["events", "latest"] {
+        connection.execute(&format!("DELETE FROM {table} WHERE stream = ?"), params![stream as i64])?;
+    }
     Ok(())
 }
 

@@ -158,11 +158,13 @@ impl JetStream {
     }
 
     pub(crate) async fn latest(&self, stream: Stream) -> Result<Latest, LogError> {
-        let head = self.head(stream).await?;
-        if head == 0 {
+        if self.head(stream).await? == 0 {
             return Ok(Latest::nothing());
         }
         let mut messages = self.consume(stream, DeliverPolicy::LastPerSubject).await?;
+        // Asked after the consumer is there: what is appended since comes too,
+        // so what came up to here lacks nothing.
+        let head = self.head(stream).await?;
         let (parts, receiver) = mpsc::channel(PARTS_AHEAD);
         let mut reading = JoinSet::new();
         reading.spawn(async move {
@@ -239,20 +241,29 @@ impl Tail {
     }
 
     pub(crate) async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Entry>, LogError> {
-        let mut messages = match self.messages.take() {
+        // The consumer stays when this future is dropped; a new one for each
+        // try would be one a second at rest.
+        let messages = match &mut self.messages {
             Some(messages) => messages,
-            None => {
+            none => {
                 let from = DeliverPolicy::ByStartSequence { start_sequence: after + 1 };
-                self.log.consume(self.stream, from).await?
+                none.insert(self.log.consume(self.stream, from).await?)
             }
         };
-        let mut entries = vec![entry(messages.next().await)?];
-        while entries.len() < limit
-            && let Some(next) = messages.next().now_or_never()
-        {
-            entries.push(entry(next)?);
+        let mut entries = Vec::new();
+        let mut next = Some(messages.next().await);
+        while let Some(message) = next.take() {
+            match entry(message) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    self.messages = None;
+                    return Err(error);
+                }
+            }
+            if entries.len() < limit {
+                next = messages.next().now_or_never();
+            }
         }
-        self.messages = Some(messages);
         Ok(entries)
     }
 }

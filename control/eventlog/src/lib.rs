@@ -6,7 +6,7 @@
 //! It knows bytes, subjects and positions; what an event means is `model`'s.
 //!
 //! Read: this file, `journal` (writing), `projection` (reading), `codec` and
-//! `wire` (bytes), `chain`, then the backends.
+//! `wire` (bytes), `chain`, `memory`, then the backends.
 
 use std::{path::Path, sync::Arc};
 
@@ -20,6 +20,8 @@ pub mod codec;
 mod embedded;
 pub mod jetstream;
 pub mod journal;
+mod memory;
+mod past;
 pub mod presence;
 pub mod projection;
 pub mod wire;
@@ -33,7 +35,7 @@ use jetstream::JetStream;
 pub use journal::{Draft, Journal};
 pub use presence::Presence;
 use presence::Presences;
-pub use projection::{Projection, View};
+pub use projection::{Files, Projection, View};
 
 /// One event as it lies in the log: an encoded `SignedEvent` at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]

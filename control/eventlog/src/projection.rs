@@ -4,11 +4,16 @@
 //! that is forged, out of its chain, unreadable or of an unknown kind stops the
 //! fold for good: the last good snapshot goes on serving, its age grows, and
 //! the view says which event and why. Nothing is ever skipped.
+//!
+//! A start proves that nothing is left out: the newest checkpoint confirms the
+//! last event of every subject before it, and what came after is read in full
+//! (`load`). What the process remembers of the log proves that it is the same
+//! history (`memory`).
 
 use std::{
     collections::BTreeMap,
     panic::resume_unwind,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
@@ -25,10 +30,12 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{error, warn};
 
 use crate::{
-    Append, Entry, EventLog, LogError,
+    Entry, EventLog, LogError,
     chain::{BrokenChain, Chain, Place},
-    codec::{DecodeError, Fact},
+    codec::{DecodeError, Fact, Mark},
     embedded::Embedded,
+    memory::{Memory, Remembered, set_aside_if_damaged},
+    past::{Past, copy},
     presence::now,
 };
 
@@ -62,9 +69,29 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error("event {position} of {} is refused", .stream.name())]
     Refused { stream: Stream, position: Position, source: Refused },
-    #[error("the log ends at {found} of {}, before {seen} where it was last seen", .stream.name())]
-    WentBack { stream: Stream, seen: Position, found: Position },
+    #[error("the log ends at {found} of {}, before {seen} where it was last seen; {remedy}", .stream.name())]
+    WentBack { stream: Stream, seen: Position, found: Position, remedy: Remedy },
+    #[error(
+        "event {position} of {} is {found}, and {remembered} is remembered: the log is another history; {remedy}",
+        .stream.name()
+    )]
+    AnotherHistory { stream: Stream, position: Position, remembered: String, found: String, remedy: Remedy },
+    #[error(
+        "the last events of {} before {checkpoint} are not those its checkpoint signs: events were left out or \
+         replaced; restore the log from a backup", .stream.name()
+    )]
+    Incomplete { stream: Stream, checkpoint: Position },
+    #[error("{} should end at {end}, and its events end at {found}; restore the log from a backup", .stream.name())]
+    EndsEarly { stream: Stream, end: Position, found: Position },
 }
+
+/// What to do about a log that is not the one a process remembers.
+#[derive(Debug, Error)]
+#[error(
+    "if an older log was restored on purpose, `postern restore` signs that; to forget knowingly, stop this process \
+     and remove {0:?}"
+)]
+pub struct Remedy(pub(crate) Vec<PathBuf>);
 
 /// Why a reader does not believe an event.
 #[derive(Debug, Error)]
@@ -79,6 +106,18 @@ pub enum Refused {
     Tenant(String),
     #[error("the event says {said:?} about {meant:?}")]
     Misfiled { said: String, meant: String },
+    #[error("the checkpoint was written for position {0}")]
+    Moved(Position),
+}
+
+/// Where a process keeps what it knows of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files<'a> {
+    /// The events, from which the process starts when the log is out of reach;
+    /// they are signed, so the file needs no trust.
+    pub mirror: Option<&'a Path>,
+    /// The last event of each stream that was acted on.
+    pub memory: Option<&'a Path>,
 }
 
 /// A running fold. Dropping the last handle stops it.
@@ -90,30 +129,46 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Loads the last event of each subject, then follows. With a mirror, the
-    /// events are also kept in a file, from which a process starts when the log
-    /// is out of reach; they are signed, so the file needs no trust.
+    /// Loads the last event of each subject, then follows.
     pub async fn start(
         log: EventLog,
         streams: &[Stream],
         trust: Verifier,
         mirror: Option<&Path>,
     ) -> Result<Self, StartError> {
-        let mirror = mirror.map(Embedded::open).transpose()?;
+        Self::start_with(log, streams, trust, Files { mirror, memory: None }).await
+    }
+
+    /// Starts with what an earlier process of the same role left behind.
+    pub async fn start_with(
+        log: EventLog,
+        streams: &[Stream],
+        trust: Verifier,
+        files: Files<'_>,
+    ) -> Result<Self, StartError> {
+        if let Some(path) = files.mirror {
+            set_aside_if_damaged(path, "the mirror of the log")?;
+        }
+        let mirror = files.mirror.map(Embedded::open).transpose()?;
+        let memory = files.memory.map(Memory::open).transpose()?;
+        let past = Past { mirror, memory };
         let mut fold = Fold::new(trust);
-        let loaded = fold.load(&log, streams, mirror.as_ref()).await;
-        let from_mirror = match (loaded, &mirror) {
+        let loaded = past.load(&mut fold, &log, streams).await;
+        let from_mirror = match (loaded, &past.mirror) {
             (Ok(()), _) => false,
             (Err(StartError::Log(error)), Some(mirror)) if mirror.head(Stream::Config) > 0 => {
                 warn!(error = %chain_of(&error), "the log is out of reach; starting from the mirror");
                 fold = Fold::new(fold.trust);
-                fold.load(&mirror.clone().into(), streams, None).await?;
+                past.load_mirror(&mut fold, mirror, streams).await?;
                 true
             }
             (Err(error), _) => return Err(error),
         };
         if from_mirror {
             fold.confirmed = fold.confirmed.checked_sub(NEVER_CONFIRMED).unwrap_or(fold.confirmed);
+        }
+        for stream in streams {
+            past.remember(&fold, *stream).await;
         }
         let (views, receiver) = watch::channel(fold.view());
         let chain = fold.chain.clone();
@@ -125,7 +180,7 @@ impl Projection {
                 stream: *stream,
                 fold: fold.clone(),
                 views: views.clone(),
-                mirror: mirror.clone(),
+                past: past.clone(),
             };
             tasks.spawn(follower.run());
         }
@@ -163,11 +218,11 @@ impl Projection {
 /// A mirror says nothing about how old it is, so it counts as this old.
 const NEVER_CONFIRMED: Duration = Duration::from_secs(3600);
 
-struct Fold {
-    snapshot: Snapshot,
+pub(crate) struct Fold {
+    pub(crate) snapshot: Snapshot,
     signed_apps: imbl::OrdMap<model::AppId, bytes::Bytes>,
     signed_tenants: imbl::OrdMap<TenantId, bytes::Bytes>,
-    chain: Arc<Mutex<Chain>>,
+    pub(crate) chain: Arc<Mutex<Chain>>,
     trust: Verifier,
     confirmed: Instant,
     confirmed_by: BTreeMap<Stream, Instant>,
@@ -198,29 +253,97 @@ impl Fold {
         }
     }
 
-    async fn load(&mut self, log: &EventLog, streams: &[Stream], mirror: Option<&Embedded>) -> Result<(), StartError> {
-        for stream in streams {
-            let seen = mirror.map_or(0, |mirror| mirror.head(*stream));
-            let mut latest = log.latest(*stream).await?;
-            let found = latest.position();
-            if seen > found {
-                return Err(StartError::WentBack { stream: *stream, seen, found });
+    /// Loads a stream, and proves that nothing is left out of it up to its end.
+    pub(crate) async fn load(&mut self, log: &EventLog, stream: Stream) -> Result<Loaded, StartError> {
+        let before = (self.snapshot.clone(), self.signed_apps.clone());
+        let mut latest = log.latest(stream).await?;
+        let mut checkpoint = None;
+        while let Some(entries) = latest.next().await? {
+            // What came after the newest checkpoint is read in full.
+            if checkpoint.is_none() {
+                checkpoint = self.begin(stream, &entries)?;
             }
-            while let Some(entries) = latest.next().await? {
-                self.begin(*stream, &entries)?;
-                if let Some(mirror) = mirror {
-                    copy(mirror, *stream, &entries).await;
-                }
+        }
+        let head = latest.position();
+        let mut loaded = Loaded { checkpoint: checkpoint.unwrap_or(0), tail: BTreeMap::new() };
+        let mut position = loaded.checkpoint.saturating_sub(1);
+        if checkpoint.is_none() {
+            // A young stream, or one written before there were checkpoints: all
+            // of it is read in full, from the beginning.
+            (self.snapshot, self.signed_apps) = before;
+            self.chain.lock().unwrap_or_else(PoisonError::into_inner).restart(stream);
+        }
+        if let Some(checkpoint) = checkpoint {
+            let tail = read_all(log, stream, position, head).await?;
+            position = tail.last().map_or(position, |it| it.position);
+            self.resume(stream, checkpoint, &tail, &mut loaded)?;
+        }
+        while position < head {
+            let entries = log.read(stream, position).await?;
+            let Some(last) = entries.last() else { break };
+            position = last.position;
+            let believed = self.verify(stream, &entries);
+            self.follow(stream, &entries, believed, &mut loaded)?;
+        }
+        if position < head {
+            return Err(StartError::EndsEarly { stream, end: head, found: position });
+        }
+        let end = log.head(stream).await?;
+        if end < position {
+            return Err(StartError::EndsEarly { stream, end: position, found: end });
+        }
+        self.snapshot.advance(stream, position);
+        self.confirmed_by.insert(stream, now());
+        Ok(loaded)
+    }
+
+    /// Goes on from a checkpoint, the first of `tail`, if its root confirms what
+    /// was loaded: with each subject that changed since put back to what its
+    /// first event after the checkpoint names as the one before.
+    fn resume(
+        &mut self,
+        stream: Stream,
+        checkpoint: Position,
+        tail: &[Entry],
+        loaded: &mut Loaded,
+    ) -> Result<(), StartError> {
+        let incomplete = || StartError::Incomplete { stream, checkpoint };
+        let believed = self.verify(stream, tail);
+        {
+            let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+            for believed in believed.iter().flatten() {
+                chain.before(stream, &believed.body);
             }
-            self.snapshot.advance(*stream, latest.position());
-            self.confirmed_by.insert(*stream, now());
+            let Some(Ok(Believed { body, said: Said::Mark(Mark::Checkpoint(said)), .. })) = believed.first() else {
+                return Err(incomplete());
+            };
+            if said.root != chain.root(stream).0 {
+                return Err(incomplete());
+            }
+            chain.resume(stream, body);
+        }
+        self.follow(stream, tail, believed, loaded)
+    }
+
+    /// Applies events that were read in full.
+    fn follow(
+        &mut self,
+        stream: Stream,
+        entries: &[Entry],
+        believed: Vec<Result<Believed, Refused>>,
+        loaded: &mut Loaded,
+    ) -> Result<(), StartError> {
+        for (entry, believed) in entries.iter().zip(believed) {
+            let refused = |source| StartError::Refused { stream, position: entry.position, source };
+            let believed = believed.map_err(refused)?;
+            self.chain_and_apply(stream, entry, believed).map_err(refused)?;
+            loaded.tail.extend(self.last(stream).map(|last| (entry.position, last.hash)));
         }
         Ok(())
     }
 
-    /// Verifies the first events of subjects on all cores, and applies them in
-    /// order; each takes its place in the chain on trust.
-    fn begin(&mut self, stream: Stream, entries: &[Entry]) -> Result<(), StartError> {
+    /// Verifies events on all cores.
+    fn verify(&self, stream: Stream, entries: &[Entry]) -> Vec<Result<Believed, Refused>> {
         let threads = thread::available_parallelism().map_or(1, |it| it.get());
         let share = entries.len().div_ceil(threads).max(1);
         let trust = &self.trust;
@@ -228,48 +351,74 @@ impl Fold {
             let mut trust = trust.clone();
             entries.iter().map(|entry| Believed::verify(&mut trust, stream, entry)).collect::<Vec<_>>()
         };
-        let believed: Vec<_> = thread::scope(|scope| {
+        thread::scope(|scope| {
             let verifying: Vec<_> = entries.chunks(share).map(|part| scope.spawn(|| verify(part))).collect();
             let join = |thread: ScopedJoinHandle<'_, Vec<_>>| thread.join().unwrap_or_else(|it| resume_unwind(it));
             verifying.into_iter().flat_map(join).collect()
-        });
-        for (entry, believed) in entries.iter().zip(believed) {
+        })
+    }
+
+    /// Applies the last events of subjects in order, up to the first checkpoint,
+    /// whose position it returns; each takes its place in the chain on trust.
+    fn begin(&mut self, stream: Stream, entries: &[Entry]) -> Result<Option<Position>, StartError> {
+        for (entry, believed) in entries.iter().zip(self.verify(stream, entries)) {
             let refused = |source| StartError::Refused { stream, position: entry.position, source };
             let believed = believed.map_err(refused)?;
-            self.chain.lock().unwrap_or_else(PoisonError::into_inner).begin(&believed.body, believed.hash);
-            self.apply(entry, believed);
+            if let Said::Mark(Mark::Checkpoint(_)) = believed.said {
+                return Ok(Some(entry.position));
+            }
+            self.chain.lock().unwrap_or_else(PoisonError::into_inner).begin(stream, &believed.body, believed.hash);
+            self.apply(stream, entry, believed);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Verifies and applies one event.
     fn fold(&mut self, stream: Stream, entry: &Entry) -> Result<(), Refused> {
         let believed = Believed::verify(&mut self.trust, stream, entry)?;
+        self.chain_and_apply(stream, entry, believed)
+    }
+
+    fn chain_and_apply(&mut self, stream: Stream, entry: &Entry, believed: Believed) -> Result<(), Refused> {
         let place = {
             let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-            chain.follow(&believed.body, believed.hash)?
+            chain.follow(stream, &believed.body, believed.hash)?
         };
         match place {
             Place::Duplicate => {}
-            Place::Next => self.apply(entry, believed),
+            Place::Next => self.apply(stream, entry, believed),
         }
         Ok(())
     }
 
-    fn apply(&mut self, entry: &Entry, believed: Believed) {
-        self.remember_signed(&believed, entry);
-        self.snapshot.apply(&believed.tenant, believed.event, believed.body.version);
+    fn apply(&mut self, stream: Stream, entry: &Entry, believed: Believed) {
+        match believed.said {
+            Said::State(tenant, event) => {
+                self.remember_signed(&tenant, &event, entry);
+                self.snapshot.apply(&tenant, event, believed.body.version);
+            }
+            Said::Mark(Mark::Checkpoint(_)) => {}
+            Said::Mark(Mark::Restored(it)) => {
+                self.chain.lock().unwrap_or_else(PoisonError::into_inner).restored(stream, it.epoch);
+            }
+        }
     }
 
-    fn remember_signed(&mut self, believed: &Believed, entry: &Entry) {
+    fn remember_signed(&mut self, tenant: &TenantId, event: &model::Event, entry: &Entry) {
         let signed = || bytes::Bytes::copy_from_slice(&entry.bytes);
-        if let model::Event::AppPublished(app) | model::Event::AppChanged(app) = &believed.event {
+        if let model::Event::AppPublished(app) | model::Event::AppChanged(app) = event {
             self.signed_apps.insert(app.id, signed());
-        } else if let model::Event::AppRetired(id) = &believed.event {
+        } else if let model::Event::AppRetired(id) = event {
             self.signed_apps.insert(*id, signed());
-        } else if let model::Event::TenantChanged { .. } = &believed.event {
-            self.signed_tenants.insert(believed.tenant.clone(), signed());
+        } else if let model::Event::TenantChanged { .. } = event {
+            self.signed_tenants.insert(tenant.clone(), signed());
         }
+    }
+
+    pub(crate) fn last(&self, stream: Stream) -> Option<Remembered> {
+        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        let (position, epoch) = (self.snapshot.position(stream), chain.epoch(stream));
+        chain.last(stream).map(|hash| Remembered { position, hash, epoch })
     }
 
     fn confirm(&mut self, stream: Stream) {
@@ -278,18 +427,58 @@ impl Fold {
     }
 }
 
+/// How a stream was loaded.
+pub(crate) struct Loaded {
+    /// Position of the checkpoint the load went on from; 0 is the beginning.
+    pub(crate) checkpoint: Position,
+    /// Hashes of what was read in full, by position.
+    pub(crate) tail: BTreeMap<Position, Hash>,
+}
+
+async fn read_all(
+    log: &EventLog,
+    stream: Stream,
+    mut position: Position,
+    end: Position,
+) -> Result<Vec<Entry>, LogError> {
+    let mut all = Vec::new();
+    while position < end {
+        let entries = log.read(stream, position).await?;
+        let Some(last) = entries.last() else { break };
+        position = last.position;
+        all.extend(entries);
+    }
+    Ok(all)
+}
+
 /// An event that a trusted writer wrote, and that is where it belongs.
 struct Believed {
     body: EventBody,
     hash: Hash,
-    tenant: TenantId,
-    event: model::Event,
+    said: Said,
+}
+
+enum Said {
+    State(TenantId, model::Event),
+    Mark(Mark),
 }
 
 impl Believed {
     fn verify(trust: &mut Verifier, stream: Stream, entry: &Entry) -> Result<Self, Refused> {
         let event = SignedEvent::decode(entry.bytes.clone()).map_err(|_| Untrusted::Malformed)?;
         let (body, hash) = trust.verify(&event)?;
+        if let Some(mark) = Mark::decode(&body.kind, &body.payload)? {
+            let subject = mark.subject(stream);
+            if mark.stream() != stream.name() || subject != body.subject {
+                return Err(Refused::Misfiled { said: mark.stream().to_owned(), meant: body.subject });
+            }
+            if let Mark::Checkpoint(it) = &mark
+                && it.position != entry.position
+            {
+                return Err(Refused::Moved(it.position));
+            }
+            return Ok(Self { body, hash, said: Said::Mark(mark) });
+        }
         let tenant = TenantId::parse(&body.tenant).ok_or_else(|| Refused::Tenant(body.tenant.clone()))?;
         let fact = Fact::decode(&body.kind, &body.payload)?;
         let Fact::State(event) = fact else {
@@ -299,7 +488,7 @@ impl Believed {
         if subject.stream != stream || subject.path(&tenant) != body.subject {
             return Err(Refused::Misfiled { said: subject.path(&tenant), meant: body.subject });
         }
-        Ok(Self { body, hash, tenant, event })
+        Ok(Self { body, hash, said: Said::State(tenant, event) })
     }
 }
 
@@ -308,7 +497,7 @@ struct Follower {
     stream: Stream,
     fold: Arc<Mutex<Fold>>,
     views: watch::Sender<View>,
-    mirror: Option<Embedded>,
+    past: Past,
 }
 
 impl Follower {
@@ -332,7 +521,7 @@ impl Follower {
                         self.quarantine(&quarantined);
                         return;
                     }
-                    self.mirror(&entries).await;
+                    self.keep(&entries).await;
                 }
                 Err(error) => {
                     if std::mem::take(&mut tell_once) {
@@ -399,31 +588,20 @@ impl Follower {
         }
     }
 
-    async fn mirror(&self, entries: &[Entry]) {
-        if let Some(mirror) = &self.mirror {
-            copy(mirror, self.stream, entries).await;
+    async fn keep(&self, entries: &[Entry]) {
+        if let Some(mirror) = &self.past.mirror {
+            let end = entries.last().map(|it| it.position);
+            // A mirror that lacks something begins anew at the next start.
+            let whole = mirror.head(self.stream) > 0 || entries.first().is_some_and(|it| it.position == 1);
+            copy(mirror, self.stream, entries, end.filter(|_| whole)).await;
         }
-    }
-}
-
-/// The mirror is a help, not a duty: without it the next start reads the log.
-async fn copy(mirror: &Embedded, stream: Stream, entries: &[Entry]) {
-    for entries in entries.chunks(crate::APPEND_MAX) {
-        let appends = entries.iter().filter_map(|entry| {
-            let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
-            let subject = EventBody::decode(event.body).ok()?.subject;
-            Some(Append { subject, bytes: entry.bytes.clone() })
-        });
-        let positions = entries.iter().map(|entry| entry.position).collect();
-        if let Err(error) = mirror.mirror(stream, positions, appends.collect()).await {
-            warn!(error = %chain_of(&error), "the mirror missed events");
-            return;
-        }
+        let it = self.lock().last(self.stream);
+        self.past.keep(self.stream, it).await;
     }
 }
 
 /// An error and its causes in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |it| it.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }

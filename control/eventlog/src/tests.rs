@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::*;
 
+mod history;
 mod refused;
 mod samples;
 
@@ -171,7 +172,7 @@ async fn what_is_appended_is_folded_by_every_reader() {
         assert_eq!(late.snapshot(), projection.snapshot(), "{}", world.name);
         assert_eq!(late.snapshot().config, 3);
         assert!(late.view().quarantine.is_none());
-        let chain = late.chain().lock().unwrap().next(&draft_subject(&group("x"))).0;
+        let chain = late.chain().lock().unwrap().next(Stream::Config, &draft_subject(&group("x"))).0;
         assert_eq!(chain, 4, "{}: a reader that starts late knows the version", world.name);
     }
 }

@@ -22,6 +22,7 @@ use model::{
 use proto::v1;
 
 use super::*;
+use crate::codec::Mark;
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "recording is asked for by hand")]
@@ -45,6 +46,19 @@ fn every_kind_reads_its_recorded_sample() {
         let read = Fact::decode(kind, &decode_hex(recorded.trim())).unwrap();
         assert_eq!(format!("{read:#?}\n"), fs::read_to_string(&text).unwrap(), "{file} means something else now");
         assert_eq!(read, fact, "{file}");
+    }
+    for mark in marks() {
+        let (kind, payload) = (mark.kind(), mark.payload());
+        assert!(kinds.insert(kind), "two samples of {kind}");
+        let hex = folder.join(format!("{kind}.hex"));
+        if std::env::var("POSTERN_RECORD_SAMPLES").is_ok() {
+            if !hex.exists() {
+                fs::write(&hex, encode_hex(&payload)).unwrap();
+            }
+            fs::write(folder.join(format!("{kind}.txt")), format!("{mark:#?}\n")).unwrap();
+        }
+        let recorded = fs::read_to_string(&hex).unwrap_or_else(|_| panic!("{kind} has no recorded sample"));
+        assert_eq!(Mark::decode(kind, &decode_hex(recorded.trim())).unwrap(), Some(mark), "{kind}");
     }
     let recorded = fs::read_dir(&folder)
         .unwrap()
@@ -240,6 +254,14 @@ fn one_of_each() -> Vec<Fact> {
         Activity::Gap(v1::ActivityGap { writer: "relay".into(), dropped: 15 }),
     ];
     states.into_iter().map(Fact::State).chain(activities.into_iter().map(Fact::Activity)).collect()
+}
+
+fn marks() -> [Mark; 2] {
+    let stream = "config".to_owned();
+    [
+        Mark::Checkpoint(v1::Checkpoint { stream: stream.clone(), position: 7, subjects: 5, root: vec![9; 32] }),
+        Mark::Restored(v1::LogRestored { stream, epoch: 1_700_000_000_000 }),
+    ]
 }
 
 /// A new variant fails to compile here, and whoever adds it sees why.
