@@ -9,9 +9,10 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
+use eventlog::AppendError;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use model::TenantId;
+use model::{TenantId, Timestamp, event::Stream};
 use proto::v1;
 use rustls::{
     ServerConfig,
@@ -69,6 +70,7 @@ pub async fn start(
 ) -> Result<Controller, ControllerError> {
     let tenant = TenantId::default_tenant();
     let Surroundings { projection, journal, clock, .. } = surroundings.clone();
+    seal(&surroundings).await;
     let writer = Arc::new(Writer::new(journal, projection, clock));
     let authority = Arc::new(
         bootstrap::ensure(
@@ -89,6 +91,21 @@ pub async fn start(
     let routes = routes(settings, &surroundings, writer.clone(), authority.clone(), acme.clone()).await?;
     info!(%address, "controller listens");
     Ok(Controller { address, writer, authority, listener, tls, routes, surroundings, acme })
+}
+
+/// Streams of before there were checkpoints get one now, not only at the next change.
+async fn seal(surroundings: &Surroundings) {
+    let Surroundings { projection, journal, clock, .. } = surroundings;
+    for stream in Stream::STATE {
+        let end = projection.snapshot().position(stream);
+        let sealed = journal.seal(stream, projection.chain(), end, Timestamp(clock.now_ms())).await;
+        match sealed {
+            Ok(_) => {}
+            // Another controller was faster.
+            Err(AppendError::Conflict { .. }) => {}
+            Err(error) => warn!(stream = stream.name(), %error, "the stream has no checkpoint yet"),
+        }
+    }
 }
 
 fn acceptor(authority: &Authority, writer: &Writer) -> Result<TlsAcceptor, ControllerError> {

@@ -150,7 +150,15 @@ impl Projection {
             set_aside_if_damaged(path, "the mirror of the log")?;
         }
         let mirror = files.mirror.map(Embedded::open).transpose()?;
-        let memory = files.memory.map(Memory::open).transpose()?;
+        // Without a memory a start is less sure, and still a start.
+        let memory = files.memory.and_then(|path| match Memory::open(path) {
+            Ok(memory) => Some(memory),
+            Err(error) => {
+                let (file, error) = (path.display(), chain_of(&error));
+                error!(%file, %error, "nothing is remembered of the log: this process may not write there");
+                None
+            }
+        });
         let past = Past { mirror, memory };
         let mut fold = Fold::new(trust);
         let loaded = past.load(&mut fold, &log, streams).await;

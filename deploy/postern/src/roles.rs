@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use eventlog::{EventLog, Journal, Projection, jetstream};
+use eventlog::{EventLog, Files, Journal, Projection, jetstream};
 use model::{TenantId, event::Stream};
 use runtime::{
     Clock,
@@ -101,6 +101,9 @@ impl Default for IdentitySettings {
     }
 }
 
+/// What a role remembers of the log, in the folder it may write to.
+const LOG_MEMORY: &str = "log-memory.db";
+
 /// A process that has begun.
 struct Process {
     settings: Settings,
@@ -133,10 +136,10 @@ impl Process {
         })
     }
 
-    async fn projection(&mut self, streams: &[Stream], mirror: Option<&Path>) -> anyhow::Result<Projection> {
+    async fn projection(&mut self, streams: &[Stream], files: Files<'_>) -> anyhow::Result<Projection> {
         let trust = self.keys.trust.of_state()?;
         let projection =
-            Projection::start(self.log.clone(), streams, trust, mirror).await.context("reading the event log")?;
+            Projection::start_with(self.log.clone(), streams, trust, files).await.context("reading the event log")?;
         let watched = projection.clone();
         self.checks.push(Arc::new(move || snapshot_readiness(&watched)));
         Ok(projection)
@@ -215,7 +218,8 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
         return check(&arguments);
     }
     let mut process = Process::begin("controller", &arguments).await?;
-    let projection = process.projection(&Stream::STATE, None).await?;
+    let memory = process.settings.state().join(LOG_MEMORY);
+    let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
     let surroundings = controller::Surroundings {
         projection,
@@ -263,7 +267,12 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
     }
     let mut process = Process::begin("relay", &arguments).await?;
     let settings = process.settings.relay.clone().context("the settings have no [relay]")?;
-    let projection = process.projection(&[Stream::Config, Stream::Risk], settings.mirror.as_deref()).await?;
+    let mirror = settings.mirror.as_deref();
+    // Where the mirror is, a relay may write; its keys are often read-only.
+    let folder = mirror.and_then(Path::parent).unwrap_or_else(|| process.settings.state());
+    let memory = folder.join(LOG_MEMORY);
+    let projection =
+        process.projection(&[Stream::Config, Stream::Risk], Files { mirror, memory: Some(&memory) }).await?;
     let running = relay::start(
         settings,
         relay::Surroundings {
@@ -291,7 +300,10 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     }
     let mut process = Process::begin("identity", &arguments).await?;
     let it = process.settings.identity.clone().context("the settings have no [identity]")?;
-    let projection = process.projection(&Stream::STATE, None).await?;
+    std::fs::create_dir_all(&it.connector_state)
+        .with_context(|| format!("creating {}", it.connector_state.display()))?;
+    let memory = it.connector_state.join(LOG_MEMORY);
+    let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = identity::Settings { socket: it.socket, controllers: it.controllers, token_life_s: it.token_life_s };
     let listener = identity::listen(&settings)?;
     let surroundings = identity::Surroundings {

@@ -15,7 +15,7 @@ use controller::{
     server::Controller,
     writer::{Wish, Writer},
 };
-use eventlog::{EventLog, Journal, Projection};
+use eventlog::{EventLog, Files, Journal, Projection};
 use model::{
     App, AppId, Command, ExternalUrl, Origin, Principal, TenantId,
     app::{Claim, HeaderName, IdentityHeader, Name},
@@ -119,8 +119,10 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     let (controller_keys, relay_keys, identity_keys) = (role("controller")?, role("relay")?, role("identity")?);
     let log = EventLog::open(&data.join("log.db")).context("opening the event log")?;
     let trust = controller_keys.trust.of_state()?;
+    let memory = data.join("log-memory.db");
+    let files = Files { mirror: None, memory: Some(&memory) };
     let projection =
-        Projection::start(log.clone(), &Stream::STATE, trust, None).await.context("reading the event log")?;
+        Projection::start_with(log.clone(), &Stream::STATE, trust, files).await.context("reading the event log")?;
     let clock = Clock::default();
     let tasks = TaskTracker::new();
     let stops = Stops { first: stop.clone(), last: CancellationToken::new() };
