@@ -11,7 +11,7 @@ use async_nats::{
     Client, ConnectOptions, HeaderMap,
     jetstream::{
         self, Context,
-        consumer::{DeliverPolicy, pull::OrderedConfig},
+        consumer::{AckPolicy, DeliverPolicy, pull},
         context::PublishErrorKind,
         message::PublishMessage,
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
@@ -36,6 +36,12 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const ACTIVITY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Unless the settings say otherwise. The server keeps so much of its disk free for it.
 const ACTIVITY_MIB_MAX: u64 = 8 * 1024;
+
+/// A consumer is gone this long after nobody pulled from it.
+const CONSUMER_IDLE_MAX: Duration = Duration::from_secs(10);
+const PULL_MESSAGES: usize = 1024;
+/// After two of these in silence the consumer is made anew.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 const PRESENCE: &str = "postern.presence";
 
@@ -189,19 +195,27 @@ impl JetStream {
             .map_err(|source| LogError::new("asking for a stream", source))
     }
 
+    /// A consumer without a name: the broker lets roles make no others, see
+    /// [`permissions`]. It goes by itself when nobody pulls any more.
     async fn consume(&self, stream: Stream, deliver_policy: DeliverPolicy) -> Result<Messages, LogError> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| LogError::new("following a stream", source);
-        let consumer = self
-            .stream(stream)
-            .await?
-            .create_consumer(OrderedConfig {
-                deliver_policy,
-                filter_subject: format!("postern.{}.>", stream.name()),
-                ..Default::default()
-            })
+        let config = pull::Config {
+            deliver_policy,
+            ack_policy: AckPolicy::None,
+            filter_subject: format!("postern.{}.>", stream.name()),
+            inactive_threshold: CONSUMER_IDLE_MAX,
+            memory_storage: true,
+            num_replicas: 1,
+            ..Default::default()
+        };
+        let created =
+            tokio::time::timeout(ANSWER_TIMEOUT, self.context.create_consumer_on_stream(config, name(stream)));
+        let consumer = created
             .await
+            .map_err(|late| LogError::new("following a stream", late))?
             .map_err(|source| failed(source.into()))?;
-        Ok(Box::pin(consumer.messages().await.map_err(|source| failed(source.into()))?))
+        let messages = consumer.stream().max_messages_per_batch(PULL_MESSAGES).heartbeat(HEARTBEAT).messages();
+        Ok(Messages { stream: messages.await.map_err(|source| failed(source.into()))?, delivered: 0 })
     }
 
     pub(crate) async fn announce(&self, presence: Presence) -> Result<(), LogError> {
@@ -219,14 +233,35 @@ async fn part(messages: &mut Messages, head: Position) -> Result<Vec<Entry>, Log
     while part.len() < PART_EVENTS && part.last().is_none_or(|it| it.position < head) {
         let next = tokio::time::timeout(CATCH_UP_TIMEOUT, messages.next()).await;
         let message = next.map_err(|late| LogError::new("reading a stream", late))?;
-        part.push(entry(message)?);
+        part.push(message?);
     }
     Ok(part)
 }
 
-type Messages = std::pin::Pin<
-    Box<dyn futures_util::Stream<Item = Result<jetstream::Message, jetstream::consumer::pull::OrderedError>> + Send>,
->;
+/// What one consumer delivers, in order and without a gap, or an error.
+struct Messages {
+    stream: pull::Stream,
+    delivered: u64,
+}
+
+impl Messages {
+    async fn next(&mut self) -> Result<Entry, LogError> {
+        let message = self
+            .stream
+            .next()
+            .await
+            .ok_or_else(|| LogError::new("following a stream", "the consumer ended"))?
+            .map_err(|source| LogError::new("following a stream", source))?;
+        let info = message.info().map_err(|source| LogError::new("reading a position", source))?;
+        let position = info.stream_sequence;
+        // Nothing is delivered twice, and what was lost on the way does not come again.
+        self.delivered += 1;
+        if info.consumer_sequence != self.delivered {
+            return Err(LogError::new("following a stream", "a message was lost on the way"));
+        }
+        Ok(Entry { position, bytes: message.message.payload })
+    }
+}
 
 /// A consumer that follows one stream and is made anew when it breaks.
 pub(crate) struct Tail {
@@ -253,7 +288,7 @@ impl Tail {
         let mut entries = Vec::new();
         let mut next = Some(messages.next().await);
         while let Some(message) = next.take() {
-            match entry(message) {
+            match message {
                 Ok(entry) => entries.push(entry),
                 Err(error) => {
                     self.messages = None;
@@ -266,16 +301,6 @@ impl Tail {
         }
         Ok(entries)
     }
-}
-
-fn entry(
-    message: Option<Result<jetstream::Message, jetstream::consumer::pull::OrderedError>>,
-) -> Result<Entry, LogError> {
-    let message = message
-        .ok_or_else(|| LogError::new("following a stream", "the consumer ended"))?
-        .map_err(|source| LogError::new("following a stream", source))?;
-    let position = message.info().map_err(|source| LogError::new("reading a position", source))?.stream_sequence;
-    Ok(Entry { position, bytes: message.message.payload })
 }
 
 async fn connect(settings: &Settings) -> Result<Client, LogError> {
@@ -295,6 +320,43 @@ async fn connect(settings: &Settings) -> Result<Client, LogError> {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     options.connect(&settings.url).await.map_err(|source| LogError::new("connecting to the log", source))
+}
+
+/// Subjects of the broker that a role may publish and subscribe to.
+pub struct Permissions {
+    pub publish: Vec<String>,
+    pub subscribe: Vec<String>,
+}
+
+/// What the broker should allow a role, as `postern nats-config` writes it.
+///
+/// Consumers are made on a subject that takes no name: durable ones need one,
+/// and so does deleting. A broker cannot tell a pull consumer from a push
+/// consumer by its subject.
+pub fn permissions(role: &str) -> Permissions {
+    let (writes, reads): (&[Stream], &[Stream]) = match role {
+        "controller" => (&Stream::ALL, &Stream::ALL),
+        "identity" => (&[Stream::Activity], &Stream::STATE),
+        "relay" => (&[Stream::Activity], &[Stream::Config, Stream::Risk]),
+        _ => (&[], &[Stream::Activity]),
+    };
+    let mut publish: Vec<String> = writes.iter().map(|stream| format!("postern.{}.>", stream.name())).collect();
+    for stream in reads.iter().map(|stream| name(*stream)) {
+        publish.push(format!("$JS.API.STREAM.INFO.{stream}"));
+        publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
+        publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.*"));
+        if role == "controller" {
+            publish.push(format!("$JS.API.STREAM.CREATE.{stream}"));
+        }
+    }
+    // An inbox of its own: answers of the broker carry events of other streams.
+    let mut subscribe = vec![format!("_INBOX_{role}.>")];
+    match role {
+        "relay" => publish.push(format!("{PRESENCE}.relay.>")),
+        "controller" => subscribe.push(format!("{PRESENCE}.>")),
+        _ => {}
+    }
+    Permissions { publish, subscribe }
 }
 
 /// `CONFIG`, `DIRECTORY`, `RISK`, `ACTIVITY`.

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::*;
 
+mod broker;
 mod history;
 mod refused;
 mod samples;
@@ -334,23 +335,58 @@ impl Drop for Folder {
 struct Nats {
     process: Child,
     url: String,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Nats {
     async fn start() -> Self {
+        Self::with(|_| String::new()).await
+    }
+
+    /// Each role may do what it should be allowed, and `everything` all.
+    async fn with_roles(roles: &[&str]) -> Self {
+        let user = |role: &str, folder: &Folder, permissions: String| {
+            let key = nkeys::KeyPair::new_user();
+            std::fs::write(folder.0.join(role), key.seed().unwrap()).unwrap();
+            format!("{{ nkey: {}{permissions} }}\n", key.public_key())
+        };
+        Self::with(|folder| {
+            let restricted = |role: &&str| {
+                let jetstream::Permissions { publish, subscribe } = jetstream::permissions(role);
+                let permissions = format!(
+                    ", permissions: {{ publish: {{ allow: {publish:?} }}, subscribe: {{ allow: {subscribe:?} }} }}"
+                );
+                user(role, folder, permissions)
+            };
+            let users: String = roles.iter().map(restricted).collect();
+            format!("authorization {{ users: [\n{users}{}] }}\n", user("everything", folder, String::new()))
+        })
+        .await
+    }
+
+    async fn with(more: impl Fn(&Folder) -> String) -> Self {
         let binary = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/.tools/py/bin/nats-server");
         let folder = Folder::new();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = folder.0.join("nats.conf");
+        std::fs::write(&config, more(&folder)).unwrap();
         let process = Command::new(binary)
-            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"])
+            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--config"])
+            .arg(&config)
+            .arg("--store_dir")
             .arg(&folder.0)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("nats-server is missing: run tests/run once, it installs what tests need");
         wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-        Self { process, url: format!("nats://127.0.0.1:{port}"), _folder: folder }
+        Self { process, url: format!("nats://127.0.0.1:{port}"), folder }
+    }
+
+    async fn client(&self, role: &str) -> async_nats::Client {
+        let seed = std::fs::read_to_string(self.folder.0.join(role)).unwrap();
+        let options = async_nats::ConnectOptions::with_nkey(seed).custom_inbox_prefix(format!("_INBOX_{role}"));
+        options.connect(&self.url).await.unwrap()
     }
 }
 

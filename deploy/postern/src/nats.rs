@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use eventlog::jetstream::{Permissions, permissions};
 
 use crate::keys::ROLES;
 
@@ -32,7 +33,7 @@ pub fn config(keys: Option<&Path>, store: &Path, tls: &Tls) -> anyhow::Result<St
             }
             None => format!("$POSTERN_NKEY_{}", role.to_ascii_uppercase()),
         };
-        let (publish, subscribe) = permissions(role);
+        let Permissions { publish, subscribe } = permissions(role);
         users.push_str(&format!(
             "    {{ nkey: {}, permissions: {{\n      publish: {{ allow: [{}] }}\n      subscribe: {{ allow: [{}] }}\n    }} }} # {role}\n",
             public.trim(),
@@ -57,35 +58,4 @@ pub fn config(keys: Option<&Path>, store: &Path, tls: &Tls) -> anyhow::Result<St
 
 fn quoted(subjects: &[String]) -> String {
     subjects.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", ")
-}
-
-/// What a role may publish and subscribe to.
-fn permissions(role: &str) -> (Vec<String>, Vec<String>) {
-    let (writes, reads): (&[&str], &[&str]) = match role {
-        "controller" => (&["config", "directory", "risk", "activity"], &["CONFIG", "DIRECTORY", "RISK", "ACTIVITY"]),
-        "identity" => (&["activity"], &["CONFIG", "DIRECTORY", "RISK"]),
-        "relay" => (&["activity"], &["CONFIG", "RISK"]),
-        _ => (&[], &["ACTIVITY"]),
-    };
-    let mut publish: Vec<String> = writes.iter().map(|stream| format!("postern.{stream}.>")).collect();
-    for stream in reads {
-        publish.push(format!("$JS.API.STREAM.INFO.{stream}"));
-        publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
-        publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}.>"));
-        publish.push(format!("$JS.API.CONSUMER.INFO.{stream}.>"));
-        publish.push(format!("$JS.API.CONSUMER.DELETE.{stream}.>"));
-        publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.>"));
-        publish.push(format!("$JS.ACK.{stream}.>"));
-        if role == "controller" {
-            publish.push(format!("$JS.API.STREAM.CREATE.{stream}"));
-        }
-    }
-    // An inbox of its own: answers of the broker carry events of other streams.
-    let mut subscribe = vec![format!("_INBOX_{role}.>")];
-    match role {
-        "relay" => publish.push("postern.presence.relay.>".into()),
-        "controller" => subscribe.push("postern.presence.>".into()),
-        _ => {}
-    }
-    (publish, subscribe)
 }
