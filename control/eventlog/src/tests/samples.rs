@@ -49,7 +49,8 @@ fn every_kind_reads_its_recorded_sample() {
     }
     for mark in marks() {
         let (kind, payload) = (mark.kind(), mark.payload());
-        assert!(kinds.insert(kind), "two samples of {kind}");
+        assert!(kinds.insert(kind, 1).is_none(), "two samples of {kind}");
+        shapes += 1;
         let hex = folder.join(format!("{kind}.hex"));
         if std::env::var("POSTERN_RECORD_SAMPLES").is_ok() {
             if !hex.exists() {
