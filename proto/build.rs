@@ -7,7 +7,7 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 35] = [
+const RESOURCES: [&str; 36] = [
     "Accesses",
     "Branding",
     "App",
@@ -32,6 +32,7 @@ const RESOURCES: [&str; 35] = [
     "Certificate",
     "SessionRevocation",
     "UserRevocation",
+    "OutdatedTokens",
     "SignInAttempt",
     "Access",
     "ConnectorActivity",
@@ -64,9 +65,10 @@ const ENUM_FIELDS: [(&str, &str); 15] = [
     ("SealedKey.holder", "key_holder"),
 ];
 
-/// Sealed or hashed, of no use to a reader.
-const NEVER_SHOWN: [&str; 9] = [
+/// Sealed, hashed or packed, of no use to a reader.
+const NEVER_SHOWN: [&str; 10] = [
     "Connector.public_key",
+    "OutdatedTokens.users",
     "JoinToken.secret_hash",
     "Credentials.password",
     "Credentials.totp",

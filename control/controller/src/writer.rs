@@ -233,6 +233,7 @@ fn consequence(command: &Command) -> Consequence {
         | Command::CreateGroup(_)
         | Command::ChangeGroup(_)
         | Command::RevokeSession(_)
-        | Command::RevokeUser(_) => Consequence::Nothing,
+        | Command::RevokeUser(_)
+        | Command::OutdateTokens { .. } => Consequence::Nothing,
     }
 }

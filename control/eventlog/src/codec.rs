@@ -202,6 +202,7 @@ fn encode(event: &Event) -> (&'static str, Vec<u8>) {
         Event::MemberRemoved { group, member } => ("MemberRemoved", membership(group, member)),
         Event::SessionRevoked(it) => ("SessionRevoked", wire::session_revocation_to(it).encode_to_vec()),
         Event::UserRevoked(it) => ("UserRevoked", wire::user_revocation_to(it).encode_to_vec()),
+        Event::TokensOutdated(it) => ("TokensOutdated", wire::outdated_tokens_to(it).encode_to_vec()),
     }
 }
 
@@ -271,6 +272,7 @@ fn decode_known(kind: &str, payload: &[u8]) -> Result<Parsed<Event>, DecodeError
         }
         "SessionRevoked" => wire::session_revocation_from(message(kind, payload)?).map(Event::SessionRevoked),
         "UserRevoked" => wire::user_revocation_from(message(kind, payload)?).map(Event::UserRevoked),
+        "TokensOutdated" => wire::outdated_tokens_from(message(kind, payload)?).map(Event::TokensOutdated),
         _ => return Err(DecodeError::UnknownKind(kind.to_owned())),
     })
 }

@@ -21,6 +21,7 @@ use crate::*;
 
 mod broker;
 mod history;
+mod outdated;
 mod refused;
 mod samples;
 

@@ -17,7 +17,7 @@ use model::{
     },
     keys::{AcmeMethod, Certificate, Key, KeyHolder, KeyPurpose, Source},
     policy::{Control, Grant, State},
-    risk::{SessionRevocation, UserRevocation},
+    risk::{self, OutdatedTokens, SessionRevocation, UserRevocation},
     *,
 };
 use proto::v1;
@@ -702,6 +702,34 @@ pub fn user_revocation_from(wire: v1::UserRevocation) -> Parsed<UserRevocation> 
 
 pub fn user_revocation_to(it: &UserRevocation) -> v1::UserRevocation {
     v1::UserRevocation { user: it.user.to_string(), sessions_before_ms: it.sessions_before.0, directory: it.directory }
+}
+
+pub fn outdated_tokens_from(wire: v1::OutdatedTokens) -> Parsed<OutdatedTokens> {
+    const ID_BYTES: usize = 16;
+    let slot = u8::try_from(wire.slot).ok().filter(|slot| *slot < risk::OUTDATED_SLOTS);
+    let (ids, rest) = wire.users.as_chunks::<ID_BYTES>();
+    let in_order = ids.is_sorted_by(|one, next| one < next);
+    if !rest.is_empty() || !in_order || ids.len() != wire.count as usize {
+        return Err(bad("users", "are ids in order, each once, as many as count says"));
+    }
+    Ok(OutdatedTokens {
+        slot: slot.ok_or(bad("slot", "is one of the slots"))?,
+        directory: wire.directory,
+        users: ids.iter().map(|id| UserId(uuid::Uuid::from_bytes(*id))).collect(),
+        everyone: wire.everyone,
+        at: Timestamp(wire.at_ms),
+    })
+}
+
+pub fn outdated_tokens_to(it: &OutdatedTokens) -> v1::OutdatedTokens {
+    v1::OutdatedTokens {
+        slot: it.slot.into(),
+        directory: it.directory,
+        users: it.users.iter().flat_map(|user| user.0.into_bytes()).collect(),
+        count: it.users.len() as u32,
+        everyone: it.everyone,
+        at_ms: it.at.0,
+    }
 }
 
 /// A domain of the tenant: a DNS name.

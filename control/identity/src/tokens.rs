@@ -204,7 +204,7 @@ impl Identity {
 
     /// A revocation names the directory that tokens must be made from.
     async fn caught_up(&self, user: UserId) -> std::sync::Arc<Tenant> {
-        let needed: Position = self.tenant().revoked_users.get(&user).map_or(0, |it| it.directory);
+        let needed: Position = self.tenant().directory_for(user);
         // Late: the token says from which directory it is, so relays notice.
         let _late = timeout(CATCH_UP_TIMEOUT, self.projection.reach(Stream::Directory, needed)).await;
         self.tenant()

@@ -82,6 +82,12 @@ pub enum Command {
     RevokeSession(SessionRevocation),
     /// Ends sessions begun before now, or makes tokens older than a position stale.
     RevokeUser(UserRevocation),
+    /// Makes tokens of many people stale that were minted before they changed.
+    OutdateTokens {
+        users: BTreeSet<UserId>,
+        directory: Position,
+        now: Timestamp,
+    },
 }
 
 /// A reasoned no. `field` and `remedy` are for the administrator.
@@ -313,6 +319,10 @@ pub fn decide(snapshot: &Snapshot, tenant_id: &TenantId, command: Command) -> Re
             Ok(unless(tenant.revoked_sessions.contains_key(&revocation.session), Event::SessionRevoked(revocation)))
         }
         Command::RevokeUser(revocation) => Ok(revoke_user(tenant, revocation)),
+        Command::OutdateTokens { users, directory, now } => {
+            let outdated = tenant.outdated.outdate(users, directory, now);
+            Ok(outdated.into_iter().map(Event::TokensOutdated).collect())
+        }
     }
 }
 

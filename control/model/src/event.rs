@@ -11,7 +11,7 @@ use crate::{
     ids::*,
     keys::{Certificate, Key},
     policy::Policy,
-    risk::{SessionRevocation, UserRevocation},
+    risk::{OutdatedTokens, SessionRevocation, UserRevocation},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +81,7 @@ pub enum Event {
     MemberRemoved { group: GroupId, member: Principal },
     SessionRevoked(SessionRevocation),
     UserRevoked(UserRevocation),
+    TokensOutdated(OutdatedTokens),
 }
 
 /// Where an event is filed: `postern.<stream>.<tenant>.<kind>.<id>`.
@@ -130,6 +131,7 @@ impl Event {
             }
             Self::SessionRevoked(it) => at(Risk, "session", &it.session),
             Self::UserRevoked(it) => at(Risk, "user", &it.user),
+            Self::TokensOutdated(it) => at(Risk, "outdated", &it.slot),
         }
     }
 }

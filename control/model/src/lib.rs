@@ -4,10 +4,11 @@
 //! no protobuf: facts come in as arguments, answers go out as values.
 //!
 //! Read in this order: `event` (what can have happened), `snapshot` (what is
-//! true now), `command` (what may be wished, and why not), `route`, `policy`,
+//! true now), `command` (what may be wished, and why not), `batch`, `route`, `policy`,
 //! `session` (what a relay asks on each request).
 
 pub mod app;
+pub mod batch;
 pub mod branding;
 pub mod command;
 pub mod connector;
@@ -27,6 +28,7 @@ pub mod snapshot;
 mod tests;
 
 pub use app::{App, ExternalUrl, Origin};
+pub use batch::{Step, decide_all};
 pub use command::{Command, Rejection, decide};
 pub use connector::{Connector, ConnectorGroup, JoinToken};
 pub use directory::{Credentials, Group, Principal, Role, User};

@@ -201,6 +201,40 @@ impl Policy {
         None
     }
 
+    /// A policy that refuses whatever either of two refuses that are on, and
+    /// perhaps more. It has the name and the id of the second.
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            id: other.id,
+            name: other.name.clone(),
+            state: State::On,
+            include: either(&self.include, &other.include),
+            exclude: common(&self.exclude, &other.exclude),
+            apps: match self.apps.is_empty() || other.apps.is_empty() {
+                true => BTreeSet::new(),
+                false => self.apps.union(&other.apps).copied().collect(),
+            },
+            exclude_apps: self.exclude_apps.intersection(&other.exclude_apps).copied().collect(),
+            networks: either(&self.networks, &other.networks),
+            exclude_networks: common(&self.exclude_networks, &other.exclude_networks),
+            grant: self.grant.and(&other.grant),
+        }
+    }
+
+    /// Two policies that no request can tell apart.
+    pub fn same_conditions(&self, other: &Self) -> bool {
+        let set = |principals: &[Principal]| principals.iter().copied().collect::<BTreeSet<_>>();
+        let nets = |networks: &[IpNet]| networks.iter().copied().collect::<BTreeSet<_>>();
+        self.state == other.state
+            && set(&self.include) == set(&other.include)
+            && set(&self.exclude) == set(&other.exclude)
+            && self.apps == other.apps
+            && self.exclude_apps == other.exclude_apps
+            && nets(&self.networks) == nets(&other.networks)
+            && nets(&self.exclude_networks) == nets(&other.exclude_networks)
+            && self.grant == other.grant
+    }
+
     /// Groups the policy names; a token must carry them to be judged by it.
     pub fn named_groups(&self) -> impl Iterator<Item = GroupId> {
         self.include.iter().chain(&self.exclude).filter_map(|principal| match principal {
@@ -225,6 +259,17 @@ impl Grant {
         }
     }
 
+    /// What satisfies this satisfies both.
+    fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (one, other) if one == other => one.clone(),
+            (Self::Block, _) | (_, Self::Block) => Self::Block,
+            (Self::RequireAll(one) | Self::RequireAny(one), Self::RequireAll(other) | Self::RequireAny(other)) => {
+                Self::RequireAll(one.union(other).copied().collect())
+            }
+        }
+    }
+
     /// What the policy asks, in words for what-if.
     pub fn asks(&self) -> String {
         match self {
@@ -233,6 +278,18 @@ impl Grant {
             Self::RequireAny(controls) => format!("requires any of {controls:?}").to_lowercase(),
         }
     }
+}
+
+/// Both lists; an empty one already means all.
+fn either<T: Copy + Ord>(one: &[T], other: &[T]) -> Vec<T> {
+    match one.is_empty() || other.is_empty() {
+        true => vec![],
+        false => one.iter().chain(other).copied().collect::<BTreeSet<_>>().into_iter().collect(),
+    }
+}
+
+fn common<T: Copy + PartialEq>(one: &[T], other: &[T]) -> Vec<T> {
+    one.iter().filter(|it| other.contains(it)).copied().collect()
 }
 
 fn speaks_of(principal: &Principal, facts: &Facts<'_>) -> bool {

@@ -79,6 +79,9 @@ impl SessionClaims {
         if self.is_behind(tenant) {
             return Err(SessionFault::Renew);
         }
+        if tenant.outdated.concerns(self.sub, self.directory) {
+            return Err(SessionFault::Renew);
+        }
         match now.seconds() >= self.exp {
             true => Err(SessionFault::Renew),
             false => Ok(()),

@@ -22,7 +22,7 @@ use crate::{
     keys::{Certificate, Key, KeyPurpose, in_use},
     links::ByOrigin,
     policy::{Policies, Policy},
-    risk::{SessionRevocation, UserRevocation},
+    risk::{Outdated, SessionRevocation, UserRevocation},
     route::Routes,
     session::is_issuer,
 };
@@ -64,6 +64,7 @@ pub struct Tenant {
     pub member_of: OrdMap<Principal, Arc<BTreeSet<GroupId>>>,
     pub revoked_sessions: OrdMap<SessionId, SessionRevocation>,
     pub revoked_users: OrdMap<UserId, UserRevocation>,
+    pub outdated: Outdated,
 }
 
 /// An application and how often it has changed.
@@ -185,6 +186,7 @@ impl Snapshot {
             Event::UserRevoked(revocation) => {
                 tenant.revoked_users.insert(revocation.user, revocation);
             }
+            Event::TokensOutdated(outdated) => tenant.outdated.insert(outdated),
         }
     }
 }
@@ -252,6 +254,13 @@ impl Tenant {
             }
         }
         users
+    }
+
+    /// The DIRECTORY that a token of this user has to be minted from, or a later
+    /// one: the user changed there, alone or with others.
+    pub fn directory_for(&self, user: UserId) -> Position {
+        let alone = self.revoked_users.get(&user).map_or(0, |it| it.directory);
+        alone.max(self.outdated.directory_for(user))
     }
 
     pub fn assigned(&self, app: AppId) -> Option<&BTreeSet<Principal>> {

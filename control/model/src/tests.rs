@@ -15,6 +15,8 @@ use crate::{
     *,
 };
 
+mod batches;
+mod outdated;
 mod policies;
 
 #[test]
@@ -602,13 +604,21 @@ fn wishes() -> impl Strategy<Value = Vec<Command>> {
         n.clone().prop_map(|n| Command::RemoveGroup(group_id(n))),
         (n.clone(), principal.clone()).prop_map(|(n, member)| Command::AddMember { group: group_id(n), member }),
         (n.clone(), principal).prop_map(|(n, member)| Command::RemoveMember { group: group_id(n), member }),
-        (n, 0i64..100, 0u64..9).prop_map(|(n, at, directory)| Command::RevokeUser(UserRevocation {
+        (n.clone(), 0i64..100, 0u64..9).prop_map(|(n, at, directory)| Command::RevokeUser(UserRevocation {
             user: user_id(n),
             sessions_before: Timestamp(at),
             directory
         })),
+        outdating(),
     ];
     prop::collection::vec(wish, 0..60)
+}
+
+fn outdating() -> impl Strategy<Value = Command> {
+    (prop::collection::btree_set(1u8..9, 1..4), 0u64..60, 0i64..2_000).prop_map(|(users, directory, s)| {
+        let users = users.into_iter().map(user_id).collect();
+        Command::OutdateTokens { users, directory, now: Timestamp::from_seconds(s) }
+    })
 }
 
 fn run(commands: Vec<Command>) -> (Snapshot, Vec<Event>) {

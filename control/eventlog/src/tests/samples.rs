@@ -237,6 +237,13 @@ fn one_of_each() -> Vec<Fact> {
         Event::MemberRemoved { group: people.id, member: principal },
         Event::SessionRevoked(SessionRevocation { session: SessionId(id), at: Timestamp(12) }),
         Event::UserRevoked(UserRevocation { user: user.id, sessions_before: Timestamp(13), directory: 14 }),
+        Event::TokensOutdated(OutdatedTokens {
+            slot: 3,
+            directory: 15,
+            users: [user.id, UserId(Uuid::max())].into(),
+            everyone: 16,
+            at: Timestamp(17),
+        }),
     ];
     for event in &states {
         has_a_sample(event);
@@ -300,7 +307,8 @@ fn has_a_sample(event: &Event) {
         | Event::MemberAdded { .. }
         | Event::MemberRemoved { .. }
         | Event::SessionRevoked(_)
-        | Event::UserRevoked(_) => {}
+        | Event::UserRevoked(_)
+        | Event::TokensOutdated(_) => {}
     }
 }
 

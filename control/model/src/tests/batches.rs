@@ -1,0 +1,180 @@
+//! Many commands as one change.
+
+use super::*;
+use crate::{app::PreAuthentication, event::Stream};
+
+#[test]
+fn an_application_comes_after_the_policy_that_guards_it() {
+    let world = given([group(BERLIN), user(1)]);
+    let guard = Policy { apps: BTreeSet::from([app_id(HR)]), ..block(1) };
+    let steps = world.decide_all(vec![
+        publish(HR, "https://hr.example.com/"),
+        Command::Assign { app: app_id(HR), principal: Principal::Everyone },
+        Command::CreatePolicy(guard.clone()),
+    ]);
+    let expected = vec![
+        Event::PolicyCreated(guard),
+        published(HR, "https://hr.example.com/"),
+        Event::Assigned { app: app_id(HR), principal: Principal::Everyone },
+    ];
+    assert_eq!(steps, Ok(vec![Step { stream: Stream::Config, events: expected }]));
+}
+
+#[test]
+fn of_many_commands_all_or_none_happen() {
+    let world = given([group(BERLIN)]);
+    let outcome = world.decide_all(vec![publish(1, "https://a.example.com/"), publish(2, "https://a.example.com/")]);
+    assert_eq!(outcome, Err(Rejection::UrlTaken { url: "https://a.example.com/".into() }));
+}
+
+#[test]
+fn a_command_may_refer_to_what_an_earlier_one_makes() {
+    let world = given([]);
+    let steps = world.decide_all(vec![
+        Command::CreateConnectorGroup(ConnectorGroup {
+            id: ConnectorGroupId(id(BERLIN)),
+            name: Name::parse("berlin").unwrap(),
+        }),
+        publish(HR, "https://hr.example.com/"),
+        Command::CreateUser(plain_user(1)),
+        Command::Assign { app: app_id(HR), principal: Principal::User(user_id(1)) },
+    ]);
+    let streams: Vec<_> = steps.unwrap().iter().map(|it| (it.stream, it.events.len())).collect();
+    assert_eq!(streams, [(Stream::Config, 1), (Stream::Directory, 1), (Stream::Config, 2)]);
+}
+
+#[test]
+fn a_policy_that_moves_guards_both_places_in_between() {
+    let guards = |n: u8| Policy { apps: BTreeSet::from([app_id(n)]), ..block(1) };
+    let mut world = given([group(BERLIN), published(1, "https://a.example.com/")]);
+    world.apply(Event::PolicyCreated(guards(1)));
+    let alone = world.decide_all(vec![Command::ChangePolicy(guards(1).for_apps(&[1, 2]))]);
+    assert_eq!(alone, Err(Rejection::NotFound(What::App)));
+    let steps = world.decide_all(vec![publish(2, "https://b.example.com/"), Command::ChangePolicy(guards(2))]).unwrap();
+    let events: Vec<Event> = steps.into_iter().flat_map(|it| it.events).collect();
+    assert_eq!(events[0], Event::PolicyChanged(guards(1).for_apps(&[1, 2])));
+    assert_eq!(events[2], Event::PolicyChanged(guards(2)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_opens_in_between(before in configuring(0..25), wished in configuring(0..12)) {
+        let people = [group(BERLIN), user(1), user(2), user_group(1), member(1, 1)];
+        let mut world = given(people);
+        for command in before {
+            for event in decide(&world.snapshot, &tenant_id(), command).unwrap_or_default() {
+                world.apply(event);
+            }
+        }
+        // Those that are rejected take the others with them; they are left out.
+        let mut accepted = Vec::new();
+        let mut draft = world.snapshot.clone();
+        for command in wished {
+            let Ok(events) = decide(&draft, &tenant_id(), command.clone()) else { continue };
+            events.into_iter().for_each(|event| draft.apply(&tenant_id(), event, 1));
+            accepted.push(command);
+        }
+        let steps = world.decide_all(accepted).unwrap();
+        let events: Vec<Event> = steps.into_iter().flat_map(|it| it.events).collect();
+        let after = World { snapshot: draft };
+        let mut between = World { snapshot: world.snapshot.clone() };
+        for event in &events {
+            between.apply(event.clone());
+            for way in ways() {
+                let safe = !between.lets(way) || world.lets(way) || after.lets(way);
+                prop_assert!(safe, "{way:?} is open after {event:?} of {events:#?}");
+            }
+        }
+        let ends = ways().into_iter().all(|way| between.lets(way) == after.lets(way));
+        prop_assert!(ends, "the order of events changes what comes of them");
+    }
+}
+
+/// Somebody's way to an application.
+type Way = (u8, u8, &'static str, bool);
+
+fn ways() -> Vec<Way> {
+    let mut ways = Vec::new();
+    for app in 1..4 {
+        for user in 1..3 {
+            for address in ["10.0.0.1", "192.0.2.1"] {
+                ways.extend([false, true].map(|mfa| (app, user, address, mfa)));
+            }
+        }
+    }
+    ways
+}
+
+/// Commands of CONFIG over a small world, policies above all.
+fn configuring(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Command>> {
+    let n = 1u8..4;
+    let principal = prop_oneof![
+        Just(Principal::Everyone),
+        (1u8..3).prop_map(|n| Principal::User(user_id(n))),
+        Just(Principal::Group(group_id(1))),
+    ];
+    let some_apps = prop::collection::btree_set((1u8..4).prop_map(app_id), 0..3);
+    let nets = prop::sample::select(vec![vec![], vec!["10.0.0.0/8"], vec!["192.0.2.0/24"]]);
+    let grant = prop::sample::select(vec![
+        Grant::Block,
+        Grant::RequireAll(BTreeSet::from([Control::Mfa])),
+        Grant::RequireAny(BTreeSet::from([Control::Mfa])),
+        Grant::RequireAll(BTreeSet::new()),
+    ]);
+    let state = prop::sample::select(vec![State::On, State::On, State::Off, State::ReportOnly]);
+    let policy = (
+        (n.clone(), state, grant),
+        prop::collection::vec(principal.clone(), 0..2),
+        prop::collection::vec(principal.clone(), 0..2),
+        some_apps.clone(),
+        some_apps,
+        nets.clone(),
+        nets,
+    );
+    let parse = |nets: Vec<&str>| nets.into_iter().map(|it| it.parse().unwrap()).collect::<Vec<_>>();
+    let policy =
+        policy.prop_map(move |((n, state, grant), include, exclude, apps, exclude_apps, nets, exclude_nets)| {
+            let (networks, exclude_networks) = (parse(nets), parse(exclude_nets));
+            Policy { state, grant, include, exclude, apps, exclude_apps, networks, exclude_networks, ..block(n) }
+        });
+    let entrance = prop::sample::select(vec![PreAuthentication::SignIn, PreAuthentication::Passthrough]);
+    let app = (n.clone(), entrance).prop_map(|(n, pre_authentication)| {
+        Box::new(App { pre_authentication, ..app(n, &format!("https://a{n}.example.com/")) })
+    });
+    let wish = prop_oneof![
+        3 => app.clone().prop_map(Command::PublishApp),
+        1 => app.prop_map(Command::ChangeApp),
+        1 => n.clone().prop_map(|n| Command::RetireApp(app_id(n))),
+        3 => (n.clone(), principal.clone()).prop_map(|(n, principal)| Command::Assign { app: app_id(n), principal }),
+        1 => (n.clone(), principal).prop_map(|(n, principal)| Command::Unassign { app: app_id(n), principal }),
+        2 => policy.clone().prop_map(Command::CreatePolicy),
+        2 => policy.prop_map(Command::ChangePolicy),
+        1 => n.prop_map(|n| Command::RemovePolicy(PolicyId(id(n)))),
+    ];
+    prop::collection::vec(wish, count)
+}
+
+impl Policy {
+    fn for_apps(self, apps: &[u8]) -> Self {
+        Self { apps: apps.iter().map(|n| app_id(*n)).collect(), ..self }
+    }
+}
+
+impl World {
+    fn decide_all(&self, commands: Vec<Command>) -> Result<Vec<Step>, Rejection> {
+        decide_all(&self.snapshot, &tenant_id(), commands)
+    }
+
+    /// May they enter?
+    fn lets(&self, (app, user, address, mfa): Way) -> bool {
+        let Some(published) = self.tenant().app(app_id(app)) else { return false };
+        let user = (published.pre_authentication == PreAuthentication::SignIn).then_some(user_id(user));
+        let groups = user.map_or(BTreeSet::new(), |user| self.tenant().groups_of(user));
+        let satisfied = if mfa { BTreeSet::from([Control::Mfa]) } else { BTreeSet::new() };
+        let address = address.parse().unwrap();
+        let facts = Facts { app: app_id(app), user, groups: &groups, address, satisfied: &satisfied };
+        policy::authorize(self.tenant(), &facts).is_ok()
+    }
+}
