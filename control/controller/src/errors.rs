@@ -45,10 +45,24 @@ pub(crate) fn unwritten(error: WriteError) -> Status {
         WriteError::Moved { expected, found } => Status::aborted(format!(
             "expected_position: the configuration is at {found}, not at {expected}; read it again and decide anew"
         )),
-        WriteError::Contended => {
-            Status::aborted("others were changing the configuration all the time; send the request again")
-        }
+        WriteError::Contended => Status::aborted("others were changing the same all the time; send the request again"),
         WriteError::TooLarge => field(Code::InvalidArgument, "request", "is larger than 512 KiB"),
+        WriteError::Full => Status::unavailable(
+            "the disk of the event log is full and nothing was recorded; make room where it is kept \
+             (docs/disk-full.md), then send the request again. Revocations are still taken.",
+        ),
+        WriteError::Stopped { why } => Status::unavailable(format!(
+            "nothing was recorded: this controller has stopped reading the event log at {why}. Ask another \
+             controller; if all say so, the log is damaged: see docs/backup.md, \"when a reader has stopped\""
+        )),
+        WriteError::Unread { stream, position, why } => {
+            let stream = stream.name();
+            let why = why.map_or("it is late".to_owned(), |why| format!("it has stopped at {why}"));
+            Status::deadline_exceeded(format!(
+                "recorded at {position} of {stream}, but this controller does not read so far: {why}; \
+                 nothing needs to be sent again once that is mended (docs/backup.md)"
+            ))
+        }
         WriteError::Unknown(_) => Status::unavailable(
             "the event log does not answer and the outcome is unknown; send the request again with the same request_id",
         ),

@@ -22,7 +22,7 @@ use rustls::{
 use tokio::{net::TcpListener, net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
@@ -40,6 +40,12 @@ use crate::{
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 const CONNECTIONS_MAX: usize = 1024;
+/// A call of the admin API ends, whatever it waits for. The writer gives up
+/// earlier and says more; this is for the rest, reading of the log above all.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// For calls that wait for others by design: an ACME server, many domains' DNS.
+const LONG_CALL_TIMEOUT: Duration = Duration::from_secs(240);
+const LONG_CALLS: [&str; 2] = ["/postern.v1.Certificates/Order", "/postern.v1.Batches/Apply"];
 /// A request of the admin API.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -187,10 +193,23 @@ async fn gate_keeper(State(gate): State<Gate>, mut request: Request, next: Next)
     match gate.table.permit(request.uri().path(), &caller) {
         Ok(()) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let long = LONG_CALLS.contains(&request.uri().path());
+            let limit = if long { LONG_CALL_TIMEOUT } else { CALL_TIMEOUT };
+            match timeout(limit, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => late(limit).into_http::<Body>().into_response(),
+            }
         }
         Err(status) => status.into_http::<Body>().into_response(),
     }
+}
+
+fn late(limit: Duration) -> Status {
+    let seconds = limit.as_secs();
+    Status::deadline_exceeded(format!(
+        "no answer in {seconds} s; what was asked may still happen: look before you send it again, or repeat its \
+         request_id"
+    ))
 }
 
 impl Controller {

@@ -1,24 +1,43 @@
 //! The ritual of every change: decide against a snapshot, append expecting its
 //! position, decide again on a conflict. It exists once.
 //!
-//! A change of a person is followed by an event in RISK, which makes relays ask
-//! for a fresh token. It names the position of DIRECTORY to wait for, so the
-//! token cannot be made from what was true before.
+//! A change of people is followed by an event in RISK, which makes relays ask
+//! for fresh tokens. It names the position of DIRECTORY to wait for, so a token
+//! cannot be made from what was true before.
+//!
+//! Revocations have a lane of their own: RISK has a lock of its own, and nothing
+//! that waits for CONFIG or DIRECTORY holds it. Every wait here has an end, and
+//! what ends it is an error that says what to do.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, time::Duration};
 
-use eventlog::{AppendError, Draft, Fact, Journal, Projection};
+use eventlog::{APPEND_MAX, AppendError, Draft, Fact, Journal, Projection};
 use model::{
-    Command, Event, Position, Principal, Rejection, Snapshot, TenantId, Timestamp, UserId, decide, event::Stream,
-    risk::UserRevocation,
+    Command, Event, Position, Principal, Rejection, Snapshot, Step, Tenant, TenantId, Timestamp, UserId, decide_all,
+    event::Stream, risk::UserRevocation,
 };
 use runtime::{Clock, clock::fresh_id};
 use thiserror::Error;
-use tokio::{sync::Mutex, time::timeout};
-use tracing::info;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, info};
+
+#[cfg(test)]
+mod tests;
 
 /// Conflicts in a row before a change is given up.
 const ATTEMPTS_MAX: usize = 16;
+/// Changes of others that go first. A change takes milliseconds, a file of
+/// thousands a second.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one append of `APPEND_MAX` events. The log itself gives up earlier, where
+/// it can: past this nobody knows what became of them.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the log back into the snapshot.
+const FOLD_TIMEOUT: Duration = Duration::from_secs(10);
 const APPLIED_TIMEOUT: Duration = Duration::from_secs(10);
 const APPLIED_LOOK: Duration = Duration::from_millis(2);
 
@@ -32,8 +51,14 @@ pub enum WriteError {
     Contended,
     #[error("an event is too large")]
     TooLarge,
+    #[error("the disk of the log is full")]
+    Full,
     #[error("the log does not answer")]
     Unknown(#[source] AppendError),
+    #[error("nothing was recorded: this controller has stopped reading the log at {why}")]
+    Stopped { why: Arc<str> },
+    #[error("recorded at {position} of {}, but not read back", .stream.name())]
+    Unread { stream: Stream, position: Position, why: Option<Arc<str>> },
     #[error("recorded at {position}, but not served by all relays")]
     NotServed { position: Position },
 }
@@ -57,45 +82,88 @@ impl Wish {
     }
 }
 
+#[derive(Clone)]
 pub struct Writer {
-    journal: Journal,
-    projection: Projection,
-    clock: Clock,
-    /// One change at a time in this process: conflicts are for other processes.
-    turn: Mutex<()>,
+    lanes: Arc<Lanes>,
+    tasks: TaskTracker,
 }
 
 impl Writer {
     pub fn new(journal: Journal, projection: Projection, clock: Clock) -> Self {
-        Self { journal, projection, clock, turn: Mutex::new(()) }
+        let (changes, revocations) = (Mutex::default(), Mutex::default());
+        Self { lanes: Arc::new(Lanes { journal, projection, clock, changes, revocations }), tasks: TaskTracker::new() }
     }
 
-    pub fn snapshot(&self) -> std::sync::Arc<Snapshot> {
-        self.projection.snapshot()
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.lanes.projection.snapshot()
     }
 
     pub fn now(&self) -> Timestamp {
-        Timestamp(self.clock.now_ms())
+        self.lanes.now()
     }
 
     pub fn journal(&self) -> &Journal {
-        &self.journal
+        &self.lanes.journal
     }
 
-    /// Carries out commands one after the other; each is a change of its own.
-    /// Returns the position of CONFIG that has all of them.
+    /// Carries out commands as one change: all or none, and in no order that
+    /// opens before it closes (see `model::batch`, also for when that takes more
+    /// than one append). Returns the position of CONFIG that has all of them.
+    ///
+    /// It goes on to its end although whoever asked has hung up: an event may be
+    /// there already, and what must follow it has to follow.
     pub async fn execute(&self, wish: &Wish, commands: Vec<Command>) -> Result<Position, WriteError> {
-        let turn = self.turn.lock().await;
-        if let Some(expected) = wish.expected {
-            let found = self.projection.snapshot().config;
-            if found != expected {
-                return Err(WriteError::Moved { expected, found });
-            }
+        let (lanes, wish) = (self.lanes.clone(), wish.clone());
+        let task = async move { lanes.execute(&wish, commands).await };
+        match self.tasks.spawn(task.instrument(Span::current())).await {
+            Ok(outcome) => outcome,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The process is stopping.
+                Err(_) => Err(WriteError::Contended),
+            },
         }
-        for command in commands {
-            self.carry_out(wish, command).await?;
+    }
+}
+
+struct Lanes {
+    journal: Journal,
+    projection: Projection,
+    clock: Clock,
+    /// One change of CONFIG and DIRECTORY at a time in this process: conflicts
+    /// are for other processes.
+    changes: Mutex<()>,
+    /// One append to RISK at a time.
+    revocations: Mutex<()>,
+}
+
+/// Why a change has to be decided again, or not.
+enum Failure {
+    Conflict { stream: Stream, at: Position },
+    Final(WriteError),
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl Lanes {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now_ms())
+    }
+
+    async fn execute(&self, wish: &Wish, commands: Vec<Command>) -> Result<Position, WriteError> {
+        let (revocations, changes): (Vec<_>, Vec<_>) = commands.into_iter().partition(revokes);
+        if !changes.is_empty() {
+            let _turn = turn(&self.changes).await?;
+            self.as_expected(wish)?;
+            self.change(wish, &changes).await?;
+        } else {
+            self.as_expected(wish)?;
         }
-        drop(turn);
+        self.revoke(wish, &revocations).await?;
         let snapshot = self.projection.snapshot();
         if wish.wait_applied {
             self.wait_applied(&snapshot).await?;
@@ -103,78 +171,161 @@ impl Writer {
         Ok(snapshot.config)
     }
 
-    async fn carry_out(&self, wish: &Wish, command: Command) -> Result<(), WriteError> {
+    /// What is known, unless it is known to be less than what there is. A change
+    /// decided against it could never be recorded.
+    fn readable(&self) -> Result<Arc<Snapshot>, WriteError> {
+        let view = self.projection.view();
+        match view.quarantine {
+            Some(why) => Err(WriteError::Stopped { why }),
+            None => Ok(view.snapshot),
+        }
+    }
+
+    fn as_expected(&self, wish: &Wish) -> Result<(), WriteError> {
+        let found = self.readable()?.config;
+        match wish.expected {
+            Some(expected) if found != expected => Err(WriteError::Moved { expected, found }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn change(&self, wish: &Wish, commands: &[Command]) -> Result<(), WriteError> {
+        let mut unchanged = true;
         for _ in 0..ATTEMPTS_MAX {
-            let snapshot = self.projection.snapshot();
-            let events = decide(&snapshot, &wish.tenant, command.clone())?;
-            let Some(stream) = events.first().map(|event| event.subject().stream) else {
-                // Already so. What must follow may still be missing.
-                return self.follow_up(wish, &snapshot, &consequence(&command), snapshot.directory).await;
-            };
-            match self.append(wish, stream, &events, snapshot.position(stream)).await {
-                Ok(position) => {
-                    let snapshot = self.projection.reach(stream, position).await;
-                    for event in &events {
-                        info!(subject = %event.subject().path(&wish.tenant), position, "recorded");
+            let snapshot = self.readable()?;
+            let steps = decide_all(&snapshot, &wish.tenant, commands.iter().cloned())?;
+            match self.carry_out(wish, commands, snapshot, steps, &mut unchanged).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Conflict { stream, at }) => {
+                    let snapshot = self.reach(stream, at).await?;
+                    if let (Some(expected), true) = (wish.expected, unchanged)
+                        && snapshot.config != expected
+                    {
+                        return Err(WriteError::Moved { expected, found: snapshot.config });
                     }
-                    return self.follow_up(wish, &snapshot, &consequence(&command), position).await;
                 }
-                Err(AppendError::Conflict { at }) => {
-                    self.projection.reach(stream, at).await;
-                }
-                Err(AppendError::TooLarge { .. }) => return Err(WriteError::TooLarge),
-                Err(unknown @ AppendError::Unknown(_)) => return Err(WriteError::Unknown(unknown)),
+                Err(Failure::Final(error)) => return Err(error),
             }
         }
         Err(WriteError::Contended)
     }
 
-    async fn append(
+    /// Appends one step after the other. What the steps say of people is followed
+    /// by RISK before anything opens. `unchanged` until CONFIG has an event of it.
+    async fn carry_out(
         &self,
         wish: &Wish,
-        stream: Stream,
-        events: &[Event],
-        expected: Position,
-    ) -> Result<Position, AppendError> {
-        let drafts: Vec<Draft> = events
-            .iter()
-            .map(|event| Draft {
-                id: fresh_id(),
-                tenant: wish.tenant.clone(),
-                time: self.now(),
-                actor: wish.actor.clone(),
-                cause: wish.cause.clone(),
-                fact: Fact::State(event.clone()),
-            })
-            .collect();
-        self.journal.append(stream, &drafts, self.projection.chain(), expected).await
+        commands: &[Command],
+        mut snapshot: Arc<Snapshot>,
+        steps: Vec<Step>,
+        unchanged: &mut bool,
+    ) -> Result<(), Failure> {
+        // Already so, perhaps; what must follow may still be missing.
+        let mut followed = false;
+        for step in steps {
+            let in_parts = step.events.len() > APPEND_MAX;
+            *unchanged &= step.stream != Stream::Config || !in_parts;
+            snapshot = self.append(wish, &step, &snapshot).await?;
+            match step.stream {
+                Stream::Config => *unchanged = false,
+                Stream::Directory if step.events.iter().any(changes_people) => {
+                    self.follow_up(wish, commands, &snapshot).await?;
+                    followed = true;
+                }
+                Stream::Directory | Stream::Risk | Stream::Activity => {}
+            }
+        }
+        if !followed {
+            self.follow_up(wish, commands, &snapshot).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends a step, and waits until the snapshot has it.
+    async fn append(&self, wish: &Wish, step: &Step, snapshot: &Snapshot) -> Result<Arc<Snapshot>, Failure> {
+        let draft = |event: &Event| Draft {
+            id: fresh_id(),
+            tenant: wish.tenant.clone(),
+            time: self.now(),
+            actor: wish.actor.clone(),
+            cause: wish.cause.clone(),
+            fact: Fact::State(event.clone()),
+        };
+        let drafts: Vec<Draft> = step.events.iter().map(draft).collect();
+        let appends = drafts.len().div_ceil(APPEND_MAX) as u32;
+        let expected = snapshot.position(step.stream);
+        let appended = self.journal.append(step.stream, &drafts, self.projection.chain(), expected);
+        let position = match timeout(APPEND_TIMEOUT * appends, appended).await {
+            Ok(Ok(position)) => position,
+            Ok(Err(AppendError::Conflict { at })) => return Err(Failure::Conflict { stream: step.stream, at }),
+            Ok(Err(AppendError::TooLarge { .. })) => return Err(WriteError::TooLarge.into()),
+            Ok(Err(AppendError::Full)) => return Err(WriteError::Full.into()),
+            Ok(Err(unknown @ AppendError::Unknown(_))) => return Err(WriteError::Unknown(unknown).into()),
+            Err(late) => return Err(WriteError::Unknown(AppendError::late(late)).into()),
+        };
+        let snapshot = self.reach(step.stream, position).await?;
+        for event in &step.events {
+            info!(subject = %event.subject().path(&wish.tenant), position, "recorded");
+        }
+        Ok(snapshot)
+    }
+
+    /// Waits until what is in the log is in the snapshot.
+    async fn reach(&self, stream: Stream, position: Position) -> Result<Arc<Snapshot>, WriteError> {
+        let reached = timeout(FOLD_TIMEOUT, self.projection.reach(stream, position)).await;
+        match reached {
+            Ok(snapshot) if snapshot.position(stream) >= position => Ok(snapshot),
+            Ok(_) | Err(_) => {
+                let why = self.projection.view().quarantine;
+                Err(WriteError::Unread { stream, position, why })
+            }
+        }
     }
 
     /// Makes tokens of the people concerned stale.
-    async fn follow_up(
-        &self,
-        wish: &Wish,
-        snapshot: &Snapshot,
-        consequence: &Consequence,
-        directory: Position,
-    ) -> Result<(), WriteError> {
+    async fn follow_up(&self, wish: &Wish, commands: &[Command], snapshot: &Snapshot) -> Result<(), WriteError> {
         let Some(tenant) = snapshot.tenant(&wish.tenant) else { return Ok(()) };
-        let (users, sessions_before) = match consequence {
-            Consequence::Nothing => return Ok(()),
-            Consequence::Changed(Principal::User(user)) => (BTreeSet::from([*user]), Timestamp(0)),
-            Consequence::Changed(Principal::Group(group)) => (tenant.users_in(*group), Timestamp(0)),
-            Consequence::Changed(Principal::Everyone) => return Ok(()),
-            Consequence::SignedOut(user) => (BTreeSet::from([*user]), self.now()),
-        };
-        let stale = |user: &UserId| {
-            let before = tenant.revoked_users.get(user);
-            sessions_before > Timestamp(0) || before.is_none_or(|it| it.directory < directory)
-        };
-        for user in users.into_iter().filter(stale) {
-            let revocation = UserRevocation { user, sessions_before, directory };
-            Box::pin(self.carry_out(wish, Command::RevokeUser(revocation))).await?;
+        let (now, directory) = (self.now(), snapshot.directory);
+        let consequences: Vec<_> = commands.iter().map(consequence).collect();
+        let changed: BTreeSet<UserId> = consequences.iter().flat_map(|it| it.changed(tenant)).collect();
+        let ended = consequences.iter().filter_map(Consequence::signed_out);
+        let revoke = |user, sessions_before| Command::RevokeUser(UserRevocation { user, sessions_before, directory });
+        let mut revocations: Vec<Command> = ended.map(|user| revoke(user, now)).collect();
+        let stale: BTreeSet<UserId> =
+            changed.into_iter().filter(|user| tenant.directory_for(*user) < directory).collect();
+        match stale.first() {
+            None => {}
+            Some(user) if stale.len() == 1 => revocations.push(revoke(*user, Timestamp(0))),
+            Some(_) => revocations.push(Command::OutdateTokens { users: stale, directory, now }),
         }
-        Ok(())
+        self.revoke(wish, &revocations).await
+    }
+
+    /// The lane of RISK. Waits for nothing but the revocation before.
+    async fn revoke(&self, wish: &Wish, revocations: &[Command]) -> Result<(), WriteError> {
+        if revocations.is_empty() {
+            return Ok(());
+        }
+        let _turn = turn(&self.revocations).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let mut snapshot = self.readable()?;
+            let mut outcome = Ok(());
+            for step in decide_all(&snapshot, &wish.tenant, revocations.iter().cloned())? {
+                match self.append(wish, &step, &snapshot).await {
+                    Ok(next) => snapshot = next,
+                    Err(failure) => {
+                        outcome = Err(failure);
+                        break;
+                    }
+                }
+            }
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(Failure::Conflict { stream, at }) => self.reach(stream, at).await?,
+                Err(Failure::Final(error)) => return Err(error),
+            };
+        }
+        Err(WriteError::Contended)
     }
 
     async fn wait_applied(&self, snapshot: &Snapshot) -> Result<(), WriteError> {
@@ -192,12 +343,43 @@ impl Writer {
     }
 }
 
+async fn turn(lane: &Mutex<()>) -> Result<MutexGuard<'_, ()>, WriteError> {
+    timeout(TURN_TIMEOUT, lane.lock()).await.map_err(|_| WriteError::Contended)
+}
+
+/// Commands whose events are in RISK.
+fn revokes(command: &Command) -> bool {
+    matches!(command, Command::RevokeSession(_) | Command::RevokeUser(_) | Command::OutdateTokens { .. })
+}
+
+/// Tokens say nothing of credentials.
+fn changes_people(event: &Event) -> bool {
+    !matches!(event, Event::CredentialsChanged(_) | Event::UserCreated(_) | Event::GroupCreated(_))
+}
+
 enum Consequence {
     Nothing,
     /// What tokens say of them may be wrong now.
     Changed(Principal),
     /// Whoever is signed in as this user has to prove it again.
     SignedOut(UserId),
+}
+
+impl Consequence {
+    fn changed(&self, tenant: &Tenant) -> BTreeSet<UserId> {
+        match self {
+            Self::Changed(Principal::User(user)) => BTreeSet::from([*user]),
+            Self::Changed(Principal::Group(group)) => tenant.users_in(*group),
+            Self::Changed(Principal::Everyone) | Self::SignedOut(_) | Self::Nothing => BTreeSet::new(),
+        }
+    }
+
+    fn signed_out(&self) -> Option<UserId> {
+        match self {
+            Self::SignedOut(user) => Some(*user),
+            Self::Changed(_) | Self::Nothing => None,
+        }
+    }
 }
 
 fn consequence(command: &Command) -> Consequence {

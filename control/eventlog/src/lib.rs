@@ -68,9 +68,18 @@ pub enum AppendError {
     Conflict { at: Position },
     #[error("an event of {bytes} bytes is larger than {EVENT_BYTES_MAX}")]
     TooLarge { bytes: usize },
+    #[error("the disk of the log is full; nothing was recorded")]
+    Full,
     /// The answer is missing: the events may or may not be there.
     #[error("the log did not answer; the outcome is unknown")]
     Unknown(#[source] LogError),
+}
+
+impl AppendError {
+    /// The caller waited no longer.
+    pub fn late(elapsed: tokio::time::error::Elapsed) -> Self {
+        Self::Unknown(LogError::new("appending", elapsed))
+    }
 }
 
 #[derive(Debug, Error)]

@@ -211,10 +211,12 @@ impl Projection {
         &self.chain
     }
 
-    /// Waits until a position of a stream is in the snapshot.
+    /// Waits until a position of a stream is in the snapshot, or the fold has
+    /// stopped and it never will be; then the snapshot ends before the position.
     pub async fn reach(&self, stream: Stream, position: Position) -> Arc<Snapshot> {
         let mut views = self.views.clone();
-        let reached = views.wait_for(|view| view.snapshot.position(stream) >= position).await;
+        let ends = |view: &View| view.snapshot.position(stream) >= position || view.quarantine.is_some();
+        let reached = views.wait_for(ends).await;
         match reached {
             Ok(view) => view.snapshot.clone(),
             // The follower is gone: the process is stopping.
