@@ -27,4 +27,5 @@ mod tidy;
 mod tls;
 mod traces;
 mod websockets;
+mod whole_files;
 mod words;

@@ -4,6 +4,7 @@
 mod access;
 mod activity;
 mod apps;
+mod batches;
 mod certificates;
 mod connectors;
 mod directory;

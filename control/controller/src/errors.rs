@@ -17,6 +17,12 @@ pub(crate) fn field(code: Code, field: &str, problem: &str) -> Status {
     Status::with_error_details(code, format!("{field}: {problem}"), details)
 }
 
+/// The same error, with the object it is about.
+pub(crate) fn about(object: &str, status: &Status) -> Status {
+    let message = format!("{object}: {}", status.message());
+    Status::with_details(status.code(), message, status.details().to_vec().into())
+}
+
 pub(crate) fn password(error: PasswordError) -> Status {
     let code = match error {
         PasswordError::Length => Code::InvalidArgument,

@@ -48,6 +48,8 @@ const LONG_CALL_TIMEOUT: Duration = Duration::from_secs(240);
 const LONG_CALLS: [&str; 2] = ["/postern.v1.Certificates/Order", "/postern.v1.Batches/Apply"];
 /// A request of the admin API.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// A file of 100,000 people, or of 6,000 applications, as one request.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A controller that is listening.
 pub struct Controller {
@@ -170,6 +172,7 @@ async fn routes(
         .add_service(v1::groups_server::GroupsServer::new(admin.clone()))
         .add_service(v1::assignments_server::AssignmentsServer::new(admin.clone()))
         .add_service(v1::policies_server::PoliciesServer::new(admin.clone()))
+        .add_service(v1::batches_server::BatchesServer::new(admin.clone()).max_decoding_message_size(BATCH_BYTES_MAX))
         .add_service(v1::sessions_server::SessionsServer::new(admin.clone()))
         .add_service(v1::history_server::HistoryServer::new(admin.clone()))
         .add_service(v1::keys_server::KeysServer::new(admin.clone()))

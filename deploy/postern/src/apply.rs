@@ -38,111 +38,70 @@ pub async fn export(it: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Everything in one request: all of it happens, or nothing, and nothing opens
+/// before what guards it is there.
 pub async fn apply(it: &Context, path: &Path, dry_run: bool) -> anyhow::Result<()> {
     let wanted = read(path)?;
     let present = current(&it.admin).await?;
-    let mut changes = 0;
-    for object in &wanted.connector_groups {
-        if let Some((_, group)) =
-            differs::<v1::ConnectorGroup>("connector_group", "name", object, &present.connector_groups, &mut changes)?
-            && !dry_run
-        {
-            let change = it.change();
-            it.admin.connector_groups().create(v1::PutConnectorGroupRequest { change, group: Some(group) }).await?;
-        }
+    let request = v1::ApplyRequest {
+        change: it.change(),
+        connector_groups: changed("connector_group", "name", &wanted.connector_groups, &present.connector_groups)?,
+        users: changed("user", "username", &wanted.users, &present.users)?,
+        groups: changed("group", "name", &wanted.groups, &present.groups)?,
+        memberships: added(wanted.memberships, &present.memberships, |it| {
+            format!("membership {} in {}", it.member, it.group)
+        }),
+        apps: changed("app", "name", &wanted.apps, &present.apps)?,
+        policies: changed("policy", "name", &wanted.policies, &present.policies)?,
+        assignments: added(wanted.assignments, &present.assignments, |it| {
+            format!("assignment {} to {}", it.app, it.principal)
+        }),
+    };
+    let differences = request.connector_groups.len()
+        + request.users.len()
+        + request.groups.len()
+        + request.memberships.len()
+        + request.apps.len()
+        + request.policies.len()
+        + request.assignments.len();
+    if dry_run && differences > 0 {
+        say(&format!("{differences} would change; nothing was changed"));
+        return Ok(());
     }
-    for object in &wanted.users {
-        if let Some((known, mut user)) = differs::<v1::User>("user", "username", object, &present.users, &mut changes)?
-        {
-            let change = it.change();
-            match known {
-                _ if dry_run => {}
-                true => {
-                    user.id = user.username.clone();
-                    it.admin.users().update(v1::UpdateUserRequest { change, user: Some(user) }).await?;
-                }
-                false => {
-                    it.admin
-                        .users()
-                        .create(v1::CreateUserRequest { change, user: Some(user), password: String::new() })
-                        .await?;
-                }
-            }
-        }
-    }
-    for object in &wanted.groups {
-        if let Some((_, group)) = differs::<v1::Group>("group", "name", object, &present.groups, &mut changes)?
-            && !dry_run
-        {
-            it.admin.groups().create(v1::PutGroupRequest { change: it.change(), group: Some(group) }).await?;
-        }
-    }
-    for membership in wanted.memberships.iter().filter(|it| !present.memberships.contains(it)) {
-        changes += 1;
-        say(&format!("+ membership {} in {}", membership.member, membership.group));
-        if !dry_run {
-            let membership = Some(membership.clone());
-            it.admin.groups().add_member(v1::MembershipRequest { change: it.change(), membership }).await?;
-        }
-    }
-    for object in &wanted.apps {
-        if let Some((known, mut app)) = differs::<v1::App>("app", "name", object, &present.apps, &mut changes)? {
-            let change = it.change();
-            match known {
-                _ if dry_run => {}
-                true => {
-                    app.id = app.name.clone();
-                    it.admin.applications().update(v1::UpdateAppRequest { change, app: Some(app) }).await?;
-                }
-                false => {
-                    let request = v1::PublishAppRequest { change, app: Some(app), assign_caller: false };
-                    it.admin.applications().publish(request).await?;
-                }
-            }
-        }
-    }
-    for assignment in wanted.assignments.iter().filter(|it| !present.assignments.contains(it)) {
-        changes += 1;
-        say(&format!("+ assignment {} to {}", assignment.app, assignment.principal));
-        if !dry_run {
-            let assignment = Some(assignment.clone());
-            it.admin.assignments().assign(v1::AssignmentRequest { change: it.change(), assignment }).await?;
-        }
-    }
-    for object in &wanted.policies {
-        if let Some((known, mut policy)) =
-            differs::<v1::Policy>("policy", "name", object, &present.policies, &mut changes)?
-        {
-            let change = it.change();
-            match known {
-                _ if dry_run => {}
-                true => {
-                    policy.id = policy.name.clone();
-                    it.admin.policies().update(v1::PutPolicyRequest { change, policy: Some(policy) }).await?;
-                }
-                false => {
-                    it.admin.policies().create(v1::PutPolicyRequest { change, policy: Some(policy) }).await?;
-                }
-            }
-        }
-    }
-    match (changes, dry_run) {
-        (0, _) => say("nothing to change"),
-        (count, true) => say(&format!("{count} would change; nothing was changed")),
-        (count, false) => say(&format!("{count} changed")),
+    // Also when nothing differs: the expected position is looked at.
+    let changed = if dry_run { 0 } else { it.admin.batches().apply(request).await?.into_inner().changed };
+    match changed {
+        0 => say("nothing to change"),
+        count => say(&format!("{count} changed")),
     }
     Ok(())
 }
 
-/// Says how an object differs from what is there: `None` when it does not, else
-/// whether it is known, and what it should become.
+/// Objects that are not there, or not so; says how they differ.
+fn changed<T: DeserializeOwned>(
+    kind: &str,
+    key: &str,
+    wanted: &[Object],
+    present: &[Object],
+) -> anyhow::Result<Vec<T>> {
+    let differing = wanted.iter().filter_map(|object| differs(kind, key, object, present).transpose());
+    differing.collect()
+}
+
+fn added<T: PartialEq>(wanted: Vec<T>, present: &[T], named: impl Fn(&T) -> String) -> Vec<T> {
+    let added: Vec<T> = wanted.into_iter().filter(|it| !present.contains(it)).collect();
+    added.iter().for_each(|it| say(&format!("+ {}", named(it))));
+    added
+}
+
+/// Says how an object differs from what is there, and what it should become;
+/// `None` when it does not differ.
 fn differs<T: DeserializeOwned>(
     kind: &str,
     key: &str,
     wanted: &Object,
     present: &[Object],
-    changes: &mut usize,
-) -> anyhow::Result<Option<(bool, T)>> {
+) -> anyhow::Result<Option<T>> {
     let name = wanted.get(key).and_then(Value::as_str).with_context(|| format!("a {kind} has no {key}"))?;
     let known = present.iter().find(|it| it.get(key).and_then(Value::as_str) == Some(name));
     let mut merged = known.cloned().unwrap_or_default();
@@ -159,8 +118,7 @@ fn differs<T: DeserializeOwned>(
         Some(_) => say(&format!("~ {kind} {name}: {}", differences.join("; "))),
         None => say(&format!("+ {kind} {name}")),
     }
-    *changes += 1;
-    Ok(Some((known.is_some(), item)))
+    Ok(Some(item))
 }
 
 /// One file, or every .yaml and .yml of a folder, in order of name.

@@ -163,6 +163,7 @@ impl Admin {
         groups => groups_client::GroupsClient,
         assignments => assignments_client::AssignmentsClient,
         policies => policies_client::PoliciesClient,
+        batches => batches_client::BatchesClient,
         sessions => sessions_client::SessionsClient,
         history => history_client::HistoryClient,
         keys => keys_client::KeysClient,

@@ -152,11 +152,11 @@ async fn publish(it: &Context, app: v1::App, assign: Option<String>) -> anyhow::
     let answer = it.admin.applications().publish(request).await?.into_inner();
     let app = answer.app.unwrap_or_default();
     if let Some(principal) = assign {
-        let assignment = v1::Assignment { app: app.id.clone(), principal };
-        it.admin
-            .assignments()
-            .assign(v1::AssignmentRequest { change: it.change(), assignment: Some(assignment) })
-            .await?;
+        let assignment = Some(v1::Assignment { app: app.id.clone(), principal });
+        // The second half of one wish: nobody came in between, if that was asked.
+        let expected_position = it.global.expected_position.map(|_| answer.position);
+        let change = it.change().map(|change| v1::Change { expected_position, ..change });
+        it.admin.assignments().assign(v1::AssignmentRequest { change, assignment }).await?;
     }
     match it.format {
         Format::Json => output::show(it.format, &app),

@@ -40,7 +40,10 @@ impl Assignments for Admin {
     }
 }
 
-fn assignment(call: &Call, wire: Option<v1::Assignment>) -> Result<(model::AppId, model::Principal), Status> {
+pub(super) fn assignment(
+    call: &Call,
+    wire: Option<v1::Assignment>,
+) -> Result<(model::AppId, model::Principal), Status> {
     let wire = wire.unwrap_or_default();
     let app = resolve::app(&call.tenant, "assignment.app", &wire.app).map_err(invalid)?;
     let principal = resolve::principal(&call.tenant, "assignment.principal", &wire.principal).map_err(invalid)?;
@@ -96,7 +99,7 @@ impl Policies for Admin {
     }
 }
 
-fn parse(tenant: &Tenant, mut wire: v1::Policy) -> Result<Policy, Status> {
+pub(super) fn parse(tenant: &Tenant, mut wire: v1::Policy) -> Result<Policy, Status> {
     wire.include = resolve::principals(tenant, "include", &wire.include).map_err(invalid)?;
     wire.exclude = resolve::principals(tenant, "exclude", &wire.exclude).map_err(invalid)?;
     wire.apps = resolve::apps(tenant, "apps", &wire.apps).map_err(invalid)?;

@@ -96,7 +96,7 @@ impl Applications for Admin {
 
 impl Admin {
     /// Names become ids, and an application without a group gets the default.
-    async fn app(&self, call: &Call, mut wire: v1::App) -> Result<model::App, Status> {
+    pub(super) async fn app(&self, call: &Call, mut wire: v1::App) -> Result<model::App, Status> {
         let group = if wire.connector_group.is_empty() { DEFAULT_GROUP } else { &wire.connector_group };
         let group = resolve::connector_group(&call.tenant, "connector_group", group).map_err(invalid)?;
         wire.connector_group = group.to_string();

@@ -97,7 +97,11 @@ impl Admin {
         Command::RevokeUser(UserRevocation { user, sessions_before: self.writer.now(), directory: 0 })
     }
 
-    fn membership(&self, call: &Call, wire: Option<v1::Membership>) -> Result<(model::GroupId, Principal), Status> {
+    pub(super) fn membership(
+        &self,
+        call: &Call,
+        wire: Option<v1::Membership>,
+    ) -> Result<(model::GroupId, Principal), Status> {
         let wire = wire.unwrap_or_default();
         let group = resolve::group(&call.tenant, "membership.group", &wire.group).map_err(invalid)?;
         let member = resolve::principal(&call.tenant, "membership.member", &wire.member).map_err(invalid)?;
