@@ -2,7 +2,7 @@
 //!
 //! One thread writes; requests that arrive while a commit is under way share
 //! the next one (group commit). Readers use a connection of their own, so they
-//! never wait for a writer.
+//! never wait for a writer. What happens when the disk is full: `reserve`.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Append, AppendError, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD, codec::CHECKPOINT};
+use crate::{
+    Append, AppendError, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD, codec::CHECKPOINT, reserve::Reserve,
+};
 
 /// Appends waiting for the writer. Past this, appenders wait.
 const WAITING_APPENDS_MAX: usize = 1024;
@@ -74,7 +76,16 @@ enum Place {
 }
 
 impl Embedded {
+    /// The log of an installation: with room kept for revocations.
+    pub(crate) fn open_log(path: &Path) -> Result<Self, LogError> {
+        Self::open_with(path, || Some(Reserve::beside(path)))
+    }
+
     pub(crate) fn open(path: &Path) -> Result<Self, LogError> {
+        Self::open_with(path, || None)
+    }
+
+    fn open_with(path: &Path, reserve: impl FnOnce() -> Option<Reserve>) -> Result<Self, LogError> {
         let failed = |source: rusqlite::Error| LogError::new("opening the log file", source);
         let lock = lock(path)?;
         let connection = open_connection(path).map_err(failed)?;
@@ -90,7 +101,10 @@ impl Embedded {
         let (writer, requests) = mpsc::channel(WAITING_APPENDS_MAX);
         thread::Builder::new()
             .name("eventlog".into())
-            .spawn(move || write_loop(connection, requests, &senders))
+            .spawn({
+                let reserve = reserve();
+                move || write_loop(connection, requests, &senders, reserve)
+            })
             .map_err(|source| LogError::new("starting the log's thread", source))?;
         Ok(Self {
             writer,
@@ -259,29 +273,70 @@ fn write_loop(
     mut connection: Connection,
     mut requests: mpsc::Receiver<Request>,
     heads: &BTreeMap<Stream, watch::Sender<Position>>,
+    mut reserve: Option<Reserve>,
 ) {
     let mut batch = Vec::new();
     while requests.blocking_recv_many(&mut batch, WAITING_APPENDS_MAX) > 0 {
-        let requests = std::mem::take(&mut batch);
-        match commit(&mut connection, &requests, heads) {
-            Ok(outcomes) => {
-                for (request, outcome) in requests.into_iter().zip(outcomes) {
-                    if let (Ok(position), Some(head)) = (&outcome, heads.get(&request.stream)) {
-                        head.send_if_modified(|head| std::mem::replace(head, *position) < *position);
-                    }
-                    // An appender that went away does not want its answer.
-                    let _gone = request.answer.send(outcome);
-                }
+        let mut requests = std::mem::take(&mut batch);
+        if reserve.as_mut().is_some_and(|it| !it.hold()) {
+            requests = only_revocations(requests);
+        }
+        let mut outcome = commit(&mut connection, &requests, heads);
+        if outcome.as_ref().is_err_and(is_full) && reserve.is_some() {
+            requests = only_revocations(requests);
+            outcome = commit(&mut connection, &requests, heads);
+            if outcome.as_ref().is_err_and(is_full) && reserve.as_mut().is_some_and(Reserve::release) {
+                outcome = commit(&mut connection, &requests, heads);
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                for request in requests {
-                    let failed = AppendError::Unknown(LogError::new("writing to the log file", error.clone()));
-                    let _gone = request.answer.send(Err(failed));
+        }
+        answer(requests, outcome, heads);
+    }
+}
+
+/// Refuses all others.
+fn only_revocations(requests: Vec<Request>) -> Vec<Request> {
+    let (revocations, others): (Vec<_>, Vec<_>) = requests.into_iter().partition(|it| it.stream == Stream::Risk);
+    for request in others {
+        let _gone = request.answer.send(Err(AppendError::Full));
+    }
+    revocations
+}
+
+fn answer(
+    requests: Vec<Request>,
+    outcome: rusqlite::Result<Vec<Result<Position, AppendError>>>,
+    heads: &BTreeMap<Stream, watch::Sender<Position>>,
+) {
+    match outcome {
+        Ok(outcomes) => {
+            for (request, outcome) in requests.into_iter().zip(outcomes) {
+                if let (Ok(position), Some(head)) = (&outcome, heads.get(&request.stream)) {
+                    head.send_if_modified(|head| std::mem::replace(head, *position) < *position);
                 }
+                // An appender that went away does not want its answer.
+                let _gone = request.answer.send(outcome);
+            }
+        }
+        Err(error) => {
+            let full = is_full(&error);
+            let error = Arc::new(error);
+            for request in requests {
+                let failed = match full {
+                    true => AppendError::Full,
+                    false => AppendError::Unknown(LogError::new("writing to the log file", error.clone())),
+                };
+                let _gone = request.answer.send(Err(failed));
             }
         }
     }
+}
+
+/// Nothing of the transaction is there then.
+fn is_full(error: &rusqlite::Error) -> bool {
+    /// The index of the write-ahead log could not grow.
+    const INDEX_CANNOT_GROW: i32 = rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        || error.sqlite_error().is_some_and(|it| it.extended_code == INDEX_CANNOT_GROW)
 }
 
 /// One transaction for all requests. A conflict refuses its request only.

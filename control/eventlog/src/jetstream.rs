@@ -42,6 +42,10 @@ const CONSUMER_IDLE_MAX: Duration = Duration::from_secs(10);
 const PULL_MESSAGES: usize = 1024;
 /// After two of these in silence the consumer is made anew.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Of CONFIG and of DIRECTORY: a million changes each. A stream with a limit
+/// cannot take the room of RISK, which has none: what `max_file_store` of the
+/// server leaves beside the limits is for revocations.
+const STATE_MIB_MAX: u64 = 1024;
 
 const PRESENCE: &str = "postern.presence";
 
@@ -62,6 +66,9 @@ pub struct Settings {
     /// What ACTIVITY may take before its oldest events go; 0 means 8 GiB. Counts
     /// when the stream is made.
     pub activity_mib_max: u64,
+    /// What CONFIG and DIRECTORY may take, each; 0 means 1 GiB. Counts when the
+    /// streams are made.
+    pub state_mib_max: u64,
     /// Only the controller may create streams.
     pub create: bool,
 }
@@ -105,6 +112,9 @@ impl JetStream {
             Ok(Err(error)) => error,
             Err(late) => return Err(AppendError::Unknown(LogError::new("publishing", late))),
         };
+        if is_full(&error.to_string()) {
+            return Err(AppendError::Full);
+        }
         // A batch answers a conflict in other words than a single publish does.
         let refused = error.to_string().contains("last sequence")
             || matches!(error.downcast_ref::<jetstream::context::PublishError>(), Some(it) if it.kind() == PublishErrorKind::WrongLastSequence);
@@ -364,7 +374,19 @@ fn name(stream: Stream) -> String {
     stream.name().to_ascii_uppercase()
 }
 
+/// The server refused, and has nothing of it: a stream is at its limit, or the
+/// server at its own. It says so in words only (its errors 10023, 10047, 10077).
+fn is_full(answer: &str) -> bool {
+    ["maximum bytes exceeded", "insufficient storage resources", "insufficient resources", "resource limits exceeded"]
+        .iter()
+        .any(|words| answer.contains(words))
+}
+
 fn config(stream: Stream, settings: &Settings) -> Config {
+    let or = |given: u64, default: u64| {
+        let mib = if given == 0 { default } else { given };
+        i64::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(i64::MAX)
+    };
     let mut config = Config {
         name: name(stream),
         subjects: vec![format!("postern.{}.>", stream.name())],
@@ -379,14 +401,16 @@ fn config(stream: Stream, settings: &Settings) -> Config {
         deny_purge: true,
         ..Default::default()
     };
-    if stream == Stream::Activity {
-        config.discard = DiscardPolicy::Old;
-        config.max_age = ACTIVITY_AGE_MAX;
-        let mib_max = if settings.activity_mib_max == 0 { ACTIVITY_MIB_MAX } else { settings.activity_mib_max };
-        config.max_bytes = i64::try_from(mib_max.saturating_mul(1024 * 1024)).unwrap_or(i64::MAX);
-    } else {
-        // Nothing of the state may ever be dropped to make room.
-        config.discard = DiscardPolicy::New;
+    // Nothing of the state may ever be dropped to make room.
+    config.discard = DiscardPolicy::New;
+    match stream {
+        Stream::Activity => {
+            config.discard = DiscardPolicy::Old;
+            config.max_age = ACTIVITY_AGE_MAX;
+            config.max_bytes = or(settings.activity_mib_max, ACTIVITY_MIB_MAX);
+        }
+        Stream::Config | Stream::Directory => config.max_bytes = or(settings.state_mib_max, STATE_MIB_MAX),
+        Stream::Risk => {}
     }
     config
 }

@@ -24,6 +24,7 @@ mod memory;
 mod past;
 pub mod presence;
 pub mod projection;
+mod reserve;
 pub mod wire;
 
 #[cfg(test)]
@@ -110,7 +111,7 @@ enum Backend {
 impl EventLog {
     /// Opens or creates the file. One process at a time may hold it.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        Embedded::open(path).map(Self::from)
+        Embedded::open_log(path).map(Self::from)
     }
 
     /// Connects, and creates the streams when they are missing and allowed.

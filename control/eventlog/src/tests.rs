@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::*;
 
 mod broker;
+mod full;
 mod history;
 mod outdated;
 mod refused;
@@ -342,6 +343,11 @@ struct Nats {
 impl Nats {
     async fn start() -> Self {
         Self::with(|_| String::new()).await
+    }
+
+    /// With so many bytes for all streams.
+    async fn with_store(bytes: u64) -> Self {
+        Self::with(|folder| format!("jetstream {{ store_dir: {:?}\nmax_file_store: {bytes} }}\n", folder.0)).await
     }
 
     /// Each role may do what it should be allowed, and `everything` all.

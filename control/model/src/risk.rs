@@ -1,6 +1,6 @@
 //! What takes access away before a token ends by itself.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::OrdMap;
 
@@ -87,6 +87,15 @@ impl Outdated {
         let names = |it: &&Arc<OutdatedTokens>| it.users.binary_search(&user).is_ok();
         let named = self.slots.values().filter(names).map(|it| it.directory).max();
         self.everyone.max(named.unwrap_or(0))
+    }
+
+    /// Who is concerned by what was recorded since; `None` means everybody.
+    pub fn named_since(&self, before: &Self) -> Option<BTreeSet<UserId>> {
+        if self.everyone != before.everyone {
+            return None;
+        }
+        let is_new = |(slot, it): &(&u8, &Arc<OutdatedTokens>)| before.slots.get(*slot) != Some(*it);
+        Some(self.slots.iter().filter(is_new).flat_map(|(_, it)| it.users.iter().copied()).collect())
     }
 
     /// Slots in the order to take them: whose tokens have ended, the free, and

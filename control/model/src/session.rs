@@ -79,18 +79,16 @@ impl SessionClaims {
         if self.is_behind(tenant) {
             return Err(SessionFault::Renew);
         }
-        if tenant.outdated.concerns(self.sub, self.directory) {
-            return Err(SessionFault::Renew);
-        }
         match now.seconds() >= self.exp {
             true => Err(SessionFault::Renew),
             false => Ok(()),
         }
     }
 
-    /// Made before the last change of its user.
+    /// Made before the last change of its user, alone or with others.
     pub fn is_behind(&self, tenant: &Tenant) -> bool {
         tenant.revoked_users.get(&self.sub).is_some_and(|it| self.directory < it.directory)
+            || tenant.outdated.concerns(self.sub, self.directory)
     }
 
     /// Past half its life a token is replaced while it still works.

@@ -58,6 +58,7 @@ impl Scope {
                 policies,
                 revoked_sessions,
                 revoked_users,
+                outdated,
                 domain: _,
                 public_port: _,
                 relays: _,
@@ -78,6 +79,10 @@ impl Scope {
             } = before.as_ref();
             if *policies != now.policies {
                 return Self::Everybody;
+            }
+            match now.outdated.named_since(outdated) {
+                Some(named) => users.extend(named),
+                None => return Self::Everybody,
             }
             apps.extend(apps_before.diff(&now.apps).map(|it| key(&it)));
             apps.extend(assignments.diff(&now.assignments).map(|it| key(&it)));

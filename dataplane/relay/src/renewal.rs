@@ -93,8 +93,8 @@ impl Relay {
 
     fn renewal_of(&self, tenant: &TenantId, session: &Session) -> Arc<Renewal> {
         let view = self.view();
-        let revoked = view.snapshot.tenant(tenant).and_then(|it| it.revoked_users.get(&session.claims.sub));
-        let key = (session.token.clone(), revoked.map_or(0, |it| it.directory));
+        let directory = view.snapshot.tenant(tenant).map_or(0, |it| it.directory_for(session.claims.sub));
+        let key = (session.token.clone(), directory);
         let Ok(renewal) = self.renewals.by_token.get_or_insert_with(&key, || Ok::<_, Infallible>(Arc::default()));
         renewal
     }

@@ -80,6 +80,9 @@ struct LogSettings {
     /// MiB of disk that ACTIVITY may take before its oldest events go; 0 means
     /// 8192. Counts when a controller makes the stream.
     activity_mib_max: u64,
+    /// MiB of disk that CONFIG and DIRECTORY may take, each; 0 means 1024. Counts
+    /// when a controller makes the streams.
+    state_mib_max: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -199,6 +202,7 @@ async fn connect(settings: &Settings, role: &str) -> anyhow::Result<EventLog> {
         inbox: role.to_owned(),
         replicas: log.replicas,
         activity_mib_max: log.activity_mib_max,
+        state_mib_max: log.state_mib_max,
         create: role == "controller",
     };
     EventLog::connect(&options).await.with_context(|| format!("connecting to {}", log.url))
