@@ -7,7 +7,7 @@ use prost::Message;
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
 /// Messages that people read and write.
-const RESOURCES: [&str; 36] = [
+const RESOURCES: [&str; 37] = [
     "Accesses",
     "Branding",
     "App",
@@ -33,6 +33,7 @@ const RESOURCES: [&str; 36] = [
     "SessionRevocation",
     "UserRevocation",
     "OutdatedTokens",
+    "AllSessionsEnded",
     "SignInAttempt",
     "Access",
     "ConnectorActivity",

@@ -57,6 +57,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), AnalyticsError> {
     let mut exporter = Exporter { cursor: read_cursor(&settings)?, settings, trust, refused: 0 };
+    exporter.begin_again_with(&log).await;
     info!(from = exporter.cursor, file = %exporter.settings.file.display(), "analytics follows activity");
     let mut follow = log.follow(Stream::Activity, exporter.cursor);
     loop {
@@ -84,6 +85,16 @@ struct Exporter {
 }
 
 impl Exporter {
+    /// A restored log counts ACTIVITY from 1 again; what is in it was never exported.
+    async fn begin_again_with(&mut self, log: &EventLog) {
+        // Away: the positions of a log that comes back are those it had.
+        let Ok(head) = log.head(Stream::Activity).await else { return };
+        if head < self.cursor {
+            warn!(cursor = self.cursor, head, "the log is another one than before; exporting all of it");
+            self.cursor = 0;
+        }
+    }
+
     fn export(&mut self, entries: &[eventlog::Entry]) -> Result<(), AnalyticsError> {
         let mut lines = String::new();
         for entry in entries {

@@ -5,6 +5,7 @@
 mod access;
 mod administration;
 mod applications;
+mod backups;
 mod certificates;
 mod changes;
 mod deployed;

@@ -47,9 +47,15 @@ impl World {
     }
 
     /// Stops it and starts it again on the same data.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_after(|_| {}).await
+    }
+
+    /// With something done to its folder while it is not running.
+    pub async fn restart_after(mut self, meanwhile: impl FnOnce(&Folder)) -> Self {
         self.up.terminate();
         assert!(self.up.ended().await.success(), "{}", self.up.said().join("\n"));
+        meanwhile(&self.folder);
         let up = start_up(&self.folder);
         let Self { folder, password, .. } = self;
         Self::ready(folder, up, password).await

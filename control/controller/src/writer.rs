@@ -349,7 +349,13 @@ async fn turn(lane: &Mutex<()>) -> Result<MutexGuard<'_, ()>, WriteError> {
 
 /// Commands whose events are in RISK.
 fn revokes(command: &Command) -> bool {
-    matches!(command, Command::RevokeSession(_) | Command::RevokeUser(_) | Command::OutdateTokens { .. })
+    matches!(
+        command,
+        Command::RevokeSession(_)
+            | Command::RevokeUser(_)
+            | Command::OutdateTokens { .. }
+            | Command::EndAllSessions { .. }
+    )
 }
 
 /// Tokens say nothing of credentials.
@@ -416,6 +422,7 @@ fn consequence(command: &Command) -> Consequence {
         | Command::ChangeGroup(_)
         | Command::RevokeSession(_)
         | Command::RevokeUser(_)
-        | Command::OutdateTokens { .. } => Consequence::Nothing,
+        | Command::OutdateTokens { .. }
+        | Command::EndAllSessions { .. } => Consequence::Nothing,
     }
 }

@@ -3,7 +3,7 @@
 //! A kind that is not here is an error and never skipped: the event may take a
 //! right away. Kinds are never reused; `samples/` holds one of each, for ever.
 
-use model::{Event, event::Stream};
+use model::{Event, Timestamp, event::Stream};
 use proto::{Message, v1};
 use thiserror::Error;
 
@@ -202,6 +202,9 @@ fn encode(event: &Event) -> (&'static str, Vec<u8>) {
         Event::MemberRemoved { group, member } => ("MemberRemoved", membership(group, member)),
         Event::SessionRevoked(it) => ("SessionRevoked", wire::session_revocation_to(it).encode_to_vec()),
         Event::UserRevoked(it) => ("UserRevoked", wire::user_revocation_to(it).encode_to_vec()),
+        Event::AllSessionsEnded { before } => {
+            ("AllSessionsEnded", v1::AllSessionsEnded { before_ms: before.0 }.encode_to_vec())
+        }
         Event::TokensOutdated(it) => ("TokensOutdated", wire::outdated_tokens_to(it).encode_to_vec()),
     }
 }
@@ -272,6 +275,10 @@ fn decode_known(kind: &str, payload: &[u8]) -> Result<Parsed<Event>, DecodeError
         }
         "SessionRevoked" => wire::session_revocation_from(message(kind, payload)?).map(Event::SessionRevoked),
         "UserRevoked" => wire::user_revocation_from(message(kind, payload)?).map(Event::UserRevoked),
+        "AllSessionsEnded" => {
+            let before = Timestamp(message::<v1::AllSessionsEnded>(kind, payload)?.before_ms);
+            Ok(Event::AllSessionsEnded { before })
+        }
         "TokensOutdated" => wire::outdated_tokens_from(message(kind, payload)?).map(Event::TokensOutdated),
         _ => return Err(DecodeError::UnknownKind(kind.to_owned())),
     })

@@ -10,6 +10,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use proto::{
     Message,
     v1::{EventBody, SignedEvent},
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -83,6 +84,29 @@ impl Embedded {
 
     pub(crate) fn open(path: &Path) -> Result<Self, LogError> {
         Self::open_with(path, || None)
+    }
+
+    /// As it is now; nobody is kept from writing to it, and this never does.
+    pub(crate) fn open_to_read(path: &Path) -> Result<Self, LogError> {
+        let failed = |source: rusqlite::Error| LogError::new("opening the log file", source);
+        let file = File::open(path).map_err(|source| LogError::new("opening the log file", source))?;
+        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+        reader.execute_batch("PRAGMA query_only = ON; PRAGMA busy_timeout = 5000;").map_err(failed)?;
+        let mut heads = BTreeMap::new();
+        let now = reader.unchecked_transaction().map_err(failed)?;
+        for stream in Stream::ALL {
+            heads.insert(stream, watch::channel(head(&now, stream).map_err(failed)?).1);
+        }
+        drop(now);
+        // Its other end is gone: an append finds the log closed.
+        let (writer, _) = mpsc::channel(1);
+        Ok(Self {
+            writer,
+            reader: Arc::new(Mutex::new(reader)),
+            heads: Arc::new(heads),
+            path: path.into(),
+            _lock: Arc::new(file),
+        })
     }
 
     fn open_with(path: &Path, reserve: impl FnOnce() -> Option<Reserve>) -> Result<Self, LogError> {
@@ -236,7 +260,29 @@ fn open_connection(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn lock(path: &Path) -> Result<File, LogError> {
+/// Moves what lies beside a file into it, once nobody has it open: the thread of
+/// a log that was dropped closes it soon.
+pub(crate) fn settle(path: &Path) -> Result<(), LogError> {
+    const TRIES: usize = 250;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut why = String::new();
+    for _ in 0..TRIES {
+        let connection = open_connection(path).map_err(|source| LogError::new("closing the log file", source))?;
+        match connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)) {
+            Ok(mode) if mode == "delete" => {
+                let _gone = std::fs::remove_file(path.with_extension("lock"));
+                return Ok(());
+            }
+            Ok(mode) => why = format!("its journal mode stays {mode}"),
+            Err(error) => why = error.to_string(),
+        }
+        drop(connection);
+        thread::sleep(PAUSE);
+    }
+    Err(LogError::new("closing the log file", why))
+}
+
+pub(crate) fn lock(path: &Path) -> Result<File, LogError> {
     let file =
         File::create(path.with_extension("lock")).map_err(|source| LogError::new("opening the log file", source))?;
     file.try_lock().map_err(|source| LogError::new("another process holds the log file", source))?;

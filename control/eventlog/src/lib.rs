@@ -15,6 +15,7 @@ use model::{Position, event::Stream};
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinSet};
 
+pub mod backup;
 pub mod chain;
 pub mod codec;
 mod embedded;

@@ -216,6 +216,7 @@ impl Identity {
         let revoked = tenant.revoked_users.get(&session.user).is_some_and(|it| started < it.sessions_before);
         tenant.active_user(session.user).is_some()
             && !revoked
+            && started >= tenant.sessions_before
             && !tenant.revoked_sessions.contains_key(&session.session)
             && self.now() < started.plus_seconds(SESSION_LIFE_S)
     }

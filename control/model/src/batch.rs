@@ -78,7 +78,10 @@ enum Rank {
 
 fn rank(event: &Event) -> Rank {
     match event {
-        Event::SessionRevoked(_) | Event::UserRevoked(_) | Event::TokensOutdated(_) => Rank::Revokes,
+        Event::SessionRevoked(_)
+        | Event::UserRevoked(_)
+        | Event::TokensOutdated(_)
+        | Event::AllSessionsEnded { .. } => Rank::Revokes,
         Event::UserCreated(_)
         | Event::GroupCreated(_)
         | Event::GroupChanged(_)

@@ -88,6 +88,9 @@ pub enum Command {
         directory: Position,
         now: Timestamp,
     },
+    EndAllSessions {
+        before: Timestamp,
+    },
 }
 
 /// A reasoned no. `field` and `remedy` are for the administrator.
@@ -319,6 +322,9 @@ pub fn decide(snapshot: &Snapshot, tenant_id: &TenantId, command: Command) -> Re
             Ok(unless(tenant.revoked_sessions.contains_key(&revocation.session), Event::SessionRevoked(revocation)))
         }
         Command::RevokeUser(revocation) => Ok(revoke_user(tenant, revocation)),
+        Command::EndAllSessions { before } => {
+            Ok(unless(before <= tenant.sessions_before, Event::AllSessionsEnded { before }))
+        }
         Command::OutdateTokens { users, directory, now } => {
             let outdated = tenant.outdated.outdate(users, directory, now);
             Ok(outdated.into_iter().map(Event::TokensOutdated).collect())

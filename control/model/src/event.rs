@@ -48,7 +48,11 @@ impl Stream {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    TenantChanged { domain: String, public_port: u16, relays: Vec<String> },
+    TenantChanged {
+        domain: String,
+        public_port: u16,
+        relays: Vec<String>,
+    },
     BrandingChanged(Branding),
     AppPublished(Box<App>),
     AppChanged(Box<App>),
@@ -59,13 +63,24 @@ pub enum Event {
     JoinTokenIssued(JoinToken),
     ConnectorEnrolled(Connector),
     ConnectorRevoked(Connector),
-    Assigned { app: AppId, principal: Principal },
-    Unassigned { app: AppId, principal: Principal },
+    Assigned {
+        app: AppId,
+        principal: Principal,
+    },
+    Unassigned {
+        app: AppId,
+        principal: Principal,
+    },
     PolicyCreated(Policy),
     PolicyChanged(Policy),
     PolicyRemoved(PolicyId),
-    RoleGranted { user: UserId, role: Role },
-    RoleWithdrawn { user: UserId },
+    RoleGranted {
+        user: UserId,
+        role: Role,
+    },
+    RoleWithdrawn {
+        user: UserId,
+    },
     KeyPublished(Key),
     KeyRetired(String),
     CertificateInstalled(Certificate),
@@ -77,11 +92,21 @@ pub enum Event {
     GroupCreated(Group),
     GroupChanged(Group),
     GroupRemoved(GroupId),
-    MemberAdded { group: GroupId, member: Principal },
-    MemberRemoved { group: GroupId, member: Principal },
+    MemberAdded {
+        group: GroupId,
+        member: Principal,
+    },
+    MemberRemoved {
+        group: GroupId,
+        member: Principal,
+    },
     SessionRevoked(SessionRevocation),
     UserRevoked(UserRevocation),
     TokensOutdated(OutdatedTokens),
+    /// Of all people: those begun before are over. What was known of some of them may be lost.
+    AllSessionsEnded {
+        before: Timestamp,
+    },
 }
 
 /// Where an event is filed: `postern.<stream>.<tenant>.<kind>.<id>`.
@@ -132,6 +157,7 @@ impl Event {
             Self::SessionRevoked(it) => at(Risk, "session", &it.session),
             Self::UserRevoked(it) => at(Risk, "user", &it.user),
             Self::TokensOutdated(it) => at(Risk, "outdated", &it.slot),
+            Self::AllSessionsEnded { .. } => at(Risk, "sessions", &"all"),
         }
     }
 }

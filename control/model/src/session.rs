@@ -73,7 +73,7 @@ impl SessionClaims {
             || now >= started.plus_seconds(SESSION_LIFE_S)
             || tenant.revoked_sessions.contains_key(&self.sid);
         let from_the_future = self.iat > now.seconds() + CLOCK_LEEWAY_S;
-        if ended || from_the_future {
+        if ended || started < tenant.sessions_before || from_the_future {
             return Err(SessionFault::Over);
         }
         if self.is_behind(tenant) {

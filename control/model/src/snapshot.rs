@@ -65,6 +65,8 @@ pub struct Tenant {
     pub revoked_sessions: OrdMap<SessionId, SessionRevocation>,
     pub revoked_users: OrdMap<UserId, UserRevocation>,
     pub outdated: Outdated,
+    /// Sessions of anybody begun before this are over.
+    pub sessions_before: Timestamp,
 }
 
 /// An application and how often it has changed.
@@ -187,6 +189,7 @@ impl Snapshot {
                 tenant.revoked_users.insert(revocation.user, revocation);
             }
             Event::TokensOutdated(outdated) => tenant.outdated.insert(outdated),
+            Event::AllSessionsEnded { before } => tenant.sessions_before = before,
         }
     }
 }

@@ -332,6 +332,10 @@ fn a_session_ends_in_every_way_it_should() {
     assert_eq!(claims(now).check(before(now, 0).tenant(), now), Ok(()), "a session begun at the revocation lives");
     assert_eq!(claims(now).check(before(Timestamp(0), 8).tenant(), now), Err(SessionFault::Renew));
     assert_eq!(claims(now).check(before(Timestamp(0), 7).tenant(), now), Ok(()));
+
+    let ended = |ms: i64| given([Event::AllSessionsEnded { before: Timestamp(ms) }]);
+    assert_eq!(claims(now).check(ended(now.0 + 1).tenant(), now), Err(SessionFault::Over));
+    assert_eq!(claims(now).check(ended(now.0).tenant(), now), Ok(()), "a session begun at the end of all lives");
 }
 
 proptest! {
@@ -610,6 +614,7 @@ fn wishes() -> impl Strategy<Value = Vec<Command>> {
             directory
         })),
         outdating(),
+        (0i64..100).prop_map(|at| Command::EndAllSessions { before: Timestamp(at) }),
     ];
     prop::collection::vec(wish, 0..60)
 }

@@ -59,6 +59,7 @@ impl Scope {
                 revoked_sessions,
                 revoked_users,
                 outdated,
+                sessions_before,
                 domain: _,
                 public_port: _,
                 relays: _,
@@ -77,7 +78,7 @@ impl Scope {
                 members: _,
                 member_of: _,
             } = before.as_ref();
-            if *policies != now.policies {
+            if *policies != now.policies || *sessions_before != now.sessions_before {
                 return Self::Everybody;
             }
             match now.outdated.named_since(outdated) {

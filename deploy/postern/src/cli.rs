@@ -78,6 +78,24 @@ pub enum Command {
         #[command(flatten)]
         tls: crate::nats::Tls,
     },
+    /// Copies the log into one file while everything runs, and verifies the copy.
+    /// The keys are not in it: docs/backup.md says which files to keep apart.
+    Backup {
+        /// The file to make, such as postern-2026-05-01.backup.
+        file: PathBuf,
+        #[command(flatten)]
+        place: crate::backup::Place,
+    },
+    /// Puts a backup back where there is no log. Everybody has to sign in again.
+    Restore {
+        /// A file from `postern backup`.
+        file: PathBuf,
+        #[command(flatten)]
+        place: crate::backup::Place,
+        /// Only say whether the file is whole, and what is in it.
+        #[arg(long)]
+        check: bool,
+    },
     /// Prints a completion script for a shell.
     #[command(after_help = "Example: postern completion bash > /etc/bash_completion.d/postern")]
     Completion {

@@ -4,6 +4,7 @@
 //! itself), `client` and `commands` (the admin API from a shell).
 
 pub mod apply;
+pub mod backup;
 pub mod certificate;
 pub mod cli;
 pub mod client;
@@ -58,6 +59,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             output::say(nats::config(keys.as_deref(), &store, &tls)?.trim_end());
             Ok(())
         }
+        Command::Backup { file, place } => backup::backup(&file, &place).await,
+        Command::Restore { file, place, check } => backup::restore(&file, &place, check).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "postern", &mut std::io::stdout());
             Ok(())

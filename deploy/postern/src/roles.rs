@@ -208,6 +208,14 @@ async fn connect(settings: &Settings, role: &str) -> anyhow::Result<EventLog> {
     EventLog::connect(&options).await.with_context(|| format!("connecting to {}", log.url))
 }
 
+/// The log that a role's settings name, and the folder of its keys.
+pub(crate) async fn log_of(settings: &Path) -> anyhow::Result<(EventLog, PathBuf)> {
+    let arguments = RoleArguments { settings: settings.to_owned(), set: vec![], check: false };
+    let settings: Settings = load(&arguments)?;
+    let log = connect(&settings, "controller").await?;
+    Ok((log, settings.keys))
+}
+
 fn snapshot_readiness(projection: &Projection) -> Readiness {
     let view = projection.view();
     let detail = match &view.quarantine {

@@ -92,6 +92,7 @@ fn summary(body: &EventBody) -> String {
         "KeyPublished" | "KeyRetired" => json::<v1::Key>(payload),
         "CertificateInstalled" | "CertificateRemoved" => json::<v1::Certificate>(payload),
         "UserRevoked" => json::<v1::UserRevocation>(payload),
+        "AllSessionsEnded" => json::<v1::AllSessionsEnded>(payload),
         "TokensOutdated" => json::<v1::OutdatedTokens>(payload),
         kind if kind.starts_with("User") => json::<v1::User>(payload),
         "CredentialsChanged" => json::<v1::Credentials>(payload),

@@ -51,7 +51,8 @@ impl Sessions for Admin {
             .map(|mut session| {
                 let id = session.id.parse::<model::SessionId>();
                 let user = session.user.parse::<model::UserId>().ok().and_then(|id| tenant.revoked_users.get(&id));
-                session.revoked = id.is_ok_and(|id| tenant.revoked_sessions.contains_key(&id))
+                session.revoked = session.started_ms < tenant.sessions_before.0
+                    || id.is_ok_and(|id| tenant.revoked_sessions.contains_key(&id))
                     || user.is_some_and(|it| session.started_ms < it.sessions_before.0);
                 session
             })

@@ -237,6 +237,7 @@ fn one_of_each() -> Vec<Fact> {
         Event::MemberRemoved { group: people.id, member: principal },
         Event::SessionRevoked(SessionRevocation { session: SessionId(id), at: Timestamp(12) }),
         Event::UserRevoked(UserRevocation { user: user.id, sessions_before: Timestamp(13), directory: 14 }),
+        Event::AllSessionsEnded { before: Timestamp(18) },
         Event::TokensOutdated(OutdatedTokens {
             slot: 3,
             directory: 15,
@@ -308,7 +309,8 @@ fn has_a_sample(event: &Event) {
         | Event::MemberRemoved { .. }
         | Event::SessionRevoked(_)
         | Event::UserRevoked(_)
-        | Event::TokensOutdated(_) => {}
+        | Event::TokensOutdated(_)
+        | Event::AllSessionsEnded { .. } => {}
     }
 }
 
