@@ -6,6 +6,7 @@ mod access;
 mod administration;
 mod applications;
 mod backups;
+mod broken_logs;
 mod certificates;
 mod changes;
 mod deployed;

@@ -46,6 +46,23 @@ impl World {
         Self::ready(folder, up, password).await
     }
 
+    /// With its data on a disk of so many MiB: one in memory, in a mount namespace
+    /// of the process, which is a right that every user has.
+    pub async fn on_a_disk_of(mib: usize) -> Self {
+        let folder = Folder::default();
+        let disk = folder.0.join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let script = format!("mount -t tmpfs -o size={mib}m,mode=700 tmpfs '{}' && exec \"$@\"", disk.display());
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", &script, "sh"]).arg(binary("postern"));
+        command.args(UP).arg(&disk);
+        let mut up = Running::start("postern up on a small disk", &mut command);
+        let inside = format!("/proc/{}/root{}", up.child.id(), disk.display());
+        std::os::unix::fs::symlink(inside, folder.0.join("data")).unwrap();
+        let password = up.line(|line| line.trim().strip_prefix("password").map(|it| it.trim().to_owned())).await;
+        Self::ready(folder, up, password).await
+    }
+
     /// Stops it and starts it again on the same data.
     pub async fn restart(self) -> Self {
         self.restart_after(|_| {}).await
@@ -185,22 +202,21 @@ pub fn applied() -> Option<v1::Change> {
     Some(v1::Change { wait_applied: true, ..Default::default() })
 }
 
+const UP: [&str; 10] = [
+    "up",
+    "--listen",
+    "127.0.0.1:0",
+    "--admin-api",
+    "127.0.0.1:0",
+    "--admin-listen",
+    "127.0.0.1:0",
+    "--log",
+    "info,relay=debug,connector=debug",
+    "--data",
+];
+
 fn start_up(folder: &Folder) -> Running {
-    let any = "127.0.0.1:0";
     let mut command = folder.program("postern");
-    command
-        .args([
-            "up",
-            "--listen",
-            any,
-            "--admin-api",
-            any,
-            "--admin-listen",
-            any,
-            "--log",
-            "info,relay=debug,connector=debug",
-            "--data",
-        ])
-        .arg(folder.0.join("data"));
+    command.args(UP).arg(folder.0.join("data"));
     Running::start("postern up", &mut command)
 }

@@ -197,7 +197,7 @@ impl Lanes {
             match self.carry_out(wish, commands, snapshot, steps, &mut unchanged).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Conflict { stream, at }) => {
-                    let snapshot = self.reach(stream, at).await?;
+                    let snapshot = self.catch_up(stream, at).await?;
                     if let (Some(expected), true) = (wish.expected, unchanged)
                         && snapshot.config != expected
                     {
@@ -282,6 +282,18 @@ impl Lanes {
         }
     }
 
+    /// Reads what somebody else has recorded, to decide again.
+    async fn catch_up(&self, stream: Stream, at: Position) -> Result<Arc<Snapshot>, WriteError> {
+        self.reach(stream, at).await.map_err(|unread| match unread {
+            WriteError::Unread { why: Some(why), .. } => WriteError::Stopped { why },
+            WriteError::Unread { .. } => {
+                let why = format!("event {at} of {}, which does not come", stream.name());
+                WriteError::Stopped { why: why.into() }
+            }
+            other => other,
+        })
+    }
+
     /// Makes tokens of the people concerned stale.
     async fn follow_up(&self, wish: &Wish, commands: &[Command], snapshot: &Snapshot) -> Result<(), WriteError> {
         let Some(tenant) = snapshot.tenant(&wish.tenant) else { return Ok(()) };
@@ -321,7 +333,7 @@ impl Lanes {
             }
             match outcome {
                 Ok(()) => return Ok(()),
-                Err(Failure::Conflict { stream, at }) => self.reach(stream, at).await?,
+                Err(Failure::Conflict { stream, at }) => self.catch_up(stream, at).await?,
                 Err(Failure::Final(error)) => return Err(error),
             };
         }
