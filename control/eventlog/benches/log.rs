@@ -78,19 +78,25 @@ async fn cold_start(folder: &std::path::Path, signer: &Arc<Signer>, trust: Verif
     let total = APPS * (1 + ASSIGNMENTS_PER_APP);
     {
         let log = EventLog::open(&path).unwrap();
+        let projection = Projection::start(log.clone(), &[Stream::Config], trust.clone(), None).await.unwrap();
         let journal = Journal::new(log, signer.clone());
-        let chain = std::sync::Mutex::default();
+        let started = Instant::now();
         let mut position = 0;
         let mut batch = Vec::with_capacity(APPEND_MAX);
         for n in 0..total {
             let event = if n < APPS { published(n) } else { assigned(n % APPS, n / APPS) };
             batch.push(draft(event));
             if batch.len() == APPEND_MAX || n + 1 == total {
-                position = journal.append(Stream::Config, &batch, &chain, position).await.unwrap();
+                position = journal.append(Stream::Config, &batch, projection.chain(), position).await.unwrap();
+                projection.reach(Stream::Config, position).await;
                 batch.clear();
             }
         }
+        let checkpoints = position as usize - total;
+        let rate = total as f64 / started.elapsed().as_secs_f64();
+        println!("written, {checkpoints} checkpoints    {rate:>12.0} events/s");
     }
+    wait_until_closed(&path);
     let log = EventLog::open(&path).unwrap();
     let started = Instant::now();
     let (mut after, mut count) = (0, 0usize);
@@ -111,6 +117,13 @@ async fn cold_start(folder: &std::path::Path, signer: &Arc<Signer>, trust: Verif
     let tenant = projection.snapshot().tenant(&TenantId::default_tenant()).unwrap().clone();
     let (apps, grown) = (tenant.apps.len(), rss_mib() - before);
     println!("cold start, {apps} apps and {} assignments: {took:.1} s, {grown} MiB", APPS * ASSIGNMENTS_PER_APP);
+}
+
+/// The follower of the log that was written ends a moment after it is dropped.
+fn wait_until_closed(path: &std::path::Path) {
+    while EventLog::open(path).is_err() {
+        std::thread::yield_now();
+    }
 }
 
 fn rss_mib() -> u64 {
