@@ -30,7 +30,7 @@ async fn a_backup_made_in_use_comes_back_and_every_session_ends() {
     assert!(!said(&postern(&world.folder, "backup", &file, &[])).contains("is whole"), "it is never written over");
 
     // After the backup: somebody signs in, somebody is made, the log is lost.
-    let mut alice = world.signed_in("wiki", "alice").await;
+    let alice = world.signed_in("wiki", "alice").await;
     world.user("late").await;
     let running = postern(&world.folder, "restore", &file, &[]);
     assert!(said(&running).contains("stop it first"), "{}", said(&running));

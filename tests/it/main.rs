@@ -18,6 +18,7 @@ mod http3;
 mod lifetimes;
 mod limits;
 mod liveness;
+mod log;
 mod many;
 mod memory;
 mod places;

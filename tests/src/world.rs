@@ -73,6 +73,11 @@ impl World {
         self.up.terminate();
         assert!(self.up.ended().await.success(), "{}", self.up.said().join("\n"));
         meanwhile(&self.folder);
+        self.start_again().await
+    }
+
+    /// Starts one that has ended.
+    pub async fn start_again(self) -> Self {
         let up = start_up(&self.folder);
         let Self { folder, password, .. } = self;
         Self::ready(folder, up, password).await
@@ -215,7 +220,8 @@ const UP: [&str; 10] = [
     "--data",
 ];
 
-fn start_up(folder: &Folder) -> Running {
+/// `postern up` on the data of a folder.
+pub fn start_up(folder: &Folder) -> Running {
     let mut command = folder.program("postern");
     command.args(UP).arg(folder.0.join("data"));
     Running::start("postern up", &mut command)

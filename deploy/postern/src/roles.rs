@@ -312,8 +312,8 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     }
     let mut process = Process::begin("identity", &arguments).await?;
     let it = process.settings.identity.clone().context("the settings have no [identity]")?;
-    std::fs::create_dir_all(&it.connector_state)
-        .with_context(|| format!("creating {}", it.connector_state.display()))?;
+    runtime::files::private_folder(&it.connector_state)
+        .with_context(|| format!("preparing the folder {}", it.connector_state.display()))?;
     let memory = it.connector_state.join(LOG_MEMORY);
     let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = identity::Settings { socket: it.socket, controllers: it.controllers, token_life_s: it.token_life_s };

@@ -1,0 +1,103 @@
+//! Nobody lets a revoked user in again by what they do to the log.
+
+use std::{fs, path::Path, process::ExitStatus};
+
+use postern_tests::{
+    browser::Browser,
+    origin::Origin,
+    processes::Running,
+    until,
+    world::{World, start_up},
+};
+use rusqlite::Connection;
+
+/// Numbers of streams in the file.
+const RISK: i64 = 2;
+
+#[tokio::test]
+async fn a_revocation_deleted_from_the_file_keeps_the_proxy_from_starting() {
+    let (mut world, mut alice, _origin) = revoked().await;
+    stop(&mut world).await;
+    let file = world.folder.0.join("data/log.db");
+    let whole = fs::read(&file).unwrap();
+    {
+        let file = Connection::open(&file).unwrap();
+        for table in ["events", "latest"] {
+            let deleted = file.execute(&format!("DELETE FROM {table} WHERE stream = ?"), [RISK]).unwrap();
+            assert!(deleted > 0);
+        }
+        // Even where the file says that the stream ends is put back.
+        file.execute("DELETE FROM heads WHERE stream = ?", [RISK]).unwrap();
+    }
+    let (status, said) = refused_start(&world).await;
+    assert!(!status.success());
+    assert!(said.contains("of risk") && said.contains("log-memory.db"), "says what, and what to remove: {said}");
+
+    fs::write(&file, whole).unwrap();
+    let world = world.start_again().await;
+    assert!(!served(&world, &mut alice).await, "the revocation is still there");
+    world.signed_in("wiki", "alice").await;
+}
+
+#[tokio::test]
+async fn an_older_log_keeps_the_proxy_from_starting() {
+    let origin = Origin::start().await;
+    let mut world = World::start().await;
+    world.user("alice").await;
+    world.publish_origin("wiki", &origin).await;
+    let mut alice = world.signed_in("wiki", "alice").await;
+    stop(&mut world).await;
+    let file = world.folder.0.join("data/log.db");
+    let older = fs::read(&file).unwrap();
+    let mut world = world.start_again().await;
+    world.revoke_session("alice").await;
+    stop(&mut world).await;
+    let newest = fs::read(&file).unwrap();
+
+    fs::write(&file, older).unwrap();
+    let (status, said) = refused_start(&world).await;
+    assert!(!status.success());
+    assert!(said.contains("before") && said.contains("postern restore"), "{said}");
+
+    fs::write(&file, newest).unwrap();
+    let world = world.start_again().await;
+    assert!(!served(&world, &mut alice).await, "the revocation is still there");
+    world.signed_in("wiki", "alice").await;
+}
+
+// ---------------------------------------------------------------- helpers
+
+/// Alice has signed in, and her session was revoked.
+async fn revoked() -> (World, Browser, Origin) {
+    let origin = Origin::start().await;
+    let world = World::start().await;
+    world.user("alice").await;
+    world.publish_origin("wiki", &origin).await;
+    let mut alice = world.signed_in("wiki", "alice").await;
+    assert!(served(&world, &mut alice).await);
+    world.revoke_session("alice").await;
+    assert!(!served(&world, &mut alice).await);
+    (world, alice, origin)
+}
+
+async fn served(world: &World, browser: &mut Browser) -> bool {
+    let answer = browser.get(&world.url("wiki", "/")).await;
+    assert!([200, 303].contains(&answer.status.as_u16()), "{}", answer.text());
+    answer.status == 200
+}
+
+async fn stop(world: &mut World) {
+    world.up.terminate();
+    assert!(world.up.ended().await.success());
+    assert!(!Path::new(&world.folder.0.join("data/log.db-wal")).exists(), "the file is whole by itself");
+}
+
+async fn refused_start(world: &World) -> (ExitStatus, String) {
+    let mut up: Running = start_up(&world.folder);
+    let status = up.ended().await;
+    let said = until("it says why", async || {
+        let said = up.said().join("\n");
+        said.contains("error:").then_some(said)
+    });
+    (status, said.await)
+}
