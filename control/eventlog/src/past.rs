@@ -34,6 +34,7 @@ impl Past {
     /// up to it.
     pub(crate) async fn load(&self, fold: &mut Fold, log: &EventLog, streams: &[Stream]) -> Result<(), StartError> {
         let memories = self.memories()?;
+        let mut mirrored = BTreeMap::new();
         for stream in streams {
             let loaded = fold.load(log, *stream).await?;
             let mut same = self.mirrored(*stream).await?;
@@ -47,8 +48,12 @@ impl Past {
                 warn!(stream = stream.name(), epoch, %differs, "an older log was restored, and that is signed");
                 same = None;
             }
+            mirrored.insert(*stream, same);
+        }
+        // CONFIG last: a mirror that has it has the others.
+        for (stream, same) in mirrored.into_iter().rev() {
             if let Some(mirror) = &self.mirror {
-                bring_up(mirror, log, *stream, same, fold.snapshot.position(*stream)).await;
+                bring_up(mirror, log, stream, same, fold.snapshot.position(stream)).await;
             }
         }
         Ok(())
@@ -117,6 +122,17 @@ impl Past {
     fn remedy(&self) -> Remedy {
         let memory = self.memory.iter().map(|it| it.path().to_owned());
         Remedy(memory.chain(self.mirror.iter().map(|it| it.path().to_owned())).collect())
+    }
+
+    /// Keeps events that were just folded. The mirror is a help, not a duty: what
+    /// it misses it gets at the next start, and nothing before that.
+    pub(crate) async fn mirror(&self, stream: Stream, entries: &[Entry]) {
+        let Some(mirror) = &self.mirror else { return };
+        if entries.first().is_some_and(|it| it.position == mirror.head(stream) + 1)
+            && let Err(error) = copy(mirror, stream, entries, true).await
+        {
+            warn!(error = %chain_of(&error), "the mirror missed events");
+        }
     }
 
     /// Keeps what was acted on last.
@@ -203,7 +219,7 @@ async fn catch_up(
         entries.retain(|it| it.position <= end);
         let Some(last) = entries.last() else { return Ok(()) };
         position = last.position;
-        copy(mirror, stream, &entries, Some(position)).await;
+        copy(mirror, stream, &entries, true).await?;
     }
     Ok(())
 }
@@ -222,7 +238,7 @@ async fn fill(mirror: &Embedded, log: &EventLog, stream: Stream, end: Position) 
                 checkpoint = Some(entries[at].position);
                 entries.truncate(at);
             }
-            copy(mirror, stream, &entries, None).await;
+            copy(mirror, stream, &entries, false).await?;
         }
     }
     let mut position = checkpoint.map_or(0, |it| it - 1);
@@ -231,30 +247,28 @@ async fn fill(mirror: &Embedded, log: &EventLog, stream: Stream, end: Position) 
         entries.retain(|it| it.position <= end);
         let Some(read) = entries.last() else { break };
         position = read.position;
-        copy(mirror, stream, &entries, (position == end).then_some(end)).await;
+        copy(mirror, stream, &entries, false).await?;
     }
     if position >= end && end > 0 {
-        copy(mirror, stream, &[], Some(end)).await;
+        let filled = mirror.mirror(stream, vec![], vec![], Some(end)).await;
+        filled.map_err(|source| LogError::new("writing to the mirror", source))?;
     }
     Ok(())
 }
 
-/// The mirror is a help, not a duty: without it the next start reads the log.
-pub(crate) async fn copy(mirror: &Embedded, stream: Stream, entries: &[Entry], end: Option<Position>) {
-    let parts = entries.chunks(crate::APPEND_MAX).map(|part| (part, None));
-    for (entries, end) in parts.chain([(&[][..], end)]) {
-        if entries.is_empty() && end.is_none() {
-            continue;
-        }
+/// Copies events in order. If all before them are there, the mirror is filled
+/// up to each part of them.
+async fn copy(mirror: &Embedded, stream: Stream, entries: &[Entry], follows: bool) -> Result<(), LogError> {
+    for entries in entries.chunks(crate::APPEND_MAX) {
         let appends = entries.iter().filter_map(|entry| {
             let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
             let subject = EventBody::decode(event.body).ok()?.subject;
             Some(Append { subject, bytes: entry.bytes.clone() })
         });
         let positions = entries.iter().map(|entry| entry.position).collect();
-        if let Err(error) = mirror.mirror(stream, appends.collect(), positions, end).await {
-            warn!(error = %chain_of(&error), "the mirror missed events");
-            return;
-        }
+        let end = entries.last().map(|it| it.position).filter(|_| follows);
+        let copied = mirror.mirror(stream, appends.collect(), positions, end).await;
+        copied.map_err(|source| LogError::new("writing to the mirror", source))?;
     }
+    Ok(())
 }

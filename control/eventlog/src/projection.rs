@@ -35,7 +35,7 @@ use crate::{
     codec::{DecodeError, Fact, Mark},
     embedded::Embedded,
     memory::{Memory, Remembered, set_aside_if_damaged},
-    past::{Past, copy},
+    past::Past,
     presence::now,
 };
 
@@ -599,12 +599,7 @@ impl Follower {
     }
 
     async fn keep(&self, entries: &[Entry]) {
-        if let Some(mirror) = &self.past.mirror {
-            let end = entries.last().map(|it| it.position);
-            // A mirror that lacks something begins anew at the next start.
-            let whole = mirror.head(self.stream) > 0 || entries.first().is_some_and(|it| it.position == 1);
-            copy(mirror, self.stream, entries, end.filter(|_| whole)).await;
-        }
+        self.past.mirror(self.stream, entries).await;
         let it = self.lock().last(self.stream);
         self.past.keep(self.stream, it).await;
     }
