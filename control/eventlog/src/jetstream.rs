@@ -446,9 +446,14 @@ mod tests {
         let settings = Settings { activity_mib_max: 64, ..Default::default() };
         assert_eq!(config(Stream::Activity, &settings).max_bytes, 64 << 20);
         assert_eq!(config(Stream::Activity, &Settings::default()).max_bytes, 8 << 30);
-        for stream in Stream::STATE {
-            let config = config(stream, &settings);
-            assert_eq!((config.max_bytes, config.discard), (0, DiscardPolicy::New), "{stream:?}");
+        let settings = Settings { state_mib_max: 32, ..Default::default() };
+        for (stream, given, default) in
+            [(Stream::Config, 32 << 20, 1 << 30), (Stream::Directory, 32 << 20, 1 << 30), (Stream::Risk, 0, 0)]
+        {
+            for (settings, max) in [(&settings, given), (&Settings::default(), default)] {
+                let config = config(stream, settings);
+                assert_eq!((config.max_bytes, config.discard), (max, DiscardPolicy::New), "{stream:?}");
+            }
         }
     }
 }

@@ -83,6 +83,8 @@ pub enum StartError {
     Incomplete { stream: Stream, checkpoint: Position },
     #[error("{} should end at {end}, and its events end at {found}; restore the log from a backup", .stream.name())]
     EndsEarly { stream: Stream, end: Position, found: Position },
+    #[error("event {found} of {} follows {after}: what is between is missing, or was moved; restore the log from a backup", .stream.name())]
+    Moved { stream: Stream, after: Position, found: Position },
 }
 
 /// What to do about a log that is not the one a process remembers.
@@ -285,13 +287,15 @@ impl Fold {
         }
         if let Some(checkpoint) = checkpoint {
             let tail = read_all(log, stream, position, head).await?;
-            position = tail.last().map_or(position, |it| it.position);
+            position = in_a_row(stream, position, &tail)?;
             self.resume(stream, checkpoint, &tail, &mut loaded)?;
         }
         while position < head {
             let entries = log.read(stream, position).await?;
-            let Some(last) = entries.last() else { break };
-            position = last.position;
+            position = in_a_row(stream, position, &entries)?;
+            if entries.is_empty() {
+                break;
+            }
             let believed = self.verify(stream, &entries);
             self.follow(stream, &entries, believed, &mut loaded)?;
         }
@@ -461,6 +465,18 @@ async fn read_all(
     Ok(all)
 }
 
+/// Positions are not signed, and people's tokens are compared by them: each event
+/// that is read in full must stand right after the one before. Returns the last.
+fn in_a_row(stream: Stream, mut after: Position, entries: &[Entry]) -> Result<Position, StartError> {
+    for entry in entries {
+        if entry.position != after + 1 {
+            return Err(StartError::Moved { stream, after, found: entry.position });
+        }
+        after = entry.position;
+    }
+    Ok(after)
+}
+
 /// An event that a trusted writer wrote, and that is where it belongs.
 struct Believed {
     body: EventBody,
@@ -557,6 +573,11 @@ impl Follower {
         let mut outcome = Ok(());
         for entry in entries {
             if fold.quarantine.is_some() {
+                break;
+            }
+            let after = fold.snapshot.position(self.stream);
+            if let Err(moved) = in_a_row(self.stream, after, std::slice::from_ref(entry)) {
+                outcome = Err(moved.to_string());
                 break;
             }
             if let Err(refused) = fold.fold(self.stream, entry) {

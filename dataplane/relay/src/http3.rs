@@ -39,7 +39,7 @@ use crate::{
     Relay, RelayError,
     body::Body,
     http3_gate::{Gate, Gated, Half, Halves},
-    listener::{FromSnapshot, user_tls},
+    listener::{FromSnapshot, host_asked_for, user_tls},
     request,
     settings::*,
     slots::Slot,
@@ -148,7 +148,7 @@ impl Relay {
             Err(_) => return debug!("no QUIC in time"),
         };
         let greeting = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
-        let sni = greeting.and_then(|it| it.server_name).map(|it| it.to_ascii_lowercase()).filter(|it| is_host(it));
+        let sni = greeting.and_then(|it| it.server_name).map(|it| host_asked_for(&it)).filter(|it| is_host(it));
         let visitor = Visitor::new(connection.remote_address().ip(), sni, thread, slot);
         self.metrics.connections.inc();
         if let Err(error) = self.serve_http3(&connection, visitor).await {

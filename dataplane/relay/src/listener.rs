@@ -115,7 +115,7 @@ impl Relay {
             Ok(Err(error)) => return debug!(%error, "no TLS"),
             Err(_) => return debug!("no TLS in time"),
         };
-        let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let sni = start.client_hello().server_name().map(host_asked_for);
         let keys = self.keys();
         let endpoint = sni.as_deref().and_then(|host| keys.endpoint(host));
         if let Some((tenant, of_tenant)) = endpoint {
@@ -318,14 +318,20 @@ pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 
 impl ResolvesServerCert for Challenges {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let host = hello.server_name()?.to_ascii_lowercase();
+        let host = host_asked_for(hello.server_name()?);
         self.0.0.load().certificates.challenge(&host)
     }
 }
 
 impl ResolvesServerCert for FromSnapshot {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let host = hello.server_name()?.to_ascii_lowercase();
+        let host = host_asked_for(hello.server_name()?);
         self.0.load().certificates.find(&host)
     }
+}
+
+/// In lower case. Some send the dot of a host written in full, though they should
+/// not (RFC 6066, section 3).
+pub(crate) fn host_asked_for(server_name: &str) -> String {
+    server_name.strip_suffix('.').unwrap_or(server_name).to_ascii_lowercase()
 }

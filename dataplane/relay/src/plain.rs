@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::{
     Relay,
+    listener::host_asked_for,
     refusal::{Reader, Refusal, Wants},
     settings::{HEAD_TIMEOUT, HEADER_BYTES_MAX},
     slots::Slot,
@@ -64,7 +65,7 @@ async fn serve(relay: Arc<Relay>, stream: TcpStream, peer: IpAddr, _slot: Slot) 
 
 fn answer(relay: &Relay, request: &Request<Incoming>) -> Response<Bytes> {
     let host = request.headers().get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let host = host.split_once(':').map_or(host, |(host, _)| host).to_ascii_lowercase();
+    let host = host_asked_for(host.split_once(':').map_or(host, |(host, _)| host));
     let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
     if let Some(token) = path.strip_prefix(CHALLENGE)
         && let Some(proof) = relay.keys().certificates.key_authorization(&host, token)

@@ -104,8 +104,11 @@ impl Default for IdentitySettings {
     }
 }
 
-/// What a role remembers of the log, in the folder it may write to.
-const LOG_MEMORY: &str = "log-memory.db";
+/// What a role remembers of the log, in the folder it may write to. Roles of one
+/// machine may share that folder.
+fn log_memory(folder: &Path, role: &str) -> PathBuf {
+    folder.join(format!("log-memory-{role}.db"))
+}
 
 /// A process that has begun.
 struct Process {
@@ -230,7 +233,7 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
         return check(&arguments);
     }
     let mut process = Process::begin("controller", &arguments).await?;
-    let memory = process.settings.state().join(LOG_MEMORY);
+    let memory = log_memory(process.settings.state(), "controller");
     let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
     let surroundings = controller::Surroundings {
@@ -282,7 +285,7 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
     let mirror = settings.mirror.as_deref();
     // Where the mirror is, a relay may write; its keys are often read-only.
     let folder = mirror.and_then(Path::parent).unwrap_or_else(|| process.settings.state());
-    let memory = folder.join(LOG_MEMORY);
+    let memory = log_memory(folder, "relay");
     let projection =
         process.projection(&[Stream::Config, Stream::Risk], Files { mirror, memory: Some(&memory) }).await?;
     let running = relay::start(
@@ -314,7 +317,7 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     let it = process.settings.identity.clone().context("the settings have no [identity]")?;
     runtime::files::private_folder(&it.connector_state)
         .with_context(|| format!("preparing the folder {}", it.connector_state.display()))?;
-    let memory = it.connector_state.join(LOG_MEMORY);
+    let memory = log_memory(&it.connector_state, "identity");
     let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = identity::Settings { socket: it.socket, controllers: it.controllers, token_life_s: it.token_life_s };
     let listener = identity::listen(&settings)?;
