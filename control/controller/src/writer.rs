@@ -284,14 +284,10 @@ impl Lanes {
 
     /// Reads what somebody else has recorded, to decide again.
     async fn catch_up(&self, stream: Stream, at: Position) -> Result<Arc<Snapshot>, WriteError> {
-        self.reach(stream, at).await.map_err(|unread| match unread {
-            WriteError::Unread { why: Some(why), .. } => WriteError::Stopped { why },
-            WriteError::Unread { .. } => {
-                let why = format!("event {at} of {}, which does not come", stream.name());
-                WriteError::Stopped { why: why.into() }
-            }
-            other => other,
-        })
+        let reached = self.reach(stream, at).await;
+        let Err(WriteError::Unread { why, .. }) = &reached else { return reached };
+        let late = || format!("event {at} of {}, which does not come", stream.name()).into();
+        Err(WriteError::Stopped { why: why.clone().unwrap_or_else(late) })
     }
 
     /// Makes tokens of the people concerned stale.

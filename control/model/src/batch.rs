@@ -49,13 +49,14 @@ pub fn decide_all(
     let before = |id: PolicyId| snapshot.tenant(tenant).and_then(|it| it.policy(id));
     let mut ranked: Vec<(Rank, Event)> = Vec::with_capacity(events.len());
     for (_, event) in events {
-        match event {
-            Event::PolicyChanged(after) => match before(after.id) {
-                Some(before) if !alone => ranked.extend(policy_change(before, after)),
-                // Nothing else happens, so there is no in between.
-                _ => ranked.push((Rank::Closes, Event::PolicyChanged(after))),
-            },
-            event => ranked.push((rank(&event), event)),
+        // One event alone has nothing in between.
+        if let Event::PolicyChanged(after) = &event
+            && !alone
+            && let Some(before) = before(after.id)
+        {
+            ranked.extend(policy_change(before, after.clone()));
+        } else {
+            ranked.push((rank(&event), event));
         }
     }
     ranked.sort_by_key(|(rank, _)| *rank);

@@ -65,9 +65,9 @@ proptest! {
         let Some(tenant) = late.tenant(&tenant_id()) else { return Ok(()) };
         for n in 1..9 {
             let user = user_id(n);
-            let told = commands.iter().filter_map(|command| match command {
-                Command::OutdateTokens { users, directory, .. } if users.contains(&user) => Some(*directory),
-                _ => None,
+            let told = commands.iter().filter_map(|command| {
+                let Command::OutdateTokens { users, directory, .. } = command else { return None };
+                users.contains(&user).then_some(*directory)
             });
             let told = told.max().unwrap_or(0);
             prop_assert!(tenant.directory_for(user) >= told, "{user}: {} and not {told}", tenant.directory_for(user));
