@@ -5,7 +5,7 @@
 //! never wait for a writer. What happens when the disk is full: `reserve`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs::File,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -24,6 +24,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
+use uuid::Uuid;
 
 use crate::{
     Append, AppendError, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD, codec::CHECKPOINT, reserve::Reserve,
@@ -33,6 +34,10 @@ use crate::{
 const WAITING_APPENDS_MAX: usize = 1024;
 /// ACTIVITY keeps this many events; older ones go when the writer is idle enough to notice.
 const ACTIVITY_EVENTS_MAX: u64 = 1_000_000;
+
+/// Ids of appends that are known when they are repeated. Whoever repeats one
+/// waits for its answer first.
+const IDS_MAX: usize = 256;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS events (
@@ -67,6 +72,8 @@ struct Request {
 enum Place {
     /// After whatever is there.
     End,
+    /// At the end, unless an append with this id is there already.
+    Once(Uuid),
     /// After this position, or nowhere.
     After(Position),
     /// Where they are in the log this file mirrors. With an end, everything up
@@ -144,8 +151,13 @@ impl Embedded {
         stream: Stream,
         events: Vec<Append>,
         expected: Option<Position>,
+        id: Option<Uuid>,
     ) -> Result<Position, AppendError> {
-        self.write(stream, events, expected.map_or(Place::End, Place::After)).await
+        let place = match id {
+            Some(id) => Place::Once(id),
+            None => expected.map_or(Place::End, Place::After),
+        };
+        self.write(stream, events, place).await
     }
 
     /// Keeps events of another log under their positions there.
@@ -322,20 +334,21 @@ fn write_loop(
     mut reserve: Option<Reserve>,
 ) {
     let mut batch = Vec::new();
+    let mut written = VecDeque::new();
     while requests.blocking_recv_many(&mut batch, WAITING_APPENDS_MAX) > 0 {
         let mut requests = std::mem::take(&mut batch);
         if reserve.as_mut().is_some_and(|it| !it.hold()) {
             requests = only_revocations(requests);
         }
-        let mut outcome = commit(&mut connection, &requests, heads);
+        let mut outcome = commit(&mut connection, &requests, heads, &written);
         if outcome.as_ref().is_err_and(is_full) && reserve.is_some() {
             requests = only_revocations(requests);
-            outcome = commit(&mut connection, &requests, heads);
+            outcome = commit(&mut connection, &requests, heads, &written);
             if outcome.as_ref().is_err_and(is_full) && reserve.as_mut().is_some_and(Reserve::release) {
-                outcome = commit(&mut connection, &requests, heads);
+                outcome = commit(&mut connection, &requests, heads, &written);
             }
         }
-        answer(requests, outcome, heads);
+        answer(requests, outcome, heads, &mut written);
     }
 }
 
@@ -352,10 +365,15 @@ fn answer(
     requests: Vec<Request>,
     outcome: rusqlite::Result<Vec<Result<Position, AppendError>>>,
     heads: &BTreeMap<Stream, watch::Sender<Position>>,
+    written: &mut VecDeque<Uuid>,
 ) {
     match outcome {
         Ok(outcomes) => {
             for (request, outcome) in requests.into_iter().zip(outcomes) {
+                if let (Place::Once(id), Ok(_)) = (&request.place, &outcome) {
+                    written.push_back(*id);
+                    written.drain(..written.len().saturating_sub(IDS_MAX));
+                }
                 if let (Ok(position), Some(head)) = (&outcome, heads.get(&request.stream)) {
                     head.send_if_modified(|head| std::mem::replace(head, *position) < *position);
                 }
@@ -390,6 +408,7 @@ fn commit(
     connection: &mut Connection,
     requests: &[Request],
     heads: &BTreeMap<Stream, watch::Sender<Position>>,
+    written: &VecDeque<Uuid>,
 ) -> rusqlite::Result<Vec<Result<Position, AppendError>>> {
     let transaction = connection.transaction()?;
     let mut ends: BTreeMap<Stream, Position> = heads.iter().map(|(stream, head)| (*stream, *head.borrow())).collect();
@@ -398,6 +417,10 @@ fn commit(
         let end = ends.entry(request.stream).or_default();
         if matches!(request.place, Place::After(expected) if expected != *end) {
             outcomes.push(Err(AppendError::Conflict { at: *end }));
+            continue;
+        }
+        if matches!(&request.place, Place::Once(id) if written.contains(id)) {
+            outcomes.push(Ok(*end));
             continue;
         }
         match &request.place {
@@ -411,7 +434,7 @@ fn commit(
                 forget_stream(&transaction, request.stream)?;
                 *end = 0;
             }
-            Place::End | Place::After(_) => {
+            Place::End | Place::Once(_) | Place::After(_) => {
                 for event in &request.events {
                     *end += 1;
                     insert(&transaction, request.stream, *end, event)?;

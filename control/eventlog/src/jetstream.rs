@@ -23,7 +23,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
 use crate::{
-    Append, AppendError, EVENT_BYTES_MAX, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD,
+    Append, AppendError, EVENT_BYTES_MAX, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD, REPEAT_WINDOW,
     presence::{Presence, Presences},
 };
 
@@ -31,8 +31,6 @@ use crate::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A consumer that has nothing to deliver is told so within this time.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
-/// A message id is remembered this long, so a repeated publish is not a second event.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const ACTIVITY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Unless the settings say otherwise. The server keeps so much of its disk free for it.
 const ACTIVITY_MIB_MAX: u64 = 8 * 1024;
@@ -105,8 +103,9 @@ impl JetStream {
         stream: Stream,
         events: Vec<Append>,
         expected: Option<Position>,
+        id: Option<Uuid>,
     ) -> Result<Position, AppendError> {
-        let published = tokio::time::timeout(ANSWER_TIMEOUT, self.publish(events, expected)).await;
+        let published = tokio::time::timeout(ANSWER_TIMEOUT, self.publish(events, expected, id)).await;
         let error = match published {
             Ok(Ok(position)) => return Ok(position),
             Ok(Err(error)) => error,
@@ -114,6 +113,10 @@ impl JetStream {
         };
         if is_full(&error.to_string()) {
             return Err(AppendError::Full);
+        }
+        // A batch is all or nothing: what has one of its ids has all of it.
+        if id.is_some() && error.to_string().contains("duplicate message id") {
+            return Ok(self.head(stream).await.unwrap_or(0));
         }
         // A batch answers a conflict in other words than a single publish does.
         let refused = error.to_string().contains("last sequence")
@@ -128,12 +131,13 @@ impl JetStream {
         &self,
         mut events: Vec<Append>,
         expected: Option<Position>,
+        id: Option<Uuid>,
     ) -> Result<Position, Box<dyn std::error::Error + Send + Sync>> {
         let Some(last) = events.pop() else { return Ok(expected.unwrap_or(0)) };
         let batch = Uuid::now_v7().to_string();
         let count = events.len() + 1;
         for (index, event) in events.into_iter().enumerate() {
-            let mut headers = batch_headers(&batch, index + 1);
+            let mut headers = batch_headers(&batch, index + 1, id);
             if let (0, Some(expected)) = (index, expected) {
                 headers.insert("Nats-Expected-Last-Sequence", expected.to_string().as_str());
             }
@@ -141,11 +145,11 @@ impl JetStream {
         }
         let mut message = PublishMessage::build().payload(last.bytes);
         if count > 1 {
-            let mut headers = batch_headers(&batch, count);
+            let mut headers = batch_headers(&batch, count, id);
             headers.insert("Nats-Batch-Commit", "1");
             message = message.headers(headers);
         } else {
-            message = message.message_id(&batch);
+            message = message.message_id(id.map_or(batch, |id| id.to_string()));
             if let Some(expected) = expected {
                 message = message.expected_last_sequence(expected);
             }
@@ -394,7 +398,7 @@ fn config(stream: Stream, settings: &Settings) -> Config {
         storage: StorageType::File,
         num_replicas: settings.replicas.max(1),
         max_message_size: EVENT_BYTES_MAX as i32,
-        duplicate_window: DUPLICATE_WINDOW,
+        duplicate_window: REPEAT_WINDOW,
         allow_direct: true,
         allow_atomic_publish: true,
         deny_delete: true,
@@ -415,8 +419,11 @@ fn config(stream: Stream, settings: &Settings) -> Config {
     config
 }
 
-fn batch_headers(batch: &str, sequence: usize) -> HeaderMap {
+fn batch_headers(batch: &str, sequence: usize, id: Option<Uuid>) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    if let Some(id) = id {
+        headers.insert("Nats-Msg-Id", format!("{id}-{sequence}").as_str());
+    }
     headers.insert("Nats-Batch-Id", batch);
     headers.insert("Nats-Batch-Sequence", sequence.to_string().as_str());
     headers

@@ -1,6 +1,9 @@
 //! Writing: events are wrapped, chained, signed and appended in one place.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use model::{Position, TenantId, Timestamp, event::Stream};
@@ -22,6 +25,18 @@ pub struct Draft {
     pub actor: String,
     pub cause: String,
     pub fact: Fact,
+}
+
+/// Signed events of ACTIVITY on their way into the log.
+pub struct Recording {
+    parts: VecDeque<(Uuid, Vec<Append>)>,
+}
+
+impl Recording {
+    /// Events that are not known to be in the log; the last of those given.
+    pub fn remaining(&self) -> usize {
+        self.parts.iter().map(|(_, appends)| appends.len()).sum()
+    }
 }
 
 /// A log and the key of one writer.
@@ -147,9 +162,20 @@ impl Journal {
 
     /// Appends what happened. ACTIVITY has many writers and no chain.
     pub async fn record(&self, drafts: &[Draft]) -> Result<(), AppendError> {
-        for drafts in drafts.chunks(APPEND_MAX) {
-            let appends = self.sign(drafts.iter().map(|draft| body(draft, |_| (0, vec![]))).collect());
-            self.log.append(Stream::Activity, appends, None).await?;
+        self.send(&mut self.recording(drafts)).await
+    }
+
+    /// What happened, signed: sending it again is no second event.
+    pub fn recording(&self, drafts: &[Draft]) -> Recording {
+        let sign = |drafts: &[Draft]| self.sign(drafts.iter().map(|draft| body(draft, |_| (0, vec![]))).collect());
+        Recording { parts: drafts.chunks(APPEND_MAX).map(|drafts| (Uuid::now_v7(), sign(drafts))).collect() }
+    }
+
+    /// Appends what of a recording is not in the log yet.
+    pub async fn send(&self, recording: &mut Recording) -> Result<(), AppendError> {
+        while let Some((id, appends)) = recording.parts.front() {
+            self.log.append_once(Stream::Activity, appends.clone(), *id).await?;
+            recording.parts.pop_front();
         }
         Ok(())
     }

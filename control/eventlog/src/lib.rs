@@ -8,12 +8,13 @@
 //! Read: this file, `journal` (writing), `projection` (reading), `codec` and
 //! `wire` (bytes), `chain`, `memory`, then the backends.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use model::{Position, event::Stream};
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinSet};
+use uuid::Uuid;
 
 pub mod backup;
 pub mod chain;
@@ -34,7 +35,7 @@ mod tests;
 pub use codec::{Activity, Fact};
 use embedded::Embedded;
 use jetstream::JetStream;
-pub use journal::{Draft, Journal};
+pub use journal::{Draft, Journal, Recording};
 pub use presence::Presence;
 use presence::Presences;
 pub use projection::{Files, Projection, View};
@@ -56,6 +57,8 @@ pub struct Append {
 /// Events one append may carry; larger ones are cut by the caller.
 /// JetStream takes 1,000 messages in an atomic batch.
 pub const APPEND_MAX: usize = 512;
+/// An append is recognised by its id this long.
+pub const REPEAT_WINDOW: Duration = Duration::from_secs(120);
 /// Events one read returns at most.
 pub const READ_MAX: usize = 4096;
 /// Parts of [`Latest`], and how many are read ahead.
@@ -134,8 +137,20 @@ impl EventLog {
             return Err(AppendError::TooLarge { bytes: event.bytes.len() });
         }
         match &self.backend {
-            Backend::Embedded(it) => it.append(stream, events, expected).await,
-            Backend::JetStream(it) => it.append(stream, events, expected).await,
+            Backend::Embedded(it) => it.append(stream, events, expected, None).await,
+            Backend::JetStream(it) => it.append(stream, events, expected, None).await,
+        }
+    }
+
+    /// Appends all or nothing, and once however often it is repeated with the
+    /// same id within `REPEAT_WINDOW`: an unknown outcome may be tried again.
+    pub async fn append_once(&self, stream: Stream, events: Vec<Append>, id: Uuid) -> Result<Position, AppendError> {
+        if let Some(event) = events.iter().find(|it| it.bytes.len() > EVENT_BYTES_MAX) {
+            return Err(AppendError::TooLarge { bytes: event.bytes.len() });
+        }
+        match &self.backend {
+            Backend::Embedded(it) => it.append(stream, events, None, Some(id)).await,
+            Backend::JetStream(it) => it.append(stream, events, None, Some(id)).await,
         }
     }
 

@@ -89,6 +89,22 @@ async fn latest_is_the_last_of_each_subject() {
 }
 
 #[tokio::test]
+async fn an_append_that_is_repeated_with_its_id_is_there_once() {
+    for world in World::both().await {
+        for names in [vec!["a"], vec!["b", "c", "d"]] {
+            let append = |name: &&str| Append { subject: subject(name), bytes: name.as_bytes().to_vec().into() };
+            let events: Vec<_> = names.iter().map(append).collect();
+            let id = Uuid::now_v7();
+            for _ in 0..3 {
+                world.log.append_once(Stream::Config, events.clone(), id).await.expect(world.name);
+            }
+        }
+        assert_eq!(world.read(0).await, ["1 a", "2 b", "3 c", "4 d"], "{}", world.name);
+        assert_eq!(world.append(["e"], Some(4)).await.unwrap(), 5, "{}", world.name);
+    }
+}
+
+#[tokio::test]
 async fn a_follower_sees_what_was_and_what_comes() {
     for world in World::both().await {
         world.append(["a", "b"], None).await.unwrap();
@@ -388,6 +404,11 @@ impl Nats {
             .expect("nats-server is missing: run tests/run once, it installs what tests need");
         wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
         Self { process, url: format!("nats://127.0.0.1:{port}"), folder }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 
     async fn client(&self, role: &str) -> async_nats::Client {

@@ -107,6 +107,31 @@ async fn a_relays_credential_reads_and_neither_makes_durables_nor_deletes() {
     assert_eq!(reader.reach(Stream::Config, position).await.config, 2, "the others read on");
 }
 
+#[tokio::test]
+async fn activity_whose_answer_was_lost_is_recorded_once() {
+    let nats = Nats::start().await;
+    let world = World::jetstream(&nats).await;
+    let journal = Journal::new(world.log.clone(), world.signer.clone());
+    let access = |n: usize| Draft {
+        fact: Fact::Activity(Activity::Access(proto::v1::Access { request_id: n.to_string(), ..Default::default() })),
+        ..draft(Event::TenantChanged { domain: String::new(), public_port: 1 })
+    };
+    for drafts in [1, 40] {
+        let drafts: Vec<_> = (0..drafts).map(access).collect();
+        let before = world.log.head(Stream::Activity).await.unwrap();
+        let mut recording = journal.recording(&drafts);
+        nats.signal("STOP");
+        let unknown = journal.send(&mut recording).await;
+        assert!(matches!(unknown, Err(AppendError::Unknown(_))), "{unknown:?}");
+        assert_eq!(recording.remaining(), drafts.len());
+        nats.signal("CONT");
+        until(async || journal.send(&mut recording).await.ok()).await;
+        assert_eq!(recording.remaining(), 0);
+        let after = world.log.head(Stream::Activity).await.unwrap();
+        assert_eq!(after - before, drafts.len() as u64, "neither lost nor there twice");
+    }
+}
+
 async fn consumers(context: &js::Context) -> usize {
     let mut stream = context.get_stream("CONFIG").await.unwrap();
     stream.info().await.unwrap().state.consumer_count
