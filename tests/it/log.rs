@@ -4,11 +4,13 @@ use std::{fs, path::Path, process::ExitStatus};
 
 use postern_tests::{
     browser::Browser,
+    cluster::Cluster,
     origin::Origin,
     processes::Running,
     until,
-    world::{World, start_up},
+    world::{World, app, start_up},
 };
+use proto::v1;
 use rusqlite::Connection;
 
 /// Numbers of streams in the file.
@@ -63,6 +65,36 @@ async fn an_older_log_keeps_the_proxy_from_starting() {
     let world = world.start_again().await;
     assert!(!served(&world, &mut alice).await, "the revocation is still there");
     world.signed_in("wiki", "alice").await;
+}
+
+#[tokio::test]
+async fn accesses_while_the_broker_is_frozen_are_recorded_once_and_none_is_called_dropped() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    cluster.publish(v1::App { pre_authentication: 1, ..app("open", &origin.url()) }).await;
+    let mut anyone = cluster.browser().as_script();
+    assert_eq!(anyone.get(&cluster.url(0, "open", "/before")).await.status, 200);
+    signal(&cluster.nats, "STOP");
+    for _ in 0..20 {
+        assert_eq!(anyone.get(&cluster.url(0, "open", "/frozen")).await.status, 200, "a user never waits for the log");
+    }
+    cluster.relays[0].line(|line| line.contains("activity is sent again").then_some(())).await;
+    signal(&cluster.nats, "CONT");
+    assert_eq!(anyone.get(&cluster.url(0, "open", "/after")).await.status, 200);
+    let exported = cluster.folder.0.join("activity.jsonl");
+    let recorded = until("the last access is exported", async || {
+        let text = fs::read_to_string(&exported).unwrap_or_default();
+        text.contains("/after").then_some(text)
+    })
+    .await;
+    let frozen = recorded.lines().filter(|line| line.contains("/frozen")).count();
+    assert_eq!(frozen, 20, "each once");
+    assert!(!recorded.contains("dropped"), "nothing was dropped: {recorded}");
+}
+
+fn signal(process: &Running, name: &str) {
+    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &process.child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 // ---------------------------------------------------------------- helpers

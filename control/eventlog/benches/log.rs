@@ -57,9 +57,10 @@ async fn appends(folder: &std::path::Path, signer: &Arc<Signer>, trust: &Verifie
     let projection = Projection::start(log.clone(), &Stream::STATE, trust.clone(), None).await.unwrap();
     let journal = Journal::new(log.clone(), signer.clone());
     let started = Instant::now();
+    let mut position = 0;
     for n in 0..SINGLE_APPENDS {
         let event = draft(assigned(n as usize, 0));
-        let position = journal.append(Stream::Config, &[event], projection.chain(), n.into()).await.unwrap();
+        position = journal.append(Stream::Config, &[event], projection.chain(), position).await.unwrap();
         projection.reach(Stream::Config, position).await;
     }
     let rate = f64::from(SINGLE_APPENDS) / started.elapsed().as_secs_f64();

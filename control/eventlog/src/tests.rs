@@ -358,12 +358,12 @@ struct Nats {
 
 impl Nats {
     async fn start() -> Self {
-        Self::with(|_| String::new()).await
+        Self::with(0, |_| String::new()).await
     }
 
     /// With so many bytes for all streams.
     async fn with_store(bytes: u64) -> Self {
-        Self::with(|folder| format!("jetstream {{ store_dir: {:?}\nmax_file_store: {bytes} }}\n", folder.0)).await
+        Self::with(bytes, |_| String::new()).await
     }
 
     /// Each role may do what it should be allowed, and `everything` all.
@@ -373,7 +373,7 @@ impl Nats {
             std::fs::write(folder.0.join(role), key.seed().unwrap()).unwrap();
             format!("{{ nkey: {}{permissions} }}\n", key.public_key())
         };
-        Self::with(|folder| {
+        Self::with(0, |folder| {
             let restricted = |role: &&str| {
                 let jetstream::Permissions { publish, subscribe } = jetstream::permissions(role);
                 let permissions = format!(
@@ -387,17 +387,18 @@ impl Nats {
         .await
     }
 
-    async fn with(more: impl Fn(&Folder) -> String) -> Self {
+    /// 0 bytes are what the server chooses.
+    async fn with(store_bytes: u64, more: impl Fn(&Folder) -> String) -> Self {
         let binary = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/.tools/py/bin/nats-server");
         let folder = Folder::new();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = folder.0.join("nats.conf");
-        std::fs::write(&config, more(&folder)).unwrap();
+        let limit = if store_bytes > 0 { format!("max_file_store: {store_bytes}") } else { String::new() };
+        let jetstream = format!("jetstream {{ store_dir: {:?}\n{limit} }}\n", folder.0);
+        std::fs::write(&config, jetstream + &more(&folder)).unwrap();
         let process = Command::new(binary)
-            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--config"])
+            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--config"])
             .arg(&config)
-            .arg("--store_dir")
-            .arg(&folder.0)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{Activity, Draft, Fact, Journal};
+use eventlog::{Activity, AppendError, Draft, Fact, Journal, REPEAT_WINDOW, Recording};
 use model::{TenantId, Timestamp};
 use proto::v1::{Access, Accesses, ActivityGap};
 use runtime::{Clock, clock::fresh_id, metrics::Counter, telemetry::chain};
@@ -32,6 +32,11 @@ const GATHER: Duration = Duration::from_millis(20);
 /// A relay that stops waits this long for its last accesses.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What has no answer from the log is sent again this long, and then given up:
+/// the log recognises it a little longer than that.
+const SEND_TIMEOUT: Duration = REPEAT_WINDOW.saturating_sub(Duration::from_secs(20));
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Taken from the buffer at once; what accesses become fits one append.
 const BATCH_MAX: usize = 4096;
 
@@ -40,6 +45,11 @@ type Happened = (TenantId, i64, Activity);
 #[derive(Clone)]
 pub(crate) struct ActivityLog {
     waiting: mpsc::Sender<Happened>,
+    counts: Counts,
+}
+
+#[derive(Clone)]
+struct Counts {
     /// Not said in the log yet.
     dropped: Arc<AtomicU64>,
     dropped_total: Counter,
@@ -56,20 +66,18 @@ impl ActivityLog {
         dropped_total: Counter,
     ) -> (Self, impl Future<Output = ()>) {
         let (waiting, receiver) = mpsc::channel(WAITING_ACCESSES_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let pending = Arc::new(AtomicI64::new(0));
-        let log = Self { waiting, dropped: dropped.clone(), dropped_total, pending: pending.clone() };
-        (log, write(journal, writer, clock, receiver, dropped, pending))
+        let counts = Counts { dropped: Arc::default(), dropped_total, pending: Arc::default() };
+        (Self { waiting, counts: counts.clone() }, write(journal, writer, clock, receiver, counts))
     }
 
     pub(crate) fn record(&self, tenant: &TenantId, now_ms: i64, activity: Activity) {
         match self.waiting.try_send((tenant.clone(), now_ms, activity)) {
             Ok(()) => {
-                self.pending.fetch_add(1, Ordering::Relaxed);
+                self.counts.pending.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                self.dropped_total.inc();
+                self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                self.counts.dropped_total.inc();
             }
         }
     }
@@ -77,28 +85,21 @@ impl ActivityLog {
     /// What was recorded is in the log, or cannot get there in time.
     pub(crate) async fn flush(&self) {
         let flushed = async {
-            while self.pending.load(Ordering::Relaxed) > 0 {
+            while self.counts.pending.load(Ordering::Relaxed) > 0 {
                 sleep(GATHER).await;
             }
         };
         if timeout(FLUSH_TIMEOUT, flushed).await.is_err() {
-            warn!(accesses = self.pending.load(Ordering::Relaxed), "the log is too slow for the last accesses");
+            warn!(accesses = self.counts.pending.load(Ordering::Relaxed), "the log is too slow for the last accesses");
         }
     }
 
     pub(crate) fn dropped_total(&self) -> u64 {
-        self.dropped_total.get()
+        self.counts.dropped_total.get()
     }
 }
 
-async fn write(
-    journal: Journal,
-    writer: String,
-    clock: Clock,
-    mut receiver: mpsc::Receiver<Happened>,
-    dropped: Arc<AtomicU64>,
-    pending: Arc<AtomicI64>,
-) {
+async fn write(journal: Journal, writer: String, clock: Clock, mut receiver: mpsc::Receiver<Happened>, counts: Counts) {
     let draft = |(tenant, time, activity)| Draft {
         id: fresh_id(),
         tenant,
@@ -118,17 +119,39 @@ async fn write(
         }
         let taken = batch.len();
         let mut drafts: Vec<Draft> = together(batch.drain(..)).into_iter().map(draft).collect();
-        let lost = dropped.swap(0, Ordering::Relaxed);
+        let lost = counts.dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let gap = ActivityGap { writer: writer.clone(), dropped: lost };
             drafts.push(draft((TenantId::default_tenant(), clock.now_ms(), Activity::Gap(gap))));
         }
-        if let Err(error) = journal.record(&drafts).await {
-            let lost: usize = drafts.iter().map(count).sum();
-            warn!(error = %chain(&error), lost, "activity is not recorded");
-            dropped.fetch_add(lost as u64, Ordering::Relaxed);
+        let mut recording = journal.recording(&drafts);
+        let sent = timeout(SEND_TIMEOUT, send(&journal, &mut recording)).await;
+        let given_up = &drafts[drafts.len() - recording.remaining()..];
+        if !given_up.is_empty() {
+            let lost: u64 = given_up.iter().map(accesses).sum();
+            let unsaid: u64 = given_up.iter().map(already_dropped).sum();
+            let error = sent.ok().and_then(Result::err).map_or("no answer".to_owned(), |error| chain(&error));
+            warn!(%error, lost, "activity is not recorded");
+            counts.dropped.fetch_add(lost + unsaid, Ordering::Relaxed);
+            counts.dropped_total.inc_by(lost);
         }
-        pending.fetch_sub(taken as i64, Ordering::Relaxed);
+        counts.pending.fetch_sub(taken as i64, Ordering::Relaxed);
+    }
+}
+
+/// Sends until the log answers. What it has already, it does not take again.
+async fn send(journal: &Journal, recording: &mut Recording) -> Result<(), AppendError> {
+    let mut tell_once = true;
+    loop {
+        match journal.send(recording).await {
+            Err(AppendError::Unknown(error)) => {
+                if std::mem::take(&mut tell_once) {
+                    warn!(error = %chain(&error), "the log does not answer; activity is sent again");
+                }
+                sleep(RETRY_INTERVAL).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 
@@ -154,11 +177,19 @@ fn together(batch: impl Iterator<Item = Happened>) -> Vec<Happened> {
     events
 }
 
-fn count(draft: &Draft) -> usize {
+fn accesses(draft: &Draft) -> u64 {
     match &draft.fact {
-        Fact::Activity(Activity::Accesses(all)) => all.accesses.len(),
-        Fact::Activity(Activity::Gap(gap)) => gap.dropped as usize,
+        Fact::Activity(Activity::Accesses(all)) => all.accesses.len() as u64,
+        Fact::Activity(Activity::Gap(_)) => 0,
         Fact::Activity(Activity::Access(_) | Activity::SignIn(_) | Activity::Connector(_)) | Fact::State(_) => 1,
+    }
+}
+
+/// Drops that a gap was to tell of.
+fn already_dropped(draft: &Draft) -> u64 {
+    match &draft.fact {
+        Fact::Activity(Activity::Gap(gap)) => gap.dropped,
+        Fact::Activity(_) | Fact::State(_) => 0,
     }
 }
 
@@ -203,5 +234,30 @@ mod tests {
         let events = together((0..600).map(|n| access("a", n)));
         let sizes: Vec<usize> = seen(&events).iter().map(|(_, ids)| ids.len()).collect();
         assert_eq!(sizes, [256, 256, 88]);
+    }
+
+    #[tokio::test]
+    async fn what_the_log_refuses_is_counted_and_told_of() {
+        let folder = std::env::temp_dir().join(format!("postern-relay-{}", fresh_id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let log = eventlog::EventLog::open(&folder.join("log.db")).unwrap();
+        let signer = proto::signed::Signer::new(aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap());
+        let journal = Journal::new(log.clone(), Arc::new(signer));
+        let (activity, writing) = ActivityLog::new(journal, "relay".into(), Clock::default(), Counter::default());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(writing);
+        let tenant = TenantId::default_tenant();
+        let large = Access { user_agent: "x".repeat(eventlog::EVENT_BYTES_MAX), ..Default::default() };
+        activity.record(&tenant, 1, Activity::Access(large));
+        activity.flush().await;
+        assert_eq!(activity.dropped_total(), 1);
+        activity.record(&tenant, 2, Activity::Access(Access::default()));
+        activity.flush().await;
+        let entries = log.read(model::event::Stream::Activity, 0).await.unwrap();
+        assert_eq!(entries.len(), 2, "the access, and the gap before it");
+        assert_eq!(activity.dropped_total(), 1, "and nothing twice");
+        drop(activity);
+        tasks.join_all().await;
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,11 +1,7 @@
 //! Each role as a process of its own, over NATS (or one file, for a test).
 //! Settings come from a file, then the environment, then flags; secrets from files.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail};
 use eventlog::{EventLog, Files, Journal, Projection, jetstream};
@@ -284,8 +280,10 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
     let settings = process.settings.relay.clone().context("the settings have no [relay]")?;
     let mirror = settings.mirror.as_deref();
     // Where the mirror is, a relay may write; its keys are often read-only.
-    let folder = mirror.and_then(Path::parent).unwrap_or_else(|| process.settings.state());
-    let memory = log_memory(folder, "relay");
+    let memory = match mirror {
+        Some(mirror) => mirror.with_extension("memory.db"),
+        None => log_memory(process.settings.state(), "relay"),
+    };
     let projection =
         process.projection(&[Stream::Config, Stream::Risk], Files { mirror, memory: Some(&memory) }).await?;
     let running = relay::start(

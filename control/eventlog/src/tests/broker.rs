@@ -114,7 +114,7 @@ async fn activity_whose_answer_was_lost_is_recorded_once() {
     let journal = Journal::new(world.log.clone(), world.signer.clone());
     let access = |n: usize| Draft {
         fact: Fact::Activity(Activity::Access(proto::v1::Access { request_id: n.to_string(), ..Default::default() })),
-        ..draft(Event::TenantChanged { domain: String::new(), public_port: 1 })
+        ..draft(Event::TenantChanged { domain: String::new(), public_port: 1, relays: vec![] })
     };
     for drafts in [1, 40] {
         let drafts: Vec<_> = (0..drafts).map(access).collect();
