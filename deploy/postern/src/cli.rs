@@ -80,6 +80,7 @@ pub enum Command {
     },
     /// Copies the log into one file while everything runs, and verifies the copy.
     /// The keys are not in it: docs/backup.md says which files to keep apart.
+    #[command(after_help = "Example: postern backup postern-2026-05-01.backup --data /var/lib/postern")]
     Backup {
         /// The file to make, such as postern-2026-05-01.backup.
         file: PathBuf,
@@ -87,6 +88,7 @@ pub enum Command {
         place: crate::backup::Place,
     },
     /// Puts a backup back where there is no log. Everybody has to sign in again.
+    #[command(after_help = "Example: postern restore postern-2026-05-01.backup --data /var/lib/postern")]
     Restore {
         /// A file from `postern backup`.
         file: PathBuf,

@@ -1,7 +1,11 @@
 //! Each role as a process of its own, over NATS (or one file, for a test).
 //! Settings come from a file, then the environment, then flags; secrets from files.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 use eventlog::{EventLog, Files, Journal, Projection, jetstream};
