@@ -92,7 +92,7 @@ const DECODINGS_MAX: usize = 3;
 
 /// A decoded path as the most lenient server reads it.
 fn fold(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes).to_ascii_lowercase().replace('\\', "/");
+    let text = String::from_utf8_lossy(&shortest(bytes)).to_ascii_lowercase().replace('\\', "/");
     let mut segments: Vec<&str> = Vec::new();
     for segment in text.split('/') {
         let name = segment.split(';').next().unwrap_or_default().trim_end_matches([' ', '\0']);
@@ -108,6 +108,27 @@ fn fold(bytes: &[u8]) -> String {
     segments.iter().fold(String::new(), |path, segment| path + "/" + segment) + "/"
 }
 
+/// ASCII written in two bytes, which UTF-8 forbids and some decoders take
+/// (RFC 3629, section 10).
+fn shortest(bytes: &[u8]) -> Vec<u8> {
+    let mut short = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        (short, rest) = match (first, after.split_first()) {
+            (0xc0 | 0xc1, Some((second @ 0x80..=0xbf, after))) => {
+                short.push((first & 1) << 6 | second & 0x3f);
+                (short, after)
+            }
+            _ => {
+                short.push(*first);
+                (short, after)
+            }
+        };
+    }
+    short
+}
+
+/// `%XX`, and `%uXXXX` as IIS takes it.
 fn decode(bytes: &[u8]) -> Vec<u8> {
     let hex = |at: usize| bytes.get(at).and_then(|it| char::from(*it).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -117,6 +138,19 @@ fn decode(bytes: &[u8]) -> Vec<u8> {
             (b'%', Some(high), Some(low)) => {
                 decoded.push((high * 16 + low) as u8);
                 at += 3;
+            }
+            (b'%', None, _) if matches!(bytes.get(at + 1), Some(b'u' | b'U')) => {
+                let unit = (2..6).try_fold(0, |unit, digit| Some(unit * 16 + hex(at + digit)?));
+                match unit.filter(|it| *it < 0x80) {
+                    Some(ascii) => {
+                        decoded.push(ascii as u8);
+                        at += 6;
+                    }
+                    None => {
+                        decoded.push(b'%');
+                        at += 1;
+                    }
+                }
             }
             (byte, ..) => {
                 decoded.push(byte);

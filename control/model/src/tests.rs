@@ -186,6 +186,9 @@ fn a_path_that_a_lenient_server_reads_otherwise_is_seen() {
         "/a/%252e%252e/wiki/x",
         "/a/..%252fwiki",
         "/wiki/.%252e;v=1/x",
+        "/wiki/%25u002e%25u002e/x",
+        "/wiki/%25c0%25ae%25c0%25ae/x",
+        "/wiki/%c0%ae%c0%ae%c0%afx",
         // Out for who decodes twice, and back again for who decodes once more.
         "/wiki/%252e%252e/a/%25252e%25252e/wiki/x",
     ] {
