@@ -10,6 +10,7 @@ mod broken_logs;
 mod certificates;
 mod changes;
 mod deployed;
+mod devices;
 mod domains;
 mod gate;
 mod hostile_http2;

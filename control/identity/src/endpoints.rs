@@ -139,22 +139,8 @@ struct DeviceForm {
     client_id: String,
 }
 
-async fn device_authorization(
-    State(identity): State<Arc<Identity>>,
-    headers: HeaderMap,
-    Form(form): Form<DeviceForm>,
-) -> Response {
-    let answer = identity.begin_device(&form.client_id).map(|mut answer| {
-        let port = visitor(headers).port.filter(|it| *it != 443);
-        if let Some(port) = port {
-            for field in ["verification_uri", "verification_uri_complete"] {
-                let text = answer[field].as_str().unwrap_or_default().replace("/device", &format!(":{port}/device"));
-                answer[field] = text.into();
-            }
-        }
-        answer
-    });
-    uncached(answer)
+async fn device_authorization(State(identity): State<Arc<Identity>>, Form(form): Form<DeviceForm>) -> Response {
+    uncached(identity.begin_device(&form.client_id))
 }
 
 fn uncached(answer: Result<serde_json::Value, TokenError>) -> Response {
@@ -189,12 +175,13 @@ async fn device_entered(
 ) -> Answer {
     let visitor = visitor(headers);
     // Guessing codes costs like guessing passwords.
-    let wait = identity.locked_throttle().wait_s("device", &visitor.address, identity.now());
+    let guesser = format!("device {}", visitor.address);
+    let wait = identity.locked_throttle().wait_s(&guesser, &visitor.address, identity.now());
     if let Some(wait_s) = wait {
         return Answer::page(Page::device(String::new(), Some("Too many attempts.".into()))).too_many(wait_s);
     }
     let Some(client) = identity.device_client(&form.user_code) else {
-        identity.locked_throttle().failed(&format!("device {}", visitor.address), &visitor.address, identity.now());
+        identity.locked_throttle().failed(&guesser, &visitor.address, identity.now());
         let message = Some("There is no such code, or it has ended.".to_owned());
         return Answer::page(Page::device(String::new(), message)).with_status(StatusCode::BAD_REQUEST);
     };
