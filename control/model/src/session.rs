@@ -12,7 +12,7 @@ use crate::{
 
 /// A token lives this long; every use past half of it renews it silently.
 pub const TOKEN_LIFE_S: i64 = 600;
-/// A relay's clock may be this far ahead of identity's.
+/// A relay's clock may be this far behind identity's.
 pub const CLOCK_LEEWAY_S: i64 = 60;
 /// A session ends this long after its sign-in, however often it was renewed.
 pub const SESSION_LIFE_S: i64 = 12 * 3600;
@@ -83,6 +83,12 @@ impl SessionClaims {
             true => Err(SessionFault::Renew),
             false => Ok(()),
         }
+    }
+
+    /// Could it have been made just now? If not, although it was, this clock and
+    /// identity's differ by more than a token forgives.
+    pub fn is_of_now(&self, now: Timestamp) -> bool {
+        self.iat <= now.seconds() + CLOCK_LEEWAY_S && now.seconds() < self.exp
     }
 
     /// Made before the last change of its user, alone or with others.

@@ -324,6 +324,9 @@ fn a_session_ends_in_every_way_it_should() {
     assert_eq!(claims(now).check(&tenant, now.plus_seconds(TOKEN_LIFE_S)), Err(SessionFault::Renew));
     assert_eq!(claims(now).check(&tenant, now.plus_seconds(SESSION_LIFE_S)), Err(SessionFault::Over));
     assert_eq!(claims(now.plus_seconds(61)).check(&tenant, now), Err(SessionFault::Over), "issued in the future");
+    for (ahead_s, of_now) in [(-61, false), (-60, true), (0, true), (TOKEN_LIFE_S - 1, true), (TOKEN_LIFE_S, false)] {
+        assert_eq!(claims(now).is_of_now(now.plus_seconds(ahead_s)), of_now, "{ahead_s} s ahead");
+    }
 
     let revoked = given([Event::SessionRevoked(SessionRevocation { session: SessionId(id(9)), at: now })]);
     assert_eq!(claims(now).check(revoked.tenant(), now), Err(SessionFault::Over));

@@ -25,6 +25,8 @@ pub enum Refusal {
     MoreProofRequired,
     SignInFailed(&'static str),
     SignInUnavailable,
+    /// A token that was made just now is over already, or not valid yet.
+    ClockWrong,
     NotAssigned,
     /// The application asks for a certificate of an authority it trusts.
     ClientCertificate,
@@ -79,7 +81,8 @@ impl Refusal {
             | Self::Maintenance
             | Self::NoConnector
             | Self::Busy
-            | Self::SignInUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::SignInUnavailable
+            | Self::ClockWrong => StatusCode::SERVICE_UNAVAILABLE,
             Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::LinkLost
             | Self::OriginDns
@@ -111,6 +114,7 @@ impl Refusal {
             Self::MoreProofRequired => "more_proof_required",
             Self::SignInFailed(_) => "sign_in_failed",
             Self::SignInUnavailable => "sign_in_unavailable",
+            Self::ClockWrong => "clock_wrong",
             Self::NotAssigned => "not_assigned",
             Self::ClientCertificate => "client_certificate_required",
             Self::Blocked(_) => "blocked_by_policy",
@@ -143,6 +147,7 @@ impl Refusal {
             Self::MoreProofRequired => Message::OneMoreStep,
             Self::SignInFailed(_) => Message::SignInFailed,
             Self::SignInUnavailable => Message::SignInUnavailable,
+            Self::ClockWrong => Message::ClockWrong,
             Self::NotAssigned => Message::NotAssigned,
             Self::ClientCertificate => Message::ClientCertificate,
             Self::Blocked(_) => Message::Blocked,

@@ -25,7 +25,7 @@ use model::{
 };
 use proto::v1::Access;
 use runtime::clock::fresh_id;
-use tracing::{Instrument, Span, debug};
+use tracing::{Instrument, Span, debug, warn};
 use translate::Translator;
 
 use crate::{
@@ -467,6 +467,13 @@ impl Routed<'_> {
         if let Some(record) = record {
             record.access.user = session.claims.sub.to_string();
             record.access.session = session.claims.sid.to_string();
+        }
+        // Identity made it a moment ago. Whoever went on with it would be sent to
+        // sign in again, and again.
+        if !session.claims.is_of_now(self.now) {
+            let ahead_s = self.now.seconds() - session.claims.iat;
+            warn!(ahead_s, "a token that was just made does not hold: this clock and identity's differ");
+            return Refusal::ClockWrong.into();
         }
         let Some(app) = self.tenant.app(app) else { return Refusal::NotPublished.into() };
         match signin::finish(app, &session, &exchange.back, self.now) {

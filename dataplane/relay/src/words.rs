@@ -24,6 +24,7 @@ pub enum Message {
     OneMoreStep,
     SignInFailed,
     SignInUnavailable,
+    ClockWrong,
     NotAssigned,
     Blocked,
     Unavailable,
@@ -154,6 +155,12 @@ impl Message {
                 ("Die Anmeldung ist gerade nicht möglich", "Bei Ihnen ist alles in Ordnung. Versuchen Sie es in einer Minute noch einmal."),
                 ("La connexion est indisponible", "Le problème ne vient pas de vous. Réessayez dans une minute."),
                 ("El inicio de sesión no está disponible", "No hay ningún problema por su parte. Inténtelo de nuevo en un minuto."),
+            ],
+            Self::ClockWrong => [
+                ("A clock on our side is wrong", "You were signed in, but this server's clock says otherwise. Your administrator has to set it."),
+                ("Eine Uhr auf unserer Seite geht falsch", "Ihre Anmeldung ist gelungen, aber die Uhr dieses Servers widerspricht ihr. Ihre Administration muss sie stellen."),
+                ("Une horloge de notre côté est déréglée", "Votre connexion a réussi, mais l'horloge de ce serveur dit le contraire. Votre administrateur doit la régler."),
+                ("Un reloj de nuestro lado va mal", "Su inicio de sesión se completó, pero el reloj de este servidor dice lo contrario. Su administrador debe ajustarlo."),
             ],
             Self::NotAssigned => [
                 ("You have no access to this application", "Ask your administrator to assign it to you."),
