@@ -164,10 +164,14 @@ impl Identity {
         self.state.writers.iter().map(|it| unhex(it)).collect()
     }
 
-    /// Until two thirds of the certificate's life have passed.
-    pub fn until_renewal(&self, now_s: i64) -> Duration {
-        let due = self.validity().map_or(now_s, |(from, to)| from + (to - from) * 2 / 3);
-        Duration::from_secs(due.saturating_sub(now_s).max(0) as u64)
+    /// When two thirds of the certificate's life have passed, in seconds since 1970.
+    pub fn renewal_s(&self) -> i64 {
+        self.validity().map_or(0, |(from, to)| from + (to - from) * 2 / 3)
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    pub fn end_s(&self) -> Option<i64> {
+        self.validity().map(|(_, to)| to)
     }
 
     /// When the certificate ends.
@@ -178,8 +182,7 @@ impl Identity {
 
     fn validity(&self) -> Option<(i64, i64)> {
         let chain = self.chain();
-        let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-        Some((leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()))
+        runtime::tls::validity_s(chain.first()?)
     }
 
     /// A new certificate for the same key. The request's signature proves the
@@ -237,6 +240,7 @@ fn client_of_anybody(trust: Arc<Pinned>) -> Arc<ClientConfig> {
         .dangerous()
         .with_custom_certificate_verifier(trust)
         .with_no_client_auth();
+    config.time_provider = Arc::new(runtime::Clock::default());
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
 }

@@ -71,6 +71,12 @@ impl Connector {
         self.links.run(stop).await;
     }
 
+    /// When the certificate ends, in seconds since 1970.
+    pub fn certificate_ends(&self) -> impl Fn() -> Option<i64> + Send + Sync + 'static {
+        let links = self.links.clone();
+        move || links.certificate_ends_s()
+    }
+
     pub fn readiness(&self) -> impl Fn() -> Readiness + Send + Sync + 'static {
         let links = self.links.clone();
         move || links.readiness()

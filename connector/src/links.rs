@@ -129,12 +129,16 @@ impl Links {
         self.stopped.cancel();
     }
 
+    pub fn certificate_ends_s(&self) -> Option<i64> {
+        self.identity.borrow().end_s()
+    }
+
     async fn keep_certificate(self: Arc<Self>, stop: CancellationToken) {
         let mut retry = RENEWAL_PAUSE;
         loop {
-            let due = self.identity.borrow().until_renewal(now_s());
+            let due_s = self.identity.borrow().renewal_s();
             tokio::select! {
-                () = sleep(due) => {}
+                () = Clock::default().reach_ms(due_s * 1000) => {}
                 () = stop.cancelled() => return,
             }
             let identity = self.identity.borrow().clone();

@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use connector::{Connector, Settings, dial::Way, enrol, links::LinkMetrics};
-use runtime::{metrics::Metrics, probes::Probes, shutdown, telemetry};
+use runtime::{
+    endings::{Endings, What},
+    metrics::Metrics,
+    probes::Probes,
+    shutdown, telemetry,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -21,6 +26,10 @@ struct Arguments {
     /// Folder for key and certificate.
     #[arg(long, global = true)]
     state: Option<PathBuf>,
+    /// For drills: a file with the milliseconds to add to this process's clock, now
+    /// and whenever it changes.
+    #[arg(long, global = true, hide = true, env = "POSTERN_DRILL_CLOCK")]
+    drill_clock: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -46,6 +55,9 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     runtime::install_crypto();
     let arguments = Arguments::parse();
+    if let Some(path) = &arguments.drill_clock {
+        runtime::clock::drill(path).context("bending the clock")?;
+    }
     let environment: Vec<(String, String)> = std::env::vars().collect();
     let flags = arguments.state.map(|it| ("state".to_owned(), it.display().to_string()));
     let settings = Settings::load(arguments.settings.as_deref(), &environment, flags.into_iter().collect())?;
@@ -78,6 +90,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         let listener = Probes::bind(address).await.with_context(|| format!("listening on {address}"))?;
         let mut probes = Probes { metrics, ..Probes::default() };
         probes.checks.push(std::sync::Arc::new(connector.readiness()));
+        Endings::register(&probes.metrics).tell(What::ConnectorCertificate, connector.certificate_ends());
         tasks.spawn(probes.serve(listener, stop.clone()));
     }
     tasks.spawn(shutdown::on_signal(stop.clone()));

@@ -74,6 +74,15 @@ impl Browser {
         Self { tls: Arc::new(tls), cookies: BTreeMap::new(), headers }
     }
 
+    /// On a machine whose clock is wrong.
+    pub fn with_clock(&self, clock: Arc<dyn rustls::time_provider::TimeProvider>) -> Self {
+        let mut tls = self.tls();
+        tls.time_provider = clock;
+        // A session that is resumed shows no certificate.
+        tls.resumption = rustls::client::Resumption::disabled();
+        Self { tls: Arc::new(tls), ..self.clone() }
+    }
+
     /// Shows a certificate to who asks for one.
     pub fn showing(&self, certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Self {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());

@@ -31,6 +31,26 @@ impl Cluster {
         Self::start_with(vec![]).await
     }
 
+    /// Both controllers at the same moment, on nothing.
+    pub async fn start_twins() -> Twins {
+        let folder = Folder::default();
+        let keys = folder.0.join("keys");
+        assert!(postern(&["keys", "--out", text(&keys)]).success());
+        let (nats_url, nats) = start_nats(&folder).await;
+        let (controller_ports, relay_ports) = ([free_port(), free_port()], vec![free_port(), free_port()]);
+        let start = |n: usize| start_controller(&folder, &nats_url, n, controller_ports[n], &relay_ports);
+        let mut controllers = [0, 1].map(start);
+        for controller in &mut controllers {
+            controller.line(|line| line.contains("controller listens").then_some(())).await;
+        }
+        let twins = Twins { folder, nats, nats_url, controllers, controller_ports, relay_ports };
+        for n in 0..2 {
+            let owner = twins.controller_state(n).join("owner.json");
+            until("the owner's credential", async || Credential::find(Some(&owner)).ok()).await;
+        }
+        twins
+    }
+
     /// With more in the environment of every process.
     pub async fn start_with(environment: Vec<(&'static str, String)>) -> Self {
         let mut folder = Folder::default();
@@ -46,6 +66,18 @@ impl Cluster {
             controller.line(|line| line.contains("controller listens").then_some(())).await;
             controllers.push(controller);
         }
+        Self::beside(folder, nats, nats_url, controllers, controller_ports, relay_ports).await
+    }
+
+    /// Everything else, beside controllers that run.
+    async fn beside(
+        folder: Folder,
+        nats: Running,
+        nats_url: String,
+        controllers: Vec<Running>,
+        controller_ports: [u16; 2],
+        relay_ports: Vec<u16>,
+    ) -> Self {
         let owner = folder.0.join("keys-controller-0/owner.json");
         let credential = until("the owner's credential", async || Credential::find(Some(&owner)).ok()).await.1;
         let admin = Admin::connect(&credential).await.unwrap();
@@ -132,6 +164,52 @@ impl Cluster {
         self.nats.kill();
         self.nats = run_nats(&self.folder, &self.nats_url);
         wait_for_nats(&self.nats_url).await;
+    }
+}
+
+/// Two controllers over a nats-server, and nobody else yet.
+pub struct Twins {
+    pub folder: Folder,
+    nats: Running,
+    nats_url: String,
+    pub controllers: [Running; 2],
+    controller_ports: [u16; 2],
+    relay_ports: Vec<u16>,
+}
+
+impl Twins {
+    pub fn controller_state(&self, n: usize) -> PathBuf {
+        self.folder.0.join(format!("keys-controller-{n}"))
+    }
+
+    /// What each has written for its owner.
+    pub fn owners(&self) -> [Credential; 2] {
+        [0, 1].map(|n| Credential::find(Some(&self.controller_state(n).join("owner.json"))).unwrap().1)
+    }
+
+    pub fn restart_controller(&self, n: usize) -> Running {
+        run_role(&self.folder, "controller", &format!("controller-{n}"))
+    }
+
+    /// A broker that has forgotten everything.
+    pub async fn lose_nats(&mut self) {
+        self.nats.kill();
+        std::fs::remove_dir_all(self.folder.0.join("jetstream")).unwrap();
+        self.nats = run_nats(&self.folder, &self.nats_url);
+        wait_for_nats(&self.nats_url).await;
+    }
+
+    /// Starts both again at the same moment, and everything else beside them.
+    pub async fn restarted(mut self) -> Cluster {
+        for controller in &mut self.controllers {
+            controller.kill();
+        }
+        self.controllers = [self.restart_controller(0), self.restart_controller(1)];
+        for controller in &mut self.controllers {
+            controller.line(|line| line.contains("controller listens").then_some(())).await;
+        }
+        let Self { folder, nats, nats_url, controllers, controller_ports, relay_ports } = self;
+        Cluster::beside(folder, nats, nats_url, controllers.into(), controller_ports, relay_ports).await
     }
 }
 

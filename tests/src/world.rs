@@ -33,10 +33,13 @@ impl World {
 
     /// With a file of settings.
     pub async fn with_settings(settings: &str) -> Self {
-        let mut folder = Folder::default();
+        Self::with_settings_in(Folder::default(), settings).await
+    }
+
+    pub async fn with_settings_in(mut folder: Folder, settings: &str) -> Self {
         let path = folder.0.join("up.toml");
         std::fs::write(&path, settings).unwrap();
-        folder.1 = vec![("POSTERN_UP_SETTINGS", path.display().to_string())];
+        folder.1.push(("POSTERN_UP_SETTINGS", path.display().to_string()));
         Self::start_in(folder).await
     }
 
@@ -155,7 +158,8 @@ impl World {
 
     /// The command line, as the owner of this world; its output.
     pub fn cli(&self, arguments: &[&str]) -> std::process::Output {
-        Command::new(binary("postern"))
+        self.folder
+            .program("postern")
             .args(arguments)
             .arg("--credential")
             .arg(self.folder.0.join("data/owner.json"))
@@ -220,7 +224,7 @@ const UP: [&str; 10] = [
     "--data",
 ];
 
-/// `postern up` on the data of a folder.
+/// `postern up` on the data of a folder, not waited for.
 pub fn start_up(folder: &Folder) -> Running {
     let mut command = folder.program("postern");
     command.args(UP).arg(folder.0.join("data"));

@@ -16,18 +16,20 @@ mod sessions;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use model::{Command, Position, Tenant};
+use model::{Command, Position, Tenant, Timestamp, keys::KeyPurpose};
 use proto::v1;
-use runtime::{clock::fresh_id, hashing::Hashing, sealing::SealingKey};
+use runtime::{clock::fresh_id, endings::What, hashing::Hashing, sealing::SealingKey, tls::validity_s};
 use tonic::{Code, Request, Status};
 use uuid::{Builder, Uuid};
 
 use crate::{
     Peers,
     acme::Acme,
+    bootstrap::{own_certificate, renewal},
     callers::{Caller, Who},
     domains::Domains,
     errors::{field, invalid, unwritten},
+    server_certificate::ServerCertificate,
     settings::Settings,
     writer::{Wish, Writer},
 };
@@ -46,6 +48,7 @@ pub struct Admin {
     pub(crate) sealing: Arc<SealingKey>,
     /// SHA-256 of the authority's certificate, for join tokens.
     pub(crate) authority: Vec<u8>,
+    pub(crate) certificate: Arc<ServerCertificate>,
     /// Makes the secrets of tokens that may be asked for twice.
     pub(crate) token_key: Arc<Vec<u8>>,
     pub(crate) hashing: Arc<Hashing>,
@@ -107,6 +110,26 @@ impl Admin {
     ) -> Result<tonic::Response<v1::ChangeResponse>, Status> {
         let position = self.execute(call, vec![command]).await?;
         Ok(tonic::Response::new(v1::ChangeResponse { position }))
+    }
+
+    /// What the installation itself has that ends, without what was brought or
+    /// ordered, which is listed as certificates.
+    fn endings(&self, tenant: &Tenant) -> Vec<v1::Ending> {
+        let ending = |what: What, ends: Timestamp, renews: Timestamp| v1::Ending {
+            what: what.name().to_owned(),
+            ends_ms: ends.0,
+            renews_ms: renews.0,
+        };
+        let shown = &self.certificate;
+        let mut endings = vec![ending(What::ControllerCertificate, shown.expires(), shown.renews())];
+        let public = own_certificate(tenant).and_then(|it| Some((it.expires, renewal(it.chain.first()?))));
+        endings.extend(public.map(|(ends, renews)| ending(What::PublicCertificate, ends, renews)));
+        for (_, key) in tenant.keys_for(KeyPurpose::Authority) {
+            if let Some((_, end_s)) = validity_s(&key.public_key) {
+                endings.push(ending(What::Authority, Timestamp::from_seconds(end_s), Timestamp(0)));
+            }
+        }
+        endings
     }
 
     /// Passwords are hashed off the async threads, and sealed at once.
@@ -182,6 +205,7 @@ impl v1::tenants_server::Tenants for Admin {
             role: role.into(),
             public_port: self.settings.public_port.into(),
             branding: Some(eventlog::wire::branding_to(&tenant.branding)),
+            endings: self.endings(&tenant),
         }))
     }
 

@@ -4,7 +4,8 @@
 //! Must never know: a user's request.
 //!
 //! Read: `writer` (the ritual every change goes through), `callers` (who may
-//! call what), `admin` (the API), `enrolment`, `authority`, `bootstrap`.
+//! call what), `admin` (the API), `enrolment`, `authority`, `bootstrap`,
+//! `first_owner`, `server_certificate`.
 
 pub mod acme;
 pub mod admin;
@@ -15,9 +16,11 @@ mod certificates;
 pub mod domains;
 pub mod enrolment;
 mod errors;
+pub mod first_owner;
 pub mod passwords;
 mod resolve;
 pub mod server;
+pub mod server_certificate;
 pub mod settings;
 mod signing_keys;
 pub mod writer;
@@ -51,7 +54,12 @@ pub enum ControllerError {
     Password(#[from] passwords::PasswordError),
     #[error("starting the threads that hash passwords")]
     Hashing(#[source] std::io::Error),
-    #[error("the installation has no certificate authority this controller can open")]
+    #[error("keeping the first owner's password in a file")]
+    FirstOwner(#[source] std::io::Error),
+    #[error(
+        "the installation has no certificate authority this controller can open: every controller needs the same keys \
+         folder, the one that `postern keys` made before the first start"
+    )]
     NoAuthority,
     #[error("the role table is wrong at {0:?}")]
     RoleTable(String),

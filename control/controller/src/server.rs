@@ -14,11 +14,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::{TenantId, Timestamp, event::Stream};
 use proto::v1;
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
-    server::WebPkiClientVerifier,
-};
+use runtime::Clock;
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::{net::TcpListener, net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,15 +27,18 @@ use crate::{
     ControllerError, Settings, Surroundings,
     acme::Acme,
     admin::Admin,
-    authority::{Authority, CONTROLLER_NAME},
+    authority::Authority,
     bootstrap,
     callers::{Caller, PeerCertificate, RoleTable, recognise},
     enrolment::Enroller,
+    server_certificate::ServerCertificate,
     writer::Writer,
 };
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// How often a certificate is looked at, and how soon a renewal that failed is
+/// tried again; a certificate is due for a third of its life.
+const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 const CONNECTIONS_MAX: usize = 1024;
 /// A call of the admin API ends, whatever it waits for. The writer gives up
 /// earlier and says more; this is for the rest, reading of the log above all.
@@ -56,6 +56,7 @@ pub struct Controller {
     pub address: SocketAddr,
     pub writer: Arc<Writer>,
     pub authority: Arc<Authority>,
+    pub certificate: Arc<ServerCertificate>,
     listener: TcpListener,
     tls: TlsAcceptor,
     routes: Router,
@@ -93,12 +94,14 @@ pub async fn start(
     let listen = |source| ControllerError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let tls = acceptor(&authority, &writer)?;
+    let certificate = Arc::new(ServerCertificate::new(authority.clone(), writer.now())?);
+    let tls = acceptor(&authority, certificate.clone())?;
     let acme =
         Acme { settings: Arc::new(settings.acme.clone()), writer: writer.clone(), surroundings: surroundings.clone() };
-    let routes = routes(settings, &surroundings, writer.clone(), authority.clone(), acme.clone()).await?;
+    let routes =
+        routes(settings, &surroundings, writer.clone(), authority.clone(), certificate.clone(), acme.clone()).await?;
     info!(%address, "controller listens");
-    Ok(Controller { address, writer, authority, listener, tls, routes, surroundings, acme })
+    Ok(Controller { address, writer, authority, certificate, listener, tls, routes, surroundings, acme })
 }
 
 /// Streams of before there were checkpoints get one now, not only at the next change.
@@ -116,10 +119,7 @@ async fn seal(surroundings: &Surroundings) {
     }
 }
 
-fn acceptor(authority: &Authority, writer: &Writer) -> Result<TlsAcceptor, ControllerError> {
-    let issued = authority.server(&[CONTROLLER_NAME.to_owned()], writer.now())?;
-    let chain = issued.chain.into_iter().map(CertificateDer::from).collect();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(issued.key));
+fn acceptor(authority: &Authority, certificate: Arc<ServerCertificate>) -> Result<TlsAcceptor, ControllerError> {
     let roots = runtime::tls::roots([authority.certificate()])?;
     let verifier = WebPkiClientVerifier::builder(roots)
         .allow_unauthenticated()
@@ -127,7 +127,8 @@ fn acceptor(authority: &Authority, writer: &Writer) -> Result<TlsAcceptor, Contr
         .map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::LINK_VERSIONS)
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(certificate);
+    config.time_provider = Arc::new(Clock::default());
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
@@ -137,6 +138,7 @@ async fn routes(
     surroundings: &Surroundings,
     writer: Arc<Writer>,
     authority: Arc<Authority>,
+    certificate: Arc<ServerCertificate>,
     acme: Acme,
 ) -> Result<Router, ControllerError> {
     let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
@@ -148,6 +150,7 @@ async fn routes(
         peers: surroundings.peers.clone(),
         sealing: surroundings.sealing.clone(),
         authority: fingerprint.as_ref().to_vec(),
+        certificate,
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
         hashing: Arc::new(runtime::hashing::Hashing::start().map_err(ControllerError::Hashing)?),
     };
@@ -224,6 +227,7 @@ impl Controller {
             self.writer.clone(),
             self.surroundings,
             self.authority.clone(),
+            self.certificate.clone(),
             stop.clone(),
         ));
         loop {
@@ -285,13 +289,23 @@ async fn keep_certificates(
     writer: Arc<Writer>,
     surroundings: Surroundings,
     authority: Arc<Authority>,
+    certificate: Arc<ServerCertificate>,
     stop: CancellationToken,
 ) {
     let tenant = TenantId::default_tenant();
     loop {
+        let next = writer.now().plus_seconds(CERTIFICATE_CHECK_INTERVAL.as_secs() as i64);
         tokio::select! {
-            () = tokio::time::sleep(CERTIFICATE_CHECK_INTERVAL) => {}
+            () = surroundings.clock.reach_ms(next.0) => {}
             () = stop.cancelled() => return,
+        }
+        if certificate.renews() <= writer.now() {
+            match certificate.renew(writer.now()) {
+                Ok(()) => info!(expires = certificate.expires().seconds(), "certificate of the admin API renewed"),
+                Err(error) => {
+                    warn!(error = %runtime::telemetry::chain(&error), "the certificate of the admin API is not renewed yet")
+                }
+            }
         }
         if let Err(error) = bootstrap::ensure_certificate(&writer, &surroundings, &tenant, &authority).await {
             warn!(error = %runtime::telemetry::chain(&error), "the server certificate is not renewed yet");

@@ -232,6 +232,19 @@ impl JetStream {
         Ok(Messages { stream: messages.await.map_err(|source| failed(source.into()))?, delivered: 0 })
     }
 
+    /// The server says its time with what it says of a stream.
+    pub(crate) async fn server_time_ms(&self) -> Result<i64, LogError> {
+        const ASKING: &str = "asking the log for the time";
+        let subject = format!("STREAM.INFO.{}", name(Stream::Config));
+        let asked = self.context.request::<_, _, serde_json::Value>(subject, &());
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
+        let answer = answered.map_err(|late| LogError::new(ASKING, late))?;
+        let answer = answer.map_err(|source| LogError::new(ASKING, source))?;
+        let time: jiff::Timestamp =
+            answer["ts"].as_str().unwrap_or_default().parse().map_err(|source| LogError::new(ASKING, source))?;
+        Ok(time.as_millisecond())
+    }
+
     pub(crate) async fn announce(&self, presence: Presence) -> Result<(), LogError> {
         let subject = format!("{PRESENCE}.{}.{}", presence.role, presence.id);
         let payload = format!("{} {}", presence.config, presence.risk);

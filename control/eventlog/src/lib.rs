@@ -178,6 +178,15 @@ impl EventLog {
         }
     }
 
+    /// What time it is where the log is, in milliseconds since 1970; none where
+    /// that is this process.
+    pub async fn server_time_ms(&self) -> Result<Option<i64>, LogError> {
+        match &self.backend {
+            Backend::Embedded(_) => Ok(None),
+            Backend::JetStream(it) => it.server_time_ms().await.map(Some),
+        }
+    }
+
     pub fn follow(&self, stream: Stream, after: Position) -> Follow {
         let source = match &self.backend {
             Backend::Embedded(it) => Source::Embedded(it.clone()),

@@ -5,12 +5,12 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use model::{SessionId, UserId, keys::KeyPurpose};
 use proto::v1::{EndSessionRequest, SetTotpRequest, internal_client::InternalClient};
-use runtime::tls::pem;
+use runtime::tls::{link_address, link_client, link_connector, roots};
 use serde_json::json;
 use tonic::{
     Request, Status,
     metadata::MetadataValue,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 use tracing::warn;
 
@@ -49,13 +49,14 @@ impl Identity {
 
     async fn controller(&self) -> Result<InternalClient<Channel>, Status> {
         let tenant = self.tenant();
-        let pem: String =
-            tenant.keys_for(KeyPurpose::Authority).iter().map(|(_, key)| pem("CERTIFICATE", &key.public_key)).collect();
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(CONTROLLER_NAME);
+        let authorities = tenant.keys_for(KeyPurpose::Authority);
+        let tls =
+            roots(authorities.iter().map(|(_, key)| key.public_key.as_slice())).and_then(|it| link_client(it, None));
+        let tls = tls.map_err(|_| Status::internal("the installation's authority cannot be read"))?;
         for address in &self.settings.controllers {
-            let endpoint = Endpoint::from_shared(address.clone()).and_then(|it| it.tls_config(tls.clone()));
-            let Ok(endpoint) = endpoint else { continue };
-            match endpoint.connect_timeout(CALL_TIMEOUT).connect().await {
+            let Ok(endpoint) = Endpoint::from_shared(link_address(address)) else { continue };
+            let connector = link_connector(CONTROLLER_NAME, tls.clone());
+            match endpoint.connect_timeout(CALL_TIMEOUT).connect_with_connector(connector).await {
                 Ok(channel) => return Ok(InternalClient::new(channel)),
                 Err(error) => {
                     warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer")

@@ -114,6 +114,7 @@ impl TenantKeys {
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.ignore_client_order = true;
+        config.time_provider = Arc::new(runtime::Clock::default());
         self.endpoint_tls = Some(Arc::new(config));
         Some(())
     }

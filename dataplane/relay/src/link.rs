@@ -16,6 +16,7 @@ use model::{ConnectorGroupId, ConnectorId, TenantId};
 use proto::v1::{
     ConnectorActivity, EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient,
 };
+use runtime::tls::{link_address, link_client, link_connector, roots};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tonic::{
     Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 use tracing::{debug, info, warn};
 use tunnel::{
@@ -327,12 +328,12 @@ impl Relay {
         let away = || Status::unavailable("no controller can be reached; try again");
         let keys = self.keys();
         let authorities = keys.tenants.get(tenant).map(|it| it.authorities.clone()).unwrap_or_default();
-        let pem: String = authorities.iter().map(|der| runtime::tls::pem("CERTIFICATE", der)).collect();
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(CONTROLLER_NAME);
+        let tls =
+            roots(authorities.iter().map(Vec::as_slice)).and_then(|it| link_client(it, None)).map_err(|_| away())?;
         for address in &self.settings.controllers {
-            let endpoint = Endpoint::from_shared(address.clone()).and_then(|it| it.tls_config(tls.clone()));
-            match endpoint.map(|it| it.connect_timeout(ENROLMENT_TIMEOUT)) {
-                Ok(endpoint) => match endpoint.connect().await {
+            let connector = link_connector(CONTROLLER_NAME, tls.clone());
+            match Endpoint::from_shared(link_address(address)).map(|it| it.connect_timeout(ENROLMENT_TIMEOUT)) {
+                Ok(endpoint) => match endpoint.connect_with_connector(connector).await {
                     Ok(channel) => return Ok(EnrolmentClient::new(channel)),
                     Err(error) => {
                         warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer")

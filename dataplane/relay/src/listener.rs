@@ -296,6 +296,7 @@ pub(crate) fn user_tls(
         .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+    config.time_provider = Arc::new(runtime::Clock::default());
     // Of its own: no session is resumed on terms it did not begin with.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(config)

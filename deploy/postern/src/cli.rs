@@ -20,6 +20,10 @@ pub struct Arguments {
     /// Where `up` sends traces, `http://HOST:4317`.
     #[arg(long, global = true, env = "POSTERN_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
+    /// For drills: a file with the milliseconds to add to this process's clock, now
+    /// and whenever it changes.
+    #[arg(long, global = true, hide = true, env = "POSTERN_DRILL_CLOCK")]
+    pub drill_clock: Option<PathBuf>,
 }
 
 #[derive(Args, Clone)]

@@ -13,7 +13,7 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Channel, Endpoint},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,10 +65,22 @@ impl Credential {
     }
 
     /// When the certificate ends, in seconds since 1970, if there is one.
-    fn certificate_ends_s(&self) -> Option<i64> {
+    pub fn certificate_ends_s(&self) -> Option<i64> {
         let leaf = runtime::tls::pem_certificates(self.certificate.as_ref()?.as_bytes()).ok()?.into_iter().next()?;
-        let (_, certificate) = x509_parser::parse_x509_certificate(&leaf).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+        runtime::tls::validity_s(&leaf).map(|(_, end_s)| end_s)
+    }
+
+    fn tls(&self) -> anyhow::Result<rustls::ClientConfig> {
+        let authorities = runtime::tls::pem_certificates(self.authority.as_bytes())?;
+        let roots = runtime::tls::roots(authorities.iter().map(|it| it.as_ref()))?;
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                let chain = runtime::tls::pem_certificates(certificate.as_bytes())?;
+                Some((chain, runtime::tls::pem_key(key.as_bytes())?))
+            }
+            (Some(_) | None, _) => None,
+        };
+        Ok(runtime::tls::link_client(roots, identity)?)
     }
 
     /// Why a call failed, for whoever typed it. An answer of the controller says
@@ -85,8 +97,9 @@ impl Credential {
         let now_s = runtime::Clock::default().now_ms() / 1000;
         if let Some(ended_s) = self.certificate_ends_s().filter(|it| *it <= now_s) {
             let ended = crate::output::time(ended_s * 1000);
-            why =
-                format!("its certificate ended at {ended}; a controller writes a new owner.json at its start ({why})");
+            why = format!(
+                "its certificate ended at {ended}; a controller that runs writes a new owner.json in time ({why})"
+            );
         }
         let what = format!("the connection to the controller at {} broke, with {}", self.controller, path.display());
         anyhow::anyhow!(why).context(what)
@@ -141,15 +154,11 @@ macro_rules! services {
 
 impl Admin {
     pub async fn connect(credential: &Credential) -> anyhow::Result<Self> {
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&credential.authority))
-            .domain_name(controller::authority::CONTROLLER_NAME);
-        if let (Some(certificate), Some(key)) = (&credential.certificate, &credential.key) {
-            tls = tls.identity(Identity::from_pem(certificate, key));
-        }
-        let endpoint = Endpoint::from_shared(credential.controller.clone()).and_then(|it| it.tls_config(tls));
+        let tls = credential.tls().context("reading the certificates of the credential file")?;
+        let connector = runtime::tls::link_connector(controller::authority::CONTROLLER_NAME, tls);
+        let endpoint = Endpoint::from_shared(runtime::tls::link_address(&credential.controller));
         let endpoint = endpoint.with_context(|| format!("preparing to call {}", credential.controller))?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect_with_connector(connector).await;
         let channel = channel.with_context(|| format!("reaching the controller at {}", credential.controller))?;
         let bearer = credential.token.as_ref().map(|it| format!("Bearer {}", it.access).parse()).transpose()?;
         Ok(Self { channel, bearer: Bearer(bearer) })

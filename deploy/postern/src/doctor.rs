@@ -22,7 +22,13 @@ use crate::{
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOCK_TOLERANCE_S: i64 = 60;
-const CERTIFICATE_WARNING_S: i64 = 14 * 24 * 3600;
+const DAY_S: i64 = 24 * 3600;
+const CERTIFICATE_WARNING_S: i64 = 14 * DAY_S;
+/// Renewal is tried every ten minutes; a day of that is no accident.
+const RENEWAL_LATE_S: i64 = DAY_S;
+const AUTHORITY_WARNING_DAYS: i64 = 365;
+/// It lives 30 days and is written anew after 20.
+const OWNER_WARNING_DAYS: i64 = 7;
 
 struct Report {
     faults: usize,
@@ -60,6 +66,7 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
         }
     };
     report.good(&format!("controller {} knows you as {}", credential.controller, tenant.caller));
+    endings(&tenant.endings, &credential, &path, &mut report);
     connectors(&admin, &mut report).await?;
     certificates(&admin, &mut report).await?;
     let apps = apply::all_apps(&admin).await?;
@@ -204,7 +211,6 @@ async fn address(url: &str, authority: &str, report: &mut Report) {
         }
     };
     report.good("the certificate is this installation's, and valid");
-    certificate_life(authority, report);
     clock(&response, report);
     let refusal = response.headers().get("postern-refusal").and_then(|it| it.to_str().ok());
     match (response.status().as_u16(), refusal) {
@@ -214,6 +220,39 @@ async fn address(url: &str, authority: &str, report: &mut Report) {
             "see the refusal codes in the relay's operator page",
         ),
         (status, None) => report.bad(&format!("{url} answers {status}"), "the application itself says so; look there"),
+    }
+}
+
+/// What the installation renews by itself, and is late with; and what nobody renews.
+fn endings(endings: &[v1::Ending], credential: &Credential, path: &Path, report: &mut Report) {
+    let now_s = runtime::Clock::default().now_ms() / 1000;
+    for it in endings {
+        let days = (it.ends_ms / 1000 - now_s).div_euclid(DAY_S);
+        let what = it.what.replace('_', " ");
+        let late_s = now_s - it.renews_ms / 1000;
+        match it.renews_ms {
+            0 if days < AUTHORITY_WARNING_DAYS => report.bad(
+                &format!("the {what} ends in {days} days, and nothing renews it"),
+                "plan a new installation beside this one: connectors join it anew, and browsers trust it anew",
+            ),
+            0 => report.good(&format!("{what}: {days} days left")),
+            _ if late_s > RENEWAL_LATE_S => report.bad(
+                &format!("the {what} ends in {days} days, and should have been renewed {} days ago", late_s / DAY_S),
+                "read the controller's log: it says why not",
+            ),
+            _ => report.good(&format!("{what}: {days} days left, renewed in {} days", (-late_s).max(0) / DAY_S)),
+        }
+    }
+    // A sign-in renews itself; a file is renewed by the controller that wrote it.
+    if let Some(ends_s) = credential.certificate_ends_s() {
+        let days = (ends_s - now_s).div_euclid(DAY_S);
+        match days < OWNER_WARNING_DAYS {
+            true => report.bad(
+                &format!("the certificate in {} ends in {days} days", path.display()),
+                "a controller writes it anew in time where it lies; is this a copy? Copy it again",
+            ),
+            false => report.good(&format!("owner credential: {days} days left")),
+        }
     }
 }
 
@@ -239,19 +278,6 @@ async fn certificates(admin: &Admin, report: &mut Report) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-fn certificate_life(authority: &str, report: &mut Report) {
-    let now_s = runtime::Clock::default().now_ms() / 1000;
-    let ders = runtime::tls::pem_certificates(authority.as_bytes()).unwrap_or_default();
-    for der in &ders {
-        if let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) {
-            let left = certificate.validity().not_after.timestamp() - now_s;
-            if left < CERTIFICATE_WARNING_S {
-                report.bad(&format!("the root certificate ends in {} days", left / 86400), "make a new one");
-            }
-        }
-    }
 }
 
 fn clock(response: &http::Response<bytes::Bytes>, report: &mut Report) {

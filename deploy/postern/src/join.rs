@@ -21,7 +21,7 @@ pub async fn ensure(
         // The relay may have moved since; the certificate may have ended.
         identity.move_to(vec![relay.to_string()])?;
         let now_s = runtime::Clock::default().now_ms() / 1000;
-        if identity.until_renewal(now_s).is_zero() {
+        if identity.renewal_s() <= now_s {
             identity.renew(&Way::default()).await.context("renewing the certificate of a connector")?;
         }
         return Ok(Connector::prepare(&settings)?);

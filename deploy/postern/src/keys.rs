@@ -14,7 +14,7 @@ use aws_lc_rs::{
 };
 use proto::signed::{Signer, Verifier, key_id};
 use runtime::{
-    files::{private_folder, read_private, write_private, write_public},
+    files::{hold_folder, private_folder, read_private, write_private, write_public},
     sealing::{SealTo, SealingKey},
 };
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,11 @@ pub struct RoleKeys {
 /// Makes the keys of all roles, unless they are there. Returns the folder.
 pub fn ensure(folder: &Path) -> anyhow::Result<()> {
     private_folder(folder)?;
-    if folder.join("controller/trust.json").exists() {
+    // Two that make keys at once would each trust half of the other's.
+    let Some(_held) = hold_folder(folder).with_context(|| format!("locking {}", folder.display()))? else {
+        bail!("another process is making keys in {}; try again", folder.display());
+    };
+    if folder.join(ROLES[0]).join("trust.json").exists() {
         return Ok(());
     }
     let mut trust = Trust::default();
@@ -59,7 +63,8 @@ pub fn ensure(folder: &Path) -> anyhow::Result<()> {
         write_private(&own.join("nats.nk"), user.seed().context("making a NATS key")?.as_bytes())?;
         write_public(&own.join("nats.pub"), user.public_key().as_bytes())?;
     }
-    for role in ROLES {
+    // The first role's comes last: it says that all are there.
+    for role in ROLES.iter().rev() {
         write_public(&folder.join(role).join("trust.json"), &serde_json::to_vec_pretty(&trust)?)?;
     }
     Ok(())

@@ -11,12 +11,15 @@ pub mod client;
 pub mod commands;
 pub mod demo;
 pub mod doctor;
+mod endings;
 pub mod join;
 pub mod keys;
 pub mod login;
 pub mod nats;
 pub mod output;
+pub mod owner_file;
 pub mod roles;
+pub mod skew;
 pub mod up;
 pub mod web;
 
@@ -28,11 +31,23 @@ use cli::{Arguments, Command};
 pub fn main() -> std::process::ExitCode {
     runtime::install_crypto();
     let arguments = Arguments::parse();
+    if let Some(path) = &arguments.drill_clock
+        && let Err(error) = runtime::clock::drill(path)
+    {
+        return failed(&error.into());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
-    match runtime.block_on(run(arguments)) {
+    let drilled = arguments.drill_clock.clone();
+    let run = async move {
+        if let Some(path) = drilled {
+            tracing::warn!(file = %path.display(), "the clock of this process is what a file says: for drills only");
+        }
+        run(arguments).await
+    };
+    match runtime.block_on(run) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

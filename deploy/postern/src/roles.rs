@@ -4,14 +4,16 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use anyhow::{Context, bail};
+use controller::first_owner;
 use eventlog::{EventLog, Files, Journal, Projection, jetstream};
 use model::{TenantId, event::Stream};
 use runtime::{
     Clock,
+    endings::{Endings, What},
     metrics::Metrics,
     probes::{Probes, Readiness},
     telemetry::{self, Telemetry},
@@ -20,7 +22,12 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
-use crate::keys::RoleKeys;
+use crate::{
+    endings,
+    keys::RoleKeys,
+    owner_file::OwnerFile,
+    skew::{self, Skew},
+};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RoleArguments {
@@ -117,6 +124,8 @@ struct Process {
     log: EventLog,
     clock: Clock,
     metrics: Metrics,
+    endings: Endings,
+    skew: Skew,
     stop: CancellationToken,
     tasks: TaskTracker,
     checks: Vec<runtime::probes::Check>,
@@ -129,15 +138,27 @@ impl Process {
         let telemetry = telemetry::start(role, &settings.telemetry)?;
         let keys = RoleKeys::load(&settings.keys)?;
         let log = connect(&settings, role).await?;
+        let metrics = Metrics::default();
+        let endings = Endings::register(&metrics);
+        if let Some(path) = settings.log.certificate.clone() {
+            endings.tell_file(What::BrokerCertificate, path);
+        }
+        if let Some(path) = settings.log.ca.clone() {
+            endings.tell_file(What::BrokerAuthority, path);
+        }
+        let skew = Skew::register(&metrics);
+        let shown = skew.clone();
         Ok(Self {
             settings,
             keys,
             log,
             clock: Clock::default(),
-            metrics: Metrics::default(),
+            metrics,
+            endings,
+            skew,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            checks: vec![],
+            checks: vec![Arc::new(move || shown.readiness())],
             _telemetry: telemetry,
         })
     }
@@ -148,6 +169,7 @@ impl Process {
             Projection::start_with(self.log.clone(), streams, trust, files).await.context("reading the event log")?;
         let watched = projection.clone();
         self.checks.push(Arc::new(move || snapshot_readiness(&watched)));
+        endings::of_snapshot(&self.endings, &projection);
         Ok(projection)
     }
 
@@ -162,6 +184,7 @@ impl Process {
             let probes = Probes { checks: std::mem::take(&mut self.checks), metrics: self.metrics.clone() };
             self.tasks.spawn(probes.serve(listener, self.stop.clone()));
         }
+        self.tasks.spawn(skew::watch(self.skew.clone(), self.log.clone(), self.clock, self.stop.clone()));
         let signals = TaskTracker::new();
         signals.spawn(runtime::shutdown::on_signal(self.stop.clone()));
         Ok(())
@@ -171,7 +194,8 @@ impl Process {
 /// Variables of connectors and of the command line, which may share a machine.
 fn is_for_others(name: &str) -> bool {
     name.starts_with("POSTERN_CONNECTOR_")
-        || ["POSTERN_LOG", "POSTERN_OTLP_ENDPOINT", "POSTERN_CREDENTIAL", "POSTERN_UP_SETTINGS"].contains(&name)
+        || ["POSTERN_LOG", "POSTERN_OTLP_ENDPOINT", "POSTERN_CREDENTIAL", "POSTERN_UP_SETTINGS", "POSTERN_DRILL_CLOCK"]
+            .contains(&name)
 }
 
 fn load<T: DeserializeOwned>(arguments: &RoleArguments) -> anyhow::Result<T> {
@@ -236,6 +260,9 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
     let memory = log_memory(process.settings.state(), "controller");
     let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
+    let state = process.settings.state().to_owned();
+    std::fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?;
+    refuse_lost_log(&projection, &state, &process.settings.log.url)?;
     let surroundings = controller::Surroundings {
         projection,
         journal: process.journal()?,
@@ -248,32 +275,47 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
         origin.context("the settings have no [identity] socket: where identity listens, for the login page")?;
     let controller = controller::server::start(settings, surroundings.clone(), &origin).await?;
     let tenant = TenantId::default_tenant();
-    let owner = controller::bootstrap::ensure_owner(&controller.writer, &surroundings, &tenant).await?;
-    if let Some(owner) = owner {
-        let path = process.settings.state().join("first-owner.txt");
-        let text = format!("username {}\npassword {}\n", owner.username, owner.password);
-        runtime::files::write_private(&path, text.as_bytes())?;
+    if first_owner::ensure(&controller.writer, &surroundings, &tenant, &state).await?.is_some() {
+        let path = state.join(first_owner::FILE);
         info!(file = %path.display(), "the first owner's password is in this file; read it and delete it");
     }
-    write_owner_credential(&process, &controller)?;
+    keep_owner_file(&process, &controller, state.join("owner.json"));
+    let certificate = controller.certificate.clone();
+    process.endings.tell(What::ControllerCertificate, move || Some(certificate.expires().seconds()));
     process.attend().await?;
     controller.run(process.stop.clone()).await;
     end(process).await
 }
 
 /// For the command line on the same machine.
-fn write_owner_credential(process: &Process, controller: &controller::server::Controller) -> anyhow::Result<()> {
-    let tenant = TenantId::default_tenant();
-    let Some(owner) = controller::bootstrap::first_owner(&controller.writer, &tenant) else { return Ok(()) };
-    let issued = controller.authority.owner(&tenant, owner, controller.writer.now())?;
-    let credential = crate::client::Credential {
+fn keep_owner_file(process: &Process, controller: &controller::server::Controller, path: PathBuf) {
+    let file = OwnerFile {
+        writer: controller.writer.clone(),
+        authority: controller.authority.clone(),
         controller: format!("https://{}", controller.address),
-        authority: runtime::tls::pem("CERTIFICATE", controller.authority.certificate()),
-        certificate: Some(issued.chain.iter().map(|der| runtime::tls::pem("CERTIFICATE", der)).collect()),
-        key: Some(runtime::tls::pem("PRIVATE KEY", &issued.key)),
-        token: None,
+        path,
+        ends_s: Arc::default(),
     };
-    credential.save(&process.settings.state().join("owner.json"))
+    let ends_s = file.ends_s.clone();
+    process.endings.tell(What::OwnerCredential, move || Some(ends_s.load(Ordering::Relaxed)).filter(|it| *it > 0));
+    // Due now: it is written at once, and whatever keeps it from being written
+    // keeps nobody from calling the admin API.
+    let due = controller.writer.now();
+    process.tasks.spawn(file.keep(due, process.clock, process.stop.clone()));
+}
+
+/// A log that is empty where a controller has run before is not a new one.
+fn refuse_lost_log(projection: &Projection, state: &Path, url: &str) -> anyhow::Result<()> {
+    let trace = state.join("owner.json");
+    if projection.snapshot().config == 0 && trace.exists() {
+        bail!(
+            "the log at {url} is empty, but a controller has run here before: {} is from it. Restore the log from a \
+             backup, or move that file aside to begin a new installation, in which nobody who joined or signed in \
+             before is known",
+            trace.display()
+        );
+    }
+    Ok(())
 }
 
 pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
@@ -341,6 +383,7 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
             .context("joining")?;
     }
     let connector = connector::Connector::prepare(&connector_settings)?;
+    process.endings.tell(What::ConnectorCertificate, connector.certificate_ends());
     process.checks.push(Arc::new(connector.readiness()));
     process.attend().await?;
     let serving = identity::serve(settings, surroundings, listener, process.stop.clone());

@@ -5,13 +5,13 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use anyhow::{Context, bail};
 use controller::{
-    authority::Authority,
-    bootstrap::{self, DEFAULT_GROUP, FirstOwner, SYSTEM_GROUP},
+    bootstrap::{DEFAULT_GROUP, SYSTEM_GROUP},
+    first_owner::{self, FirstOwner},
     server::Controller,
     writer::{Wish, Writer},
 };
@@ -24,7 +24,8 @@ use model::{
 use runtime::{
     Clock,
     clock::fresh_id,
-    files::{private_folder, write_private, write_public},
+    endings::{Endings, What},
+    files::{hold_folder, private_folder, write_public},
     metrics::Metrics,
     probes::Probes,
 };
@@ -32,10 +33,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use crate::{
-    client::Credential,
-    demo, join,
+    demo, endings, join,
     keys::{self, RoleKeys},
     output::say,
+    owner_file::OwnerFile,
 };
 
 #[derive(Clone, Debug, clap::Args)]
@@ -79,6 +80,7 @@ pub struct Up {
     pub first_owner: Option<FirstOwner>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    _held: std::fs::File,
 }
 
 /// The relay's part of a stop is the longest; everybody else waits for it.
@@ -114,6 +116,14 @@ impl Up {
 
 pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::Result<Up> {
     let data = prepare_folder(&arguments.data)?;
+    let held = hold_folder(&data).with_context(|| format!("locking {}", data.display()))?;
+    let Some(held) = held else {
+        bail!(
+            "{} is in use by another `postern up`: stop that one, or choose another folder with --data",
+            data.display()
+        );
+    };
+    refuse_lost_log(&data, data.join("log.db").exists())?;
     keys::ensure(&data.join("keys"))?;
     let role = |name: &str| RoleKeys::load(&data.join("keys").join(name));
     let (controller_keys, relay_keys, identity_keys) = (role("controller")?, role("relay")?, role("identity")?);
@@ -123,6 +133,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     let files = Files { mirror: None, memory: Some(&memory) };
     let projection =
         Projection::start_with(log.clone(), &Stream::STATE, trust, files).await.context("reading the event log")?;
+    refuse_lost_log(&data, projection.snapshot().config > 0)?;
     let clock = Clock::default();
     let tasks = TaskTracker::new();
     let stops = Stops { first: stop.clone(), last: CancellationToken::new() };
@@ -157,7 +168,8 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     let controller = controller::server::start(settings, surroundings.clone(), &origin).await?;
     let (writer, authority, admin_api) = (controller.writer.clone(), controller.authority.clone(), controller.address);
     let tenant = TenantId::default_tenant();
-    let first_owner = bootstrap::ensure_owner(&writer, &surroundings, &tenant).await?;
+    let certificate = controller.certificate.clone();
+    let first_owner = first_owner::ensure(&writer, &surroundings, &tenant, &data).await?;
     relay_settings.controllers = vec![format!("https://{admin_api}")];
     run_controller(controller, &tasks, &stops);
 
@@ -210,13 +222,26 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     let links = relay_handle.clone();
     probes.checks.push(Arc::new(move || relay_handle.readiness()));
     probes.checks.push(Arc::new(move || links.links_readiness()));
-    let credential = owner_credential(&writer, &authority, admin_api)?;
-    write_private(&data.join("owner.json"), &serde_json::to_vec_pretty(&credential)?)?;
+    let file = OwnerFile {
+        writer: writer.clone(),
+        authority: authority.clone(),
+        controller: format!("https://{admin_api}"),
+        path: data.join("owner.json"),
+        ends_s: Arc::default(),
+    };
+    let (credential, due) = file.write()?;
+    let owner_ends_s = file.ends_s.clone();
+    tasks.spawn(file.keep(due, clock, stops.last.clone()));
+    let ends = Endings::register(&probes.metrics);
+    endings::of_snapshot(&ends, &projection);
+    ends.tell(What::ControllerCertificate, move || Some(certificate.expires().seconds()));
+    ends.tell(What::OwnerCredential, move || Some(owner_ends_s.load(Ordering::Relaxed)));
     write_public(&data.join("authority.pem"), runtime::tls::pem("CERTIFICATE", authority.certificate()).as_bytes())?;
     for (group, name) in [(SYSTEM_GROUP, "identity"), (DEFAULT_GROUP, "local")] {
         let connector =
             join::ensure(&credential, group, name, &data.join("connectors").join(name), relay_address).await?;
         probes.checks.push(Arc::new(connector.readiness()));
+        ends.tell(What::ConnectorCertificate, connector.certificate_ends());
         tasks.spawn(connector.run(stops.last.clone()));
     }
     if !arguments.no_demo {
@@ -229,7 +254,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     let admin = listener.local_addr()?;
     wait_until_ready(&probes).await?;
     tasks.spawn(probes.serve(listener, stops.last.clone()));
-    Ok(Up { relay: relay_address, admin, first_owner, stop: stops.last, tasks })
+    Ok(Up { relay: relay_address, admin, first_owner, stop: stops.last, tasks, _held: held })
 }
 
 fn run_controller(controller: Controller, tasks: &TaskTracker, stops: &Stops) {
@@ -254,17 +279,18 @@ fn prepare_folder(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn owner_credential(writer: &Writer, authority: &Authority, admin_api: SocketAddr) -> anyhow::Result<Credential> {
-    let tenant = TenantId::default_tenant();
-    let owner = bootstrap::first_owner(writer, &tenant).context("there is no active owner")?;
-    let issued = authority.owner(&tenant, owner, writer.now())?;
-    Ok(Credential {
-        controller: format!("https://{admin_api}"),
-        authority: runtime::tls::pem("CERTIFICATE", authority.certificate()),
-        certificate: Some(issued.chain.iter().map(|der| runtime::tls::pem("CERTIFICATE", der)).collect()),
-        key: Some(runtime::tls::pem("PRIVATE KEY", &issued.key)),
-        token: None,
-    })
+/// A folder that was in use and has no events any more would silently become an
+/// installation of its own, which no connector of the folder can join.
+fn refuse_lost_log(data: &Path, has_log: bool) -> anyhow::Result<()> {
+    let trace = data.join("authority.pem");
+    if !has_log && trace.exists() {
+        bail!(
+            "{} has the keys of an installation and not its log: log.db is missing or empty. Restore it from a backup, \
+             or move the folder aside to begin a new installation",
+            data.display()
+        );
+    }
+    Ok(())
 }
 
 async fn publish_demo(writer: &Writer, tenant_id: &TenantId, socket: &Path) -> anyhow::Result<()> {
@@ -319,8 +345,11 @@ fn greet(arguments: &UpArguments, up: &Up) {
     }
     say(&format!("  Health            http://{}/readyz\n", up.admin));
     if let Some(owner) = &up.first_owner {
-        say("Your owner account, shown this once (only a sealed hash is kept):\n");
+        say("Your owner account, shown this once (the log keeps only a sealed hash):\n");
         say(&format!("  username  {}\n  password  {}\n", owner.username, owner.password));
+    }
+    if arguments.data.join(first_owner::FILE).exists() {
+        say(&format!("The first owner's password is in {data}/{}: delete it when you have it.\n", first_owner::FILE));
     }
     say(&format!(
         "Browsers will warn until they trust this installation's own root certificate, {data}/authority.pem."

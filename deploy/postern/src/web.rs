@@ -28,7 +28,8 @@ impl Web {
         let mut roots = ours.as_ref().clone();
         // A machine without roots still reaches an installation with its own.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.time_provider = Arc::new(runtime::Clock::default());
         Ok(Self { tls: Arc::new(config) })
     }
 

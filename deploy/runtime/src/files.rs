@@ -39,7 +39,21 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::set_permissions(&draft, Permissions::from_mode(mode))?;
-    fs::rename(&draft, path)
+    fs::rename(&draft, path)?;
+    // A name is durable when its folder is.
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Holds a folder for this process, until the file that is returned is dropped.
+/// None when another process holds it.
+pub fn hold_folder(path: &Path) -> io::Result<Option<fs::File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(".lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Reads a secret, and says how to fix a file that others can read too. A file

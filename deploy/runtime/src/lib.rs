@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod cookies;
+pub mod endings;
 pub mod files;
 pub mod hashing;
 pub mod jwk;

@@ -25,6 +25,11 @@ impl Metrics {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 
+    /// Something that is asked at each scrape.
+    pub fn register_collector(&self, collector: Box<dyn prometheus_client::collector::Collector>) {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(collector);
+    }
+
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing into a String does not fail.

@@ -1,0 +1,157 @@
+//! A year in a minute, and clocks that are wrong.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use postern_tests::{
+    cluster::Cluster,
+    origin::Origin,
+    processes::{Folder, Running, free_port},
+    until,
+    world::{PASSWORD, World, app, open_app},
+};
+use runtime::Clock;
+use rustls::{pki_types::UnixTime, time_provider::TimeProvider};
+
+const DAY_S: i64 = 24 * 3600;
+/// Less than a third of the shortest life in the story, which is 30 days.
+const STEP_DAYS: i64 = 5;
+const YEAR_DAYS: i64 = 365;
+
+/// The clock of everybody in a story.
+#[derive(Clone, Debug)]
+struct Drill {
+    file: PathBuf,
+    ahead_s: Arc<AtomicI64>,
+}
+
+impl Drill {
+    fn new(folder: &mut Folder) -> Self {
+        let file = folder.0.join("clock");
+        fs::write(&file, "0").unwrap();
+        folder.1.push(("POSTERN_DRILL_CLOCK", file.display().to_string()));
+        Self { file, ahead_s: Arc::default() }
+    }
+
+    fn advance(&self, seconds: i64) {
+        let ahead_s = self.ahead_s.fetch_add(seconds, Ordering::SeqCst) + seconds;
+        // Whole or not at all: it is read all the time.
+        let draft = self.file.with_extension("draft");
+        fs::write(&draft, (ahead_s * 1000).to_string()).unwrap();
+        fs::rename(&draft, &self.file).unwrap();
+    }
+}
+
+impl TimeProvider for Drill {
+    fn current_time(&self) -> Option<UnixTime> {
+        Clock { skew_ms: self.ahead_s.load(Ordering::SeqCst) * 1000 }.current_time()
+    }
+}
+
+#[tokio::test]
+async fn a_year_passes_with_no_restart_and_no_person() {
+    let mut folder = Folder::default();
+    let clock = Drill::new(&mut folder);
+    let settings = format!("[controller]\nconnector_certificate_life_s = {}\n", 30 * DAY_S);
+    let world = World::with_settings_in(folder, &settings).await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin("wiki", &origin).await;
+    world.publish(open_app("open", &origin.url()), &[]).await;
+    for day in (STEP_DAYS..=YEAR_DAYS).step_by(STEP_DAYS as usize) {
+        clock.advance(STEP_DAYS * DAY_S);
+        // At once, and not when something has been renewed meanwhile.
+        let listed = world.cli(&["app", "list"]);
+        assert!(listed.status.success(), "day {day}: {}", String::from_utf8_lossy(&listed.stderr));
+        let mut browser = world.browser().with_clock(Arc::new(clock.clone()));
+        let open = browser.get(&world.url("open", "/")).await;
+        assert_eq!(open.status, 200, "day {day}: {}", open.text());
+        let signed_in = browser.sign_in(&world.url("wiki", "/"), "alice", PASSWORD).await;
+        assert_eq!(signed_in.status, 200, "day {day}: {}", signed_in.text());
+        until(&format!("day {day}: nothing ends within the next two steps"), async || {
+            let left = endings(&world.probes).await;
+            assert_eq!(left.len(), 5, "{left:?}");
+            left.iter()
+                .all(|(what, left_s)| *left_s > 2 * STEP_DAYS * DAY_S - 3600 || what == "authority")
+                .then_some(())
+        })
+        .await;
+    }
+    let doctor = world.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let faults: Vec<&str> = said.lines().filter(|line| line.starts_with("FAULT")).collect();
+    // The HTTP library dates answers with the machine's clock, which is no part of the drill.
+    assert!(matches!(faults[..], [one] if one.contains("clocks differ")), "{said}");
+    for what in ["controller certificate: ", "public certificate: ", "authority: ", "owner credential: "] {
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+/// What ends, and in how many seconds.
+async fn endings(probes: &str) -> Vec<(String, i64)> {
+    let text = get(probes, "/metrics").await;
+    let lines = text.lines().filter_map(|line| line.strip_prefix("postern_expires_seconds{what=\""));
+    let pair = |line: &str| {
+        let (what, left) = line.split_once("\"} ")?;
+        Some((what.to_owned(), left.parse().ok()?))
+    };
+    lines.filter_map(pair).collect()
+}
+
+async fn get(probes: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(probes).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_relay_whose_clock_is_ahead_says_so_and_sends_nobody_round() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    let user = proto::v1::User { username: "alice".into(), ..Default::default() };
+    let change = postern_tests::world::applied();
+    let request = proto::v1::CreateUserRequest { change, user: Some(user), password: PASSWORD.into() };
+    cluster.admin.users().create(request).await.unwrap();
+    cluster.publish(app("wiki", &origin.url())).await;
+    let clock = cluster.folder.0.join("relay-clock");
+    fs::write(&clock, "600000").unwrap();
+    let probes = format!("127.0.0.1:{}", free_port());
+    cluster.relays[0].kill();
+    let mut relay = cluster.folder.program("postern");
+    relay.args(["relay", "--settings"]).arg(cluster.folder.0.join("relay-0.toml"));
+    relay.env("POSTERN_DRILL_CLOCK", &clock).env("POSTERN_ADMIN_LISTEN", &probes);
+    cluster.relays[0] = Running::start("relay-0", &mut relay);
+
+    let not_ready = "clock: not ready: 600 s ahead of the log's";
+    until("the relay says that its clock is wrong", async || ready(&probes, not_ready).await).await;
+    let url = cluster.url(0, "wiki", "/");
+    let answer = until("identity is reached through the relay", async || {
+        let answer = cluster.browser().sign_in(&url, "alice", PASSWORD).await;
+        (answer.refusal() != "sign_in_unavailable" && answer.refusal() != "no_connector").then_some(answer)
+    })
+    .await;
+    assert_eq!((answer.status.as_u16(), answer.refusal()), (503, "clock_wrong"), "{}", answer.text());
+    assert!(answer.text().contains("clock"), "{}", answer.text());
+
+    // The clock is set, and all is well.
+    fs::write(&clock, "0").unwrap();
+    until("the relay says that its clock is right", async || ready(&probes, "clock: ready: 0 s").await).await;
+    let answer = cluster.browser().sign_in(&url, "alice", PASSWORD).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+async fn ready(probes: &str, line: &str) -> Option<()> {
+    // Not yet listening is not yet ready.
+    tokio::net::TcpStream::connect(probes).await.ok()?;
+    get(probes, "/readyz").await.contains(line).then_some(())
+}

@@ -1,0 +1,161 @@
+//! First starts: twice at the same moment, killed on the way, and with a log that
+//! is gone.
+
+use std::{fs, path::Path};
+
+use postern_tests::{
+    cluster::Cluster,
+    processes::{Folder, Running},
+    until,
+    world::{World, start_up},
+};
+
+const ROUNDS: usize = 10;
+
+#[tokio::test]
+async fn two_controllers_that_start_together_on_nothing_are_one_installation() {
+    for round in 0..ROUNDS {
+        let cluster = Cluster::start_twins().await;
+        let authorities: Vec<String> = cluster.owners().iter().map(|it| it.authority.clone()).collect();
+        assert_eq!(authorities[0], authorities[1], "round {round}");
+        let passwords = (0..2).filter(|n| cluster.controller_state(*n).join("first-owner.txt").exists()).count();
+        assert_eq!(passwords, 1, "round {round}: whoever made the owner has the password");
+        // After a restart of both, connectors can join: the cluster does that next.
+        drop(cluster);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_whose_controllers_started_together_serves_after_they_restart() {
+    let cluster = Cluster::start_twins().await.restarted().await;
+    let origin = postern_tests::origin::Origin::start().await;
+    cluster.publish(postern_tests::world::open_app("wiki", &origin.url())).await;
+    let mut browser = cluster.browser();
+    for relay in 0..2 {
+        let url = cluster.url(relay, "wiki", "/");
+        until("the application answers", async || (browser.get(&url).await.status == 200).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_start_in_one_folder_the_second_says_that_it_is_in_use() {
+    for round in 0..ROUNDS {
+        let folder = Folder::default();
+        let mut both = [start_up(&folder), start_up(&folder)];
+        let ended =
+            until("one of both ends", async || both.iter_mut().position(|it| it.child.try_wait().unwrap().is_some()))
+                .await;
+        let (mut loser, mut winner) = {
+            let [first, second] = both;
+            if ended == 0 { (first, second) } else { (second, first) }
+        };
+        assert!(!loser.ended().await.success());
+        let said = loser.said().join("\n");
+        assert!(said.contains("is in use by another `postern up`"), "round {round}: {said}");
+        winner.line(|line| line.contains("postern publish").then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_first_start_that_is_killed_leaves_the_password_in_a_file() {
+    let folder = Folder::default();
+    let data = folder.0.join("data");
+    let mut up = start_up(&folder);
+    until("the password is on the disk", async || {
+        assert!(up.child.try_wait().unwrap().is_none(), "{}", up.said().join("\n"));
+        has_password(&data).then_some(())
+    })
+    .await;
+    up.kill();
+    assert!(!up.said().iter().any(|line| line.contains("password  ")), "killed too late to tell");
+
+    let mut up = start_up(&folder);
+    let url = up
+        .line(|line| Some(format!("https{}", line.trim().strip_prefix("Demo application")?.split_once("https")?.1)))
+        .await;
+    up.line(|line| line.contains("postern publish").then_some(())).await;
+    let kept = fs::read_to_string(data.join("first-owner.txt")).unwrap();
+    let password = kept.strip_prefix("username admin\npassword ").unwrap().trim_end();
+    assert!(up.said().iter().any(|line| line.contains("first-owner.txt")), "it says where the password is");
+    let authority = fs::read_to_string(data.join("authority.pem")).unwrap();
+    let mut browser = postern_tests::browser::Browser::new(&authority);
+    let answer = browser.sign_in(&url, "admin", password).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// The file, or the draft of it.
+fn has_password(data: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(data) else { return false };
+    entries.flatten().any(|it| {
+        let name = it.file_name().into_string().unwrap();
+        name.starts_with("first-owner") && name.ends_with(".txt")
+    })
+}
+
+#[tokio::test]
+async fn a_folder_whose_log_is_gone_is_not_a_new_installation() {
+    let mut world = World::start().await;
+    world.up.terminate();
+    assert!(world.up.ended().await.success());
+    let data = world.folder.0.join("data");
+    let log = |suffix: &str| data.join(format!("log.db{suffix}"));
+    let aside = world.folder.0.join("aside");
+    fs::create_dir(&aside).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        if log(suffix).exists() {
+            fs::rename(log(suffix), aside.join(format!("log.db{suffix}"))).unwrap();
+        }
+    }
+    // Missing, and there but empty.
+    for _ in 0..2 {
+        let mut up = start_up(&world.folder);
+        assert!(!up.ended().await.success());
+        let said = up.said().join("\n");
+        assert!(said.contains("log.db is missing or empty") && said.contains("backup"), "{said}");
+        assert_eq!(log("").exists(), log("-empty").exists(), "a start that is refused leaves nothing behind");
+        fs::write(log(""), "").unwrap();
+        fs::write(log("-empty"), "").unwrap();
+    }
+    // What it says to do helps.
+    for suffix in ["", "-wal", "-shm"] {
+        let _replaced = fs::remove_file(log(suffix));
+        if aside.join(format!("log.db{suffix}")).exists() {
+            fs::rename(aside.join(format!("log.db{suffix}")), log(suffix)).unwrap();
+        }
+    }
+    let mut up = start_up(&world.folder);
+    up.line(|line| line.contains("postern publish").then_some(())).await;
+}
+
+#[tokio::test]
+async fn keys_that_are_made_twice_at_once_trust_each_other() {
+    for _ in 0..ROUNDS {
+        let folder = Folder::default();
+        let keys = folder.0.join("keys");
+        let make = || Running::start("postern keys", folder.program("postern").args(["keys", "--out"]).arg(&keys));
+        let mut both = [make(), make()];
+        let mut made = 0;
+        for process in &mut both {
+            made += usize::from(process.ended().await.success());
+        }
+        assert!(made > 0);
+        let trust: Vec<_> = ["controller", "relay", "identity", "analytics"]
+            .map(|it| fs::read(keys.join(it).join("trust.json")).unwrap())
+            .to_vec();
+        assert!(trust.windows(2).all(|it| it[0] == it[1]));
+    }
+}
+
+#[tokio::test]
+async fn a_controller_whose_log_is_gone_says_so() {
+    let mut cluster = Cluster::start_twins().await;
+    for controller in &mut cluster.controllers {
+        controller.kill();
+    }
+    cluster.lose_nats().await;
+    let mut controller = cluster.restart_controller(0);
+    assert!(!controller.ended().await.success());
+    let said = controller.said().join("\n");
+    assert!(said.contains("is empty, but a controller has run here before"), "{said}");
+    assert!(said.contains("owner.json") && said.contains("backup"), "{said}");
+}
