@@ -41,6 +41,7 @@ pub async fn ensure(
     folder: &Path,
 ) -> Result<Option<FirstOwner>, ControllerError> {
     let wish = Wish::of_system(tenant_id, "bootstrap");
+    let mut made_now = None;
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = writer.snapshot();
         let tenant = snapshot.tenant(tenant_id).cloned().unwrap_or_default();
@@ -48,14 +49,16 @@ pub async fn ensure(
         if let Some(owner) = owner {
             return settle(folder, owner, &tenant);
         }
-        let recorded = match made_here_or_elsewhere(&tenant) {
+        let recorded = match made_now.or_else(|| made_here_or_elsewhere(&tenant)) {
             Some(user) => {
                 let grant = Command::SetRole { user, role: Some(Role::Owner) };
                 writer.execute_at(&wish, &snapshot, vec![grant]).await
             }
             None => {
-                let commands = new_owner(&tenant, surroundings, folder)?;
-                writer.execute_at(&wish, &snapshot, commands).await
+                let (user, commands) = new_owner(&tenant, surroundings, folder)?;
+                let recorded = writer.execute_at(&wish, &snapshot, commands).await;
+                made_now = recorded.is_ok().then_some(user);
+                recorded
             }
         };
         match recorded {
@@ -74,7 +77,11 @@ fn made_here_or_elsewhere(tenant: &Tenant) -> Option<UserId> {
 }
 
 /// A user and their password, on the disk already.
-fn new_owner(tenant: &Tenant, surroundings: &Surroundings, folder: &Path) -> Result<Vec<Command>, ControllerError> {
+fn new_owner(
+    tenant: &Tenant,
+    surroundings: &Surroundings,
+    folder: &Path,
+) -> Result<(UserId, Vec<Command>), ControllerError> {
     let password = passwords::generate();
     let hash = passwords::hash(&password)?;
     let sealed = surroundings.peers.seal_to_identity.seal(passwords::PURPOSE, hash.as_bytes())?;
@@ -94,10 +101,11 @@ fn new_owner(tenant: &Tenant, surroundings: &Surroundings, folder: &Path) -> Res
     let draft = folder.join(format!("{DRAFT}{id}.txt"));
     files::write_private(&draft, text.as_bytes()).map_err(ControllerError::FirstOwner)?;
     let credentials = Command::SetCredentials(Credentials { user: id, password: sealed, totp: vec![] });
-    Ok(match known {
+    let commands = match known {
         Some(_) => vec![credentials],
         None => vec![Command::CreateUser(user), credentials],
-    })
+    };
+    Ok((id, commands))
 }
 
 /// The owner's draft becomes the file; those of users who never came to be go.

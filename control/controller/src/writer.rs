@@ -13,8 +13,8 @@ use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, time::Duration
 
 use eventlog::{APPEND_MAX, AppendError, Draft, Fact, Journal, Projection};
 use model::{
-    Command, Event, Position, Principal, Rejection, Snapshot, Step, Tenant, TenantId, Timestamp, UserId, decide,
-    decide_all, event::Stream, risk::UserRevocation,
+    Command, Event, Position, Principal, Rejection, Snapshot, Step, Tenant, TenantId, Timestamp, UserId, decide_all,
+    event::Stream, risk::UserRevocation,
 };
 use runtime::{Clock, clock::fresh_id};
 use thiserror::Error;
@@ -124,11 +124,9 @@ impl Writer {
             },
         }
     }
-}
 
-impl Writer {
-    /// Carries out commands on one stream as one append: all of them, if the
-    /// stream still ends where `snapshot` does, or none.
+    /// Carries out commands that were made from `snapshot`, if the log still ends
+    /// there: what is on one stream is one append, or nothing.
     pub async fn execute_at(&self, wish: &Wish, snapshot: &Snapshot, commands: Vec<Command>) -> Result<(), WriteError> {
         self.lanes.execute_at(wish, snapshot, commands).await
     }
@@ -179,26 +177,22 @@ impl Lanes {
         Ok(snapshot.config)
     }
 
-    /// See [`Writer::execute_at`].
     async fn execute_at(&self, wish: &Wish, snapshot: &Snapshot, commands: Vec<Command>) -> Result<(), WriteError> {
         let _turn = turn(&self.changes).await?;
         self.readable()?;
-        let (mut scratch, mut events) = (snapshot.clone(), Vec::new());
-        for command in commands {
-            for event in decide(&scratch, &wish.tenant, command)? {
-                scratch.apply(&wish.tenant, event.clone(), 0);
-                events.push(event);
-            }
+        let mut snapshot = Arc::new(snapshot.clone());
+        for step in decide_all(&snapshot, &wish.tenant, commands)? {
+            let expected = snapshot.position(step.stream);
+            snapshot = match self.append(wish, &step, &snapshot).await {
+                Ok(next) => next,
+                Err(Failure::Conflict { stream, at }) => {
+                    self.catch_up(stream, at).await?;
+                    return Err(WriteError::Moved { expected, found: at });
+                }
+                Err(Failure::Final(error)) => return Err(error),
+            };
         }
-        let Some(stream) = events.first().map(|event| event.subject().stream) else { return Ok(()) };
-        match self.append(wish, &Step { stream, events }, snapshot).await {
-            Ok(_) => Ok(()),
-            Err(Failure::Conflict { stream, at }) => {
-                self.catch_up(stream, at).await?;
-                Err(WriteError::Moved { expected: snapshot.position(stream), found: at })
-            }
-            Err(Failure::Final(error)) => Err(error),
-        }
+        Ok(())
     }
 
     /// What is known, unless it is known to be less than what there is. A change

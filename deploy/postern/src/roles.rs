@@ -257,12 +257,12 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
         return check(&arguments);
     }
     let mut process = Process::begin("controller", &arguments).await?;
-    let memory = log_memory(process.settings.state(), "controller");
-    let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
-    let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
     let state = process.settings.state().to_owned();
     std::fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?;
-    refuse_lost_log(&projection, &state, &process.settings.log.url)?;
+    refuse_lost_log(&process.log, &state, &process.settings.log.url).await?;
+    let memory = log_memory(&state, "controller");
+    let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
+    let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
     let surroundings = controller::Surroundings {
         projection,
         journal: process.journal()?,
@@ -304,10 +304,11 @@ fn keep_owner_file(process: &Process, controller: &controller::server::Controlle
     process.tasks.spawn(file.keep(due, process.clock, process.stop.clone()));
 }
 
-/// A log that is empty where a controller has run before is not a new one.
-fn refuse_lost_log(projection: &Projection, state: &Path, url: &str) -> anyhow::Result<()> {
+/// A log that is empty where a controller has run before is not a new one. The
+/// memory of the log would say so too, but not what an empty log means.
+async fn refuse_lost_log(log: &EventLog, state: &Path, url: &str) -> anyhow::Result<()> {
     let trace = state.join("owner.json");
-    if projection.snapshot().config == 0 && trace.exists() {
+    if trace.exists() && log.head(Stream::Config).await.context("reading the event log")? == 0 {
         bail!(
             "the log at {url} is empty, but a controller has run here before: {} is from it. Restore the log from a \
              backup, or move that file aside to begin a new installation, in which nobody who joined or signed in \

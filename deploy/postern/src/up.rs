@@ -128,12 +128,12 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     let role = |name: &str| RoleKeys::load(&data.join("keys").join(name));
     let (controller_keys, relay_keys, identity_keys) = (role("controller")?, role("relay")?, role("identity")?);
     let log = EventLog::open(&data.join("log.db")).context("opening the event log")?;
+    refuse_lost_log(&data, log.head(Stream::Config).await.context("reading the event log")? > 0)?;
     let trust = controller_keys.trust.of_state()?;
     let memory = data.join("log-memory.db");
     let files = Files { mirror: None, memory: Some(&memory) };
     let projection =
         Projection::start_with(log.clone(), &Stream::STATE, trust, files).await.context("reading the event log")?;
-    refuse_lost_log(&data, projection.snapshot().config > 0)?;
     let clock = Clock::default();
     let tasks = TaskTracker::new();
     let stops = Stops { first: stop.clone(), last: CancellationToken::new() };

@@ -9,6 +9,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -103,7 +104,13 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
         // A statement of its own: the lock is free again before the job begins.
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
-            Ok(job) => job(&mut area),
+            // A job that panics answers nobody, and costs no thread: without threads
+            // nobody could sign in again.
+            Ok(job) => {
+                if catch_unwind(AssertUnwindSafe(|| job(&mut area))).is_err() {
+                    area = Area::default();
+                }
+            }
             Err(_) => return,
         }
     }

@@ -71,3 +71,13 @@ async fn a_full_queue_says_so_and_empties() {
     };
     assert_eq!(hashing.verify(PASSWORD.into(), hash).await, Ok(true));
 }
+
+#[tokio::test]
+async fn a_hash_that_panics_costs_no_thread() {
+    let hashing = Hashing::start().unwrap();
+    for _ in 0..2 * HASHING_THREADS {
+        assert_eq!(hashing.run(|_| panic!("on purpose")).await, Err::<(), _>(HashingError::Failed));
+    }
+    let hash = hashing.hash("correct horse".into()).await.unwrap();
+    assert_eq!(hashing.verify("correct horse".into(), hash).await, Ok(true));
+}
