@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
 };
 
 use uuid::Uuid;
@@ -64,6 +65,7 @@ pub fn free_port() -> u16 {
 pub struct Running {
     pub child: Child,
     said: Arc<Mutex<Vec<String>>>,
+    readers: [JoinHandle<()>; 2],
     name: String,
 }
 
@@ -78,15 +80,15 @@ impl Running {
         let said = Arc::new(Mutex::new(Vec::new()));
         let streams: [Box<dyn std::io::Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        for stream in streams {
+        let readers = streams.map(|stream| {
             let said = said.clone();
-            std::thread::spawn(move || {
+            thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     said.lock().unwrap().push(line);
                 }
-            });
-        }
-        Self { child, said, name: name.to_owned() }
+            })
+        });
+        Self { child, said, readers, name: name.to_owned() }
     }
 
     pub fn said(&self) -> Vec<String> {
@@ -113,9 +115,11 @@ impl Running {
         assert!(sent.unwrap().success());
     }
 
+    /// The end of the program, and of what it has to say.
     pub async fn ended(&mut self) -> std::process::ExitStatus {
         let name = self.name.clone();
-        crate::until(&format!("the end of {name}"), async || self.child.try_wait().unwrap()).await
+        let end = async || self.child.try_wait().unwrap().filter(|_| self.readers.iter().all(JoinHandle::is_finished));
+        crate::until(&format!("the end of {name}"), end).await
     }
 
     pub fn kill(&mut self) {

@@ -62,11 +62,11 @@ impl OwnerFile {
             }
             due = match self.write() {
                 Ok((_, due)) => {
-                    info!(file = %self.path.display(), "the owner's credential is renewed");
+                    info!(file = %self.path.display(), "the owner's credential is written");
                     due
                 }
                 Err(error) => {
-                    warn!(file = %self.path.display(), error = format!("{error:#}"), "the owner's credential is not renewed yet");
+                    warn!(file = %self.path.display(), error = format!("{error:#}"), "the owner's credential is not written yet");
                     self.writer.now().plus_seconds(RETRY_INTERVAL.as_secs() as i64)
                 }
             };
