@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use connector::{Connector, Settings, dial::Way, enrol, links::LinkMetrics};
 use runtime::{
     endings::{Endings, What},
+    files,
     metrics::Metrics,
     probes::Probes,
     shutdown, telemetry,
@@ -73,6 +74,10 @@ async fn main() -> anyhow::Result<()> {
             };
             let name = name.unwrap_or_else(host_name);
             let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())?;
+            files::private_folder(&settings.state)
+                .with_context(|| format!("preparing {}", settings.state.display()))?;
+            let held = files::hold_folder(&settings.state)?;
+            let _held = held.with_context(|| format!("another process is joining in {}", settings.state.display()))?;
             let identity = enrol::join(&token, &name, &settings.state, &way).await?;
             info!(connector = %identity.state.connector, state = %settings.state.display(), "joined");
             Ok(())

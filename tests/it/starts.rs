@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use postern_tests::{
-    cluster::Cluster,
+    cluster::{Cluster, start_role, token},
     processes::{Folder, Running},
     until,
     world::{World, start_up},
@@ -128,22 +128,20 @@ async fn a_folder_whose_log_is_gone_is_not_a_new_installation() {
 }
 
 #[tokio::test]
-async fn keys_that_are_made_twice_at_once_trust_each_other() {
-    for _ in 0..ROUNDS {
-        let folder = Folder::default();
-        let keys = folder.0.join("keys");
-        let make = || Running::start("postern keys", folder.program("postern").args(["keys", "--out"]).arg(&keys));
-        let mut both = [make(), make()];
-        let mut made = 0;
-        for process in &mut both {
-            made += usize::from(process.ended().await.success());
-        }
-        assert!(made > 0);
-        let trust: Vec<_> = ["controller", "relay", "identity", "analytics"]
-            .map(|it| fs::read(keys.join(it).join("trust.json")).unwrap())
-            .to_vec();
-        assert!(trust.windows(2).all(|it| it[0] == it[1]));
-    }
+async fn keys_are_made_by_one_process_at_a_time() {
+    let folder = Folder::default();
+    let keys = folder.0.join("keys");
+    runtime::files::private_folder(&keys).unwrap();
+    let held = runtime::files::hold_folder(&keys).unwrap();
+    assert!(held.is_some());
+    let make = || Running::start("postern keys", folder.program("postern").args(["keys", "--out"]).arg(&keys));
+    let mut second = make();
+    assert!(!second.ended().await.success());
+    assert!(second.said().join("\n").contains("another process is making keys"), "{:?}", second.said());
+    assert!(!keys.join("controller").exists(), "it has made nothing");
+    drop(held);
+    assert!(make().ended().await.success());
+    assert!(keys.join("controller/trust.json").exists());
 }
 
 #[tokio::test]
@@ -158,4 +156,42 @@ async fn a_controller_whose_log_is_gone_says_so() {
     let said = controller.said().join("\n");
     assert!(said.contains("is empty, but a controller has run here before"), "{said}");
     assert!(said.contains("owner.json") && said.contains("backup"), "{said}");
+}
+
+#[tokio::test]
+async fn every_other_role_that_starts_twice_at_the_same_moment_runs() {
+    let cluster = Cluster::start().await;
+    for round in 0..ROUNDS {
+        let place = |name: &str| cluster.folder.0.join(format!("{name}-{round}"));
+        // In a place of their own both run.
+        let mut relays = [0, 1].map(|n| {
+            let mirror = place(&format!("mirror-{n}"));
+            let own = format!("[relay]\nlisten = \"127.0.0.1:0\"\nmirror = {mirror:?}\n");
+            start_role(&cluster.folder, "relay", &format!("twin-relay-{n}"), &cluster.nats_url, &own)
+        });
+        for relay in &mut relays {
+            relay.line(|line| line.contains("relay listens").then_some(())).await;
+        }
+        // In one place one of them does, and the other says why not.
+        fs::write(place("token"), token(&cluster.admin, "Postern").await).unwrap();
+        let own = format!(
+            "[identity]\nsocket = {:?}\nconnector_state = {:?}\njoin_token_file = {:?}\n",
+            place("socket"),
+            place("state"),
+            place("token")
+        );
+        one_of_two(&cluster, "identity", &own, "link up").await;
+        let own = format!("[analytics]\nfile = {:?}\ncursor = {:?}\n", place("lines"), place("cursor"));
+        one_of_two(&cluster, "analytics", &own, "analytics follows activity").await;
+    }
+}
+
+async fn one_of_two(cluster: &Cluster, role: &str, own: &str, runs: &str) {
+    let mut both =
+        [0, 1].map(|n| start_role(&cluster.folder, role, &format!("twin-{role}-{n}"), &cluster.nats_url, own));
+    let ended =
+        until("one of both ends", async || both.iter_mut().position(|it| it.child.try_wait().unwrap().is_some())).await;
+    let said = both[ended].said().join("\n");
+    assert!(said.contains(&format!("is in use by another `postern {role}`")), "{said}");
+    both[1 - ended].line(|line| line.contains(runs).then_some(())).await;
 }

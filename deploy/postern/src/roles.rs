@@ -360,8 +360,10 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     }
     let mut process = Process::begin("identity", &arguments).await?;
     let it = process.settings.identity.clone().context("the settings have no [identity]")?;
+    // Two would take each other's socket, and join with each other's key.
     runtime::files::private_folder(&it.connector_state)
-        .with_context(|| format!("preparing the folder {}", it.connector_state.display()))?;
+        .with_context(|| format!("preparing {}", it.connector_state.display()))?;
+    let _held = held(&it.connector_state.join(".lock"), &it.connector_state, "identity")?;
     let memory = log_memory(&it.connector_state, "identity");
     let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = identity::Settings { socket: it.socket, controllers: it.controllers, token_life_s: it.token_life_s };
@@ -398,10 +400,18 @@ pub async fn analytics(arguments: RoleArguments) -> anyhow::Result<()> {
     }
     let mut process = Process::begin("analytics", &arguments).await?;
     let settings = process.settings.analytics.clone().context("the settings have no [analytics]")?;
+    // Two would write each line twice.
+    let _held = held(&settings.cursor.with_extension("lock"), &settings.cursor, "analytics")?;
     let trust = process.keys.trust.of_activity()?;
     process.attend().await?;
     analytics::run(settings, process.log.clone(), trust, process.stop.clone()).await?;
     end(process).await
+}
+
+/// Holds what one process of a role may use at a time.
+fn held(lock: &Path, what: &Path, role: &str) -> anyhow::Result<std::fs::File> {
+    let held = runtime::files::hold(lock).with_context(|| format!("locking {}", what.display()))?;
+    held.with_context(|| format!("{} is in use by another `postern {role}`: each has one of its own", what.display()))
 }
 
 async fn end(process: Process) -> anyhow::Result<()> {

@@ -48,7 +48,12 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Holds a folder for this process, until the file that is returned is dropped.
 /// None when another process holds it.
 pub fn hold_folder(path: &Path) -> io::Result<Option<fs::File>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(".lock"))?;
+    hold(&path.join(".lock"))
+}
+
+/// The same with a lock file of its own, for what shares its folder with others.
+pub fn hold(lock: &Path) -> io::Result<Option<fs::File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
