@@ -13,7 +13,7 @@ use runtime::{
     shutdown, telemetry,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Connects applications here to Postern's relays. Dials out only.
 #[derive(Parser)]
@@ -63,6 +63,9 @@ async fn main() -> anyhow::Result<()> {
     let flags = arguments.state.map(|it| ("state".to_owned(), it.display().to_string()));
     let settings = Settings::load(arguments.settings.as_deref(), &environment, flags.into_iter().collect())?;
     let _telemetry = telemetry::start("connector", &settings.telemetry)?;
+    if let Some(path) = &arguments.drill_clock {
+        warn!(file = %path.display(), "the clock of this process is what a file says: for drills only");
+    }
     match arguments.command {
         Command::Join { token, token_file, name } => {
             let token = match (token, token_file) {

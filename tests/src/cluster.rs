@@ -296,7 +296,7 @@ pub fn start_role(folder: &Folder, role: &str, name: &str, nats: &str, own: &str
 fn start_with_keys(folder: &Folder, role: &str, name: &str, nats: &str, own: &str, keys: PathBuf) -> Running {
     let [ca, certificate, key] = ["nats-ca.pem", "nats-client.pem", "nats-client.key"].map(|it| folder.0.join(it));
     let settings = format!(
-        "keys = {keys:?}\n[log]\nurl = {nats:?}\nca = {ca:?}\ncertificate = {certificate:?}\ncertificate_key = {key:?}\n[telemetry]\nlevel = \"info\"\n{own}"
+        "keys = {keys:?}\n[log]\nurl = {nats:?}\nca = {ca:?}\ncertificate = {certificate:?}\ncertificate_key = {key:?}\nactivity_mib_max = 64\nstate_mib_max = 64\n[telemetry]\nlevel = \"info\"\n{own}"
     );
     let path = folder.0.join(format!("{name}.toml"));
     std::fs::write(&path, settings).unwrap();

@@ -132,14 +132,15 @@ pub fn recognise(
     let recognised = match bearer {
         // A token that does not hold is nobody, even beside a certificate.
         Some(token) => of_identity(token, identity_key).or_else(|| of_token(snapshot, token, now)),
-        None => peer.0.as_deref().and_then(|der| of_certificate(snapshot, der)),
+        None => peer.0.as_deref().and_then(|der| of_certificate(snapshot, der, now)),
     };
     recognised.unwrap_or(Caller { tenant: TenantId::default_tenant(), who: Who::Nobody })
 }
 
-/// TLS has verified the chain.
-fn of_certificate(snapshot: &Snapshot, der: &[u8]) -> Option<Caller> {
+/// TLS has verified the chain, when the connection began; it may have ended since.
+fn of_certificate(snapshot: &Snapshot, der: &[u8], now: Timestamp) -> Option<Caller> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    (now.seconds() < certificate.validity().not_after.timestamp()).then_some(())?;
     let names = certificate.subject_alternative_name().ok()??;
     let mut uris = names.value.general_names.iter().filter_map(|name| {
         let GeneralName::URI(uri) = name else { return None };
@@ -184,4 +185,34 @@ fn of_identity(token: &str, key: &[u8]) -> Option<Caller> {
     let claims =
         jsonwebtoken::decode::<InternalClaims>(token, &DecodingKey::from_ed_der(key), &validation).ok()?.claims;
     Some(Caller { tenant: claims.tenant, who: Who::Identity })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Event, User, directory::Username};
+
+    use super::*;
+    use crate::authority::Authority;
+
+    #[test]
+    fn a_connection_does_not_outlive_the_certificate_it_began_with() {
+        const DAY_S: i64 = 24 * 3600;
+        runtime::install_crypto();
+        let (tenant, id) = (TenantId::default_tenant(), UserId(runtime::clock::fresh_id()));
+        let mut snapshot = Snapshot::default();
+        let username = Username::parse("admin").unwrap();
+        let user = User { id, username, display_name: "".into(), email: "".into(), disabled: false };
+        snapshot.apply(&tenant, Event::UserCreated(user), 1);
+        snapshot.apply(&tenant, Event::RoleGranted { user: id, role: Role::Owner }, 1);
+        let begun = Timestamp(1_800_000_000_000);
+        let (certificate, key) = Authority::generate("example.com", begun).unwrap();
+        let issued = Authority::load(certificate, &key).unwrap().owner(&tenant, id, begun).unwrap();
+        let peer = PeerCertificate(issued.chain.first().cloned());
+        let who = |days: i64| {
+            let now = begun.plus_seconds(days * DAY_S);
+            recognise(&snapshot, &peer, &HeaderMap::new(), &[], now).who
+        };
+        assert!(matches!(who(29), Who::Person { .. }));
+        assert!(matches!(who(31), Who::Nobody));
+    }
 }
