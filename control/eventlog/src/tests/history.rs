@@ -38,7 +38,7 @@ async fn a_revocation_cannot_be_left_out() {
     let file = history.copy();
     // As an intruder would: the last event, and every trace of it.
     delete(&file.path(), Stream::Risk, 2, true);
-    let refused = history.start(&file, None).await.err().expect("a session that was revoked lives again");
+    let refused = history.start(&file, None).await.expect_err("a session that was revoked lives again");
     let names = matches!(
         refused,
         StartError::Refused { stream: Stream::Risk, .. } | StartError::Moved { stream: Stream::Risk, .. }
