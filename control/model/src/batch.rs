@@ -49,8 +49,9 @@ pub fn decide_all(
     let before = |id: PolicyId| snapshot.tenant(tenant).and_then(|it| it.policy(id));
     let mut ranked: Vec<(Rank, Event)> = Vec::with_capacity(events.len());
     for (_, event) in events {
-        // One event alone has nothing in between.
-        if let Event::PolicyChanged(after) = &event
+        // One event alone has nothing in between. A policy that is removed and made
+        // again in one change has changed.
+        if let Event::PolicyChanged(after) | Event::PolicyCreated(after) = &event
             && !alone
             && let Some(before) = before(after.id)
         {

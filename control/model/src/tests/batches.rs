@@ -56,6 +56,23 @@ fn a_policy_that_moves_guards_both_places_in_between() {
     assert_eq!(events[2], Event::PolicyChanged(guards(2)));
 }
 
+/// Found by the property below.
+#[test]
+fn a_policy_that_is_removed_and_made_again_guards_until_the_end() {
+    let open_to_all = App { pre_authentication: PreAuthentication::Passthrough, ..app(2, "https://a.example.com/") };
+    let looser = Policy { exclude_networks: vec!["10.0.0.0/8".parse().unwrap()], ..block(1) };
+    let mut world = given([group(BERLIN), Event::AppPublished(Box::new(open_to_all))]);
+    world.apply(Event::Assigned { app: app_id(2), principal: Principal::Everyone });
+    world.apply(Event::PolicyCreated(block(1)));
+    let steps = world.decide_all(vec![
+        Command::RemovePolicy(PolicyId(id(1))),
+        Command::ChangeApp(Box::new(app(2, "https://a.example.com/"))),
+        Command::CreatePolicy(looser.clone()),
+    ]);
+    let events: Vec<Event> = steps.unwrap().into_iter().flat_map(|it| it.events).collect();
+    assert_eq!(events.last(), Some(&Event::PolicyChanged(looser)), "{events:#?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
