@@ -19,7 +19,7 @@ pub struct Cluster {
     pub controllers: Vec<Running>,
     pub relays: Vec<Running>,
     pub identity: Running,
-    pub analytics: Running,
+    pub analytics: Vec<Running>,
     pub connectors: Vec<Running>,
     pub relay_ports: Vec<u16>,
     pub admin: Admin,
@@ -31,19 +31,15 @@ impl Cluster {
         Self::start_with(vec![]).await
     }
 
-    /// Both controllers at the same moment, on nothing.
+    /// Two of every role that needs no token, at the same moment, on nothing.
     pub async fn start_twins() -> Twins {
-        let folder = Folder::default();
-        let keys = folder.0.join("keys");
-        assert!(postern(&["keys", "--out", text(&keys)]).success());
-        let (nats_url, nats) = start_nats(&folder).await;
-        let (controller_ports, relay_ports) = ([free_port(), free_port()], vec![free_port(), free_port()]);
-        let start = |n: usize| start_controller(&folder, &nats_url, n, controller_ports[n], &relay_ports);
-        let mut controllers = [0, 1].map(start);
-        for controller in &mut controllers {
+        let mut twins = Twins::prepare(vec![]).await;
+        twins.relays = (0..2).map(|n| twins.start_relay(n)).collect();
+        twins.analytics = ["activity", "activity-1"].map(|name| twins.start_analytics(name)).into();
+        twins.controllers = (0..2).map(|n| twins.start_controller(n)).collect();
+        for controller in &mut twins.controllers {
             controller.line(|line| line.contains("controller listens").then_some(())).await;
         }
-        let twins = Twins { folder, nats, nats_url, controllers, controller_ports, relay_ports };
         for n in 0..2 {
             let owner = twins.controller_state(n).join("owner.json");
             until("the owner's credential", async || Credential::find(Some(&owner)).ok()).await;
@@ -53,80 +49,15 @@ impl Cluster {
 
     /// With more in the environment of every process.
     pub async fn start_with(environment: Vec<(&'static str, String)>) -> Self {
-        let mut folder = Folder::default();
-        folder.1 = environment;
-        let keys = folder.0.join("keys");
-        assert!(postern(&["keys", "--out", text(&keys)]).success());
-        let (nats_url, nats) = start_nats(&folder).await;
-        let controller_ports = [free_port(), free_port()];
-        let relay_ports = vec![free_port(), free_port()];
-        let mut controllers = Vec::new();
-        for (n, port) in controller_ports.iter().enumerate() {
-            let mut controller = start_controller(&folder, &nats_url, n, *port, &relay_ports);
-            controller.line(|line| line.contains("controller listens").then_some(())).await;
-            controllers.push(controller);
-        }
-        Self::beside(folder, nats, nats_url, controllers, controller_ports, relay_ports).await
-    }
-
-    /// Everything else, beside controllers that run.
-    async fn beside(
-        folder: Folder,
-        nats: Running,
-        nats_url: String,
-        controllers: Vec<Running>,
-        controller_ports: [u16; 2],
-        relay_ports: Vec<u16>,
-    ) -> Self {
-        let owner = folder.0.join("keys-controller-0/owner.json");
-        let credential = until("the owner's credential", async || Credential::find(Some(&owner)).ok()).await.1;
-        let admin = Admin::connect(&credential).await.unwrap();
-        let addresses = controller_ports.map(|port| format!("https://127.0.0.1:{port}"));
-        let mut relays = Vec::new();
-        for (n, port) in relay_ports.iter().enumerate() {
-            let mirror = folder.0.join(format!("relay-{n}.db"));
-            let own = format!(
-                "[relay]\nlisten = \"127.0.0.1:{port}\"\ncontrollers = {addresses:?}\nmirror = {mirror:?}\ndrain_grace_s = 5\n"
-            );
-            let mut relay = start_role(&folder, "relay", &format!("relay-{n}"), &nats_url, &own);
-            relay.line(|line| line.contains("relay listens").then_some(())).await;
-            relays.push(relay);
-        }
-        let invitation = token(&admin, "Postern").await;
-        std::fs::write(folder.0.join("identity.token"), invitation).unwrap();
-        let own = format!(
-            "[identity]\nsocket = {:?}\ncontrollers = {addresses:?}\nconnector_state = {:?}\njoin_token_file = {:?}\n",
-            folder.0.join("identity.sock"),
-            folder.0.join("identity-state"),
-            folder.0.join("identity.token"),
-        );
-        let mut identity = start_role(&folder, "identity", "identity", &nats_url, &own);
-        let own = format!(
-            "[analytics]\nfile = {:?}\ncursor = {:?}\n",
-            folder.0.join("activity.jsonl"),
-            folder.0.join("activity.cursor")
-        );
-        let analytics = start_role(&folder, "analytics", "analytics", &nats_url, &own);
-        identity.line(|line| line.contains("link up").then_some(())).await;
-        let mut connectors = Vec::new();
+        let mut twins = Twins::prepare(environment).await;
         for n in 0..2 {
-            let invitation = token(&admin, "default").await;
-            connectors.push(start_connector(&folder, n, &invitation).await);
+            let mut controller = twins.start_controller(n);
+            controller.line(|line| line.contains("controller listens").then_some(())).await;
+            twins.controllers.push(controller);
         }
-        let authority = credential.authority.clone();
-        Self {
-            folder,
-            nats,
-            nats_url,
-            controllers,
-            relays,
-            identity,
-            analytics,
-            connectors,
-            relay_ports,
-            admin,
-            authority,
-        }
+        twins.relays = (0..2).map(|n| twins.start_relay(n)).collect();
+        twins.analytics = vec![twins.start_analytics("activity")];
+        twins.joined().await
     }
 
     pub fn url(&self, relay: usize, name: &str, path: &str) -> String {
@@ -167,17 +98,55 @@ impl Cluster {
     }
 }
 
-/// Two controllers over a nats-server, and nobody else yet.
+/// Two of each over a nats-server, of those who need no token.
 pub struct Twins {
     pub folder: Folder,
     nats: Running,
     nats_url: String,
-    pub controllers: [Running; 2],
+    pub controllers: Vec<Running>,
     controller_ports: [u16; 2],
+    relays: Vec<Running>,
     relay_ports: Vec<u16>,
+    analytics: Vec<Running>,
 }
 
 impl Twins {
+    /// Keys and a broker, and nobody else yet.
+    async fn prepare(environment: Vec<(&'static str, String)>) -> Self {
+        let mut folder = Folder::default();
+        folder.1 = environment;
+        let keys = folder.0.join("keys");
+        assert!(postern(&["keys", "--out", text(&keys)]).success());
+        let (nats_url, nats) = start_nats(&folder).await;
+        let (controller_ports, relay_ports) = ([free_port(), free_port()], vec![free_port(), free_port()]);
+        let (controllers, relays, analytics) = (vec![], vec![], vec![]);
+        Self { folder, nats, nats_url, controllers, controller_ports, relays, relay_ports, analytics }
+    }
+
+    fn start_controller(&self, n: usize) -> Running {
+        start_controller(&self.folder, &self.nats_url, n, self.controller_ports[n], &self.relay_ports)
+    }
+
+    fn start_relay(&self, n: usize) -> Running {
+        let own = format!(
+            "[relay]\nlisten = \"127.0.0.1:{}\"\ncontrollers = {:?}\nmirror = {:?}\ndrain_grace_s = 5\n",
+            self.relay_ports[n],
+            self.controller_addresses(),
+            self.folder.0.join(format!("relay-{n}.db")),
+        );
+        start_role(&self.folder, "relay", &format!("relay-{n}"), &self.nats_url, &own)
+    }
+
+    fn start_analytics(&self, name: &str) -> Running {
+        let place = |suffix: &str| self.folder.0.join(format!("{name}.{suffix}"));
+        let own = format!("[analytics]\nfile = {:?}\ncursor = {:?}\n", place("jsonl"), place("cursor"));
+        start_role(&self.folder, "analytics", &format!("analytics-{name}"), &self.nats_url, &own)
+    }
+
+    fn controller_addresses(&self) -> [String; 2] {
+        self.controller_ports.map(|port| format!("https://127.0.0.1:{port}"))
+    }
+
     pub fn controller_state(&self, n: usize) -> PathBuf {
         self.folder.0.join(format!("keys-controller-{n}"))
     }
@@ -199,17 +168,57 @@ impl Twins {
         wait_for_nats(&self.nats_url).await;
     }
 
-    /// Starts both again at the same moment, and everything else beside them.
-    pub async fn restarted(mut self) -> Cluster {
+    /// Starts both controllers again at the same moment.
+    pub async fn restarted(mut self) -> Self {
         for controller in &mut self.controllers {
             controller.kill();
         }
-        self.controllers = [self.restart_controller(0), self.restart_controller(1)];
+        self.controllers = (0..2).map(|n| self.restart_controller(n)).collect();
         for controller in &mut self.controllers {
             controller.line(|line| line.contains("controller listens").then_some(())).await;
         }
-        let Self { folder, nats, nats_url, controllers, controller_ports, relay_ports } = self;
-        Cluster::beside(folder, nats, nats_url, controllers.into(), controller_ports, relay_ports).await
+        self
+    }
+
+    /// With identity and connectors, which join with tokens.
+    pub async fn joined(self) -> Cluster {
+        let addresses = self.controller_addresses();
+        let Self { folder, nats, nats_url, controllers, mut relays, relay_ports, analytics, .. } = self;
+        let owner = folder.0.join("keys-controller-0/owner.json");
+        let credential = until("the owner's credential", async || Credential::find(Some(&owner)).ok()).await.1;
+        let admin = Admin::connect(&credential).await.unwrap();
+        for relay in &mut relays {
+            relay.line(|line| line.contains("relay listens").then_some(())).await;
+        }
+        let invitation = token(&admin, "Postern").await;
+        std::fs::write(folder.0.join("identity.token"), invitation).unwrap();
+        let own = format!(
+            "[identity]\nsocket = {:?}\ncontrollers = {addresses:?}\nconnector_state = {:?}\njoin_token_file = {:?}\n",
+            folder.0.join("identity.sock"),
+            folder.0.join("identity-state"),
+            folder.0.join("identity.token"),
+        );
+        let mut identity = start_role(&folder, "identity", "identity", &nats_url, &own);
+        identity.line(|line| line.contains("link up").then_some(())).await;
+        let mut connectors = Vec::new();
+        for n in 0..2 {
+            let invitation = token(&admin, "default").await;
+            connectors.push(start_connector(&folder, n, &invitation).await);
+        }
+        let authority = credential.authority.clone();
+        Cluster {
+            folder,
+            nats,
+            nats_url,
+            controllers,
+            relays,
+            identity,
+            analytics,
+            connectors,
+            relay_ports,
+            admin,
+            authority,
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn missing(
     let mut authority = tenant.key_in_use(KeyPurpose::Authority, now).cloned();
     for purpose in KeyPurpose::ALL {
         if tenant.keys_for(purpose).is_empty() {
-            let key = signing_keys::make(purpose, peers, &sealing.public(), domain, now, FIRST_KEYS_FROM)?;
+            let key = signing_keys::make(purpose, peers, &sealing.public(), domain, now, now)?;
             if purpose == KeyPurpose::Authority {
                 authority = Some(key.clone());
             }
@@ -78,10 +78,6 @@ fn missing(
     commands.extend(own_apps(&tenant, domain, identity_origin)?);
     Ok(commands)
 }
-
-/// There is nothing that the first keys could replace, so they are in use on
-/// every clock.
-const FIRST_KEYS_FROM: Timestamp = Timestamp(0);
 
 pub(crate) fn tenant_of(writer: &Writer, id: &TenantId) -> std::sync::Arc<Tenant> {
     writer.snapshot().tenant(id).cloned().unwrap_or_default()

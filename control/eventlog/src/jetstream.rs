@@ -10,9 +10,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_nats::{
     Client, ConnectOptions, HeaderMap,
     jetstream::{
-        self, Context,
+        self, Context, ErrorCode,
         consumer::{AckPolicy, DeliverPolicy, pull},
-        context::PublishErrorKind,
+        context::{GetStreamErrorKind, PublishErrorKind},
         message::PublishMessage,
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
@@ -232,10 +232,26 @@ impl JetStream {
         Ok(Messages { stream: messages.await.map_err(|source| failed(source.into()))?, delivered: 0 })
     }
 
+    /// Whether a controller has made it yet.
+    pub(crate) async fn has(&self, stream: Stream) -> Result<bool, LogError> {
+        const ASKING: &str = "asking for a stream";
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.context.get_stream(name(stream))).await;
+        match asked.map_err(|late| LogError::new(ASKING, late))? {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(why) if why.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(false),
+                GetStreamErrorKind::JetStream(_)
+                | GetStreamErrorKind::EmptyName
+                | GetStreamErrorKind::Request
+                | GetStreamErrorKind::InvalidStreamName => Err(LogError::new(ASKING, error)),
+            },
+        }
+    }
+
     /// The server says its time with what it says of a stream.
-    pub(crate) async fn server_time_ms(&self) -> Result<i64, LogError> {
+    pub(crate) async fn server_time_ms(&self, stream: Stream) -> Result<i64, LogError> {
         const ASKING: &str = "asking the log for the time";
-        let subject = format!("STREAM.INFO.{}", name(Stream::Config));
+        let subject = format!("STREAM.INFO.{}", name(stream));
         let asked = self.context.request::<_, _, serde_json::Value>(subject, &());
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
         let answer = answered.map_err(|late| LogError::new(ASKING, late))?;

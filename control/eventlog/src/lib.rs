@@ -178,12 +178,20 @@ impl EventLog {
         }
     }
 
+    /// Whether the stream exists: at a broker the first controller makes it.
+    pub async fn has(&self, stream: Stream) -> Result<bool, LogError> {
+        match &self.backend {
+            Backend::Embedded(_) => Ok(true),
+            Backend::JetStream(it) => it.has(stream).await,
+        }
+    }
+
     /// What time it is where the log is, in milliseconds since 1970; none where
-    /// that is this process.
-    pub async fn server_time_ms(&self) -> Result<Option<i64>, LogError> {
+    /// that is this process. Whoever asks names a stream it may read.
+    pub async fn server_time_ms(&self, stream: Stream) -> Result<Option<i64>, LogError> {
         match &self.backend {
             Backend::Embedded(_) => Ok(None),
-            Backend::JetStream(it) => it.server_time_ms().await.map(Some),
+            Backend::JetStream(it) => it.server_time_ms(stream).await.map(Some),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -20,7 +21,7 @@ use runtime::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     endings,
@@ -28,6 +29,9 @@ use crate::{
     owner_file::OwnerFile,
     skew::{self, Skew},
 };
+
+/// How soon a role that is there before the log looks for it again.
+const STREAM_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct RoleArguments {
@@ -126,6 +130,8 @@ struct Process {
     metrics: Metrics,
     endings: Endings,
     skew: Skew,
+    /// One that this role may read, to ask the broker for the time with.
+    stream: Stream,
     stop: CancellationToken,
     tasks: TaskTracker,
     checks: Vec<runtime::probes::Check>,
@@ -156,6 +162,7 @@ impl Process {
             metrics,
             endings,
             skew,
+            stream: if role == "analytics" { Stream::Activity } else { Stream::Config },
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             checks: vec![Arc::new(move || shown.readiness())],
@@ -164,13 +171,44 @@ impl Process {
     }
 
     async fn projection(&mut self, streams: &[Stream], files: Files<'_>) -> anyhow::Result<Projection> {
-        let trust = self.keys.trust.of_state()?;
-        let projection =
-            Projection::start_with(self.log.clone(), streams, trust, files).await.context("reading the event log")?;
+        let projection = self.start_reading(streams, files).await?;
         let watched = projection.clone();
         self.checks.push(Arc::new(move || snapshot_readiness(&watched)));
         endings::of_snapshot(&self.endings, &projection);
         Ok(projection)
+    }
+
+    /// A role that starts before there is a log waits for the controller that
+    /// makes it, unless a mirror says what was in it.
+    async fn start_reading(&self, streams: &[Stream], files: Files<'_>) -> anyhow::Result<Projection> {
+        let mut said = false;
+        loop {
+            let missing = self.missing(streams).await;
+            let trust = self.keys.trust.of_state()?;
+            match (Projection::start_with(self.log.clone(), streams, trust, files).await, missing) {
+                (Ok(projection), _) => return Ok(projection),
+                (Err(error), None) => return Err(error).context("reading the event log"),
+                (Err(_), Some(stream)) => {
+                    if !said {
+                        warn!(
+                            stream = stream.name(),
+                            "there is no such stream yet; waiting for a controller to make it"
+                        );
+                        said = true;
+                    }
+                    tokio::time::sleep(STREAM_LOOK_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn missing(&self, streams: &[Stream]) -> Option<Stream> {
+        for stream in streams {
+            if let Ok(false) = self.log.has(*stream).await {
+                return Some(*stream);
+            }
+        }
+        None
     }
 
     fn journal(&self) -> anyhow::Result<Journal> {
@@ -184,7 +222,7 @@ impl Process {
             let probes = Probes { checks: std::mem::take(&mut self.checks), metrics: self.metrics.clone() };
             self.tasks.spawn(probes.serve(listener, self.stop.clone()));
         }
-        self.tasks.spawn(skew::watch(self.skew.clone(), self.log.clone(), self.clock, self.stop.clone()));
+        self.tasks.spawn(skew::watch(self.skew.clone(), self.log.clone(), self.stream, self.clock, self.stop.clone()));
         let signals = TaskTracker::new();
         signals.spawn(runtime::shutdown::on_signal(self.stop.clone()));
         Ok(())

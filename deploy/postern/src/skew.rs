@@ -14,6 +14,7 @@ use std::{
 };
 
 use eventlog::EventLog;
+use model::event::Stream;
 use runtime::{
     Clock,
     metrics::{Gauge, Metrics},
@@ -77,10 +78,11 @@ impl Skew {
     }
 }
 
-pub async fn watch(skew: Skew, log: EventLog, clock: Clock, stop: CancellationToken) {
+/// Asks with a stream this role may read.
+pub async fn watch(skew: Skew, log: EventLog, stream: Stream, clock: Clock, stop: CancellationToken) {
     loop {
         let asked_ms = clock.now_ms();
-        match log.server_time_ms().await {
+        match log.server_time_ms(stream).await {
             Ok(Some(theirs_ms)) => skew.measure(asked_ms, theirs_ms, clock.now_ms()),
             Ok(None) => return,
             // The age of the snapshot says that the log is away.

@@ -79,6 +79,27 @@ async fn a_start_that_is_killed_anywhere_leaves_the_password_in_the_file() {
     }
 }
 
+#[tokio::test]
+async fn an_installation_with_people_and_no_owner_gets_one() {
+    let world = World::new();
+    let controller = world.controller().await;
+    controller.start().await;
+    let people = ["admin", "alice"].map(|name| {
+        Command::CreateUser(model::User {
+            id: model::UserId(fresh_id()),
+            username: model::directory::Username::parse(name).unwrap(),
+            display_name: "".into(),
+            email: "".into(),
+            disabled: false,
+        })
+    });
+    let wish = Wish::of_system(&TenantId::default_tenant(), "test");
+    controller.writer.execute(&wish, people.into()).await.unwrap();
+    let owner = controller.owner().await.unwrap();
+    assert!(world.opens(&controller.tenant(), &owner.password));
+    assert!(controller.owner().await.is_none(), "once");
+}
+
 struct World {
     folder: PathBuf,
     log: EventLog,
