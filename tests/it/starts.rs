@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use postern_tests::{
+    browser::Browser,
     cluster::{Cluster, start_role, token},
     origin::Origin,
     processes::{Folder, Running},
@@ -57,8 +58,21 @@ async fn of_two_that_start_in_one_folder_the_second_says_that_it_is_in_use() {
         assert!(!loser.ended().await.success());
         let said = loser.said().join("\n");
         assert!(said.contains("is in use by another `postern up`"), "round {round}: {said}");
+        // And the first serves, as if nothing had been.
+        let demo = demo_address(&mut winner).await;
         winner.line(|line| line.contains("postern publish").then_some(())).await;
+        let kept = fs::read_to_string(folder.0.join("data/first-owner.txt")).unwrap();
+        let password = kept.strip_prefix("username admin\npassword ").unwrap().trim_end();
+        let authority = fs::read_to_string(folder.0.join("data/authority.pem")).unwrap();
+        let answer = Browser::new(&authority).sign_in(&demo, "admin", password).await;
+        assert_eq!(answer.status, 200, "round {round}: {}", answer.text());
     }
+}
+
+async fn demo_address(up: &mut Running) -> String {
+    let demo =
+        |line: &str| Some(format!("https{}", line.trim().strip_prefix("Demo application")?.split_once("https")?.1));
+    up.line(demo).await
 }
 
 #[tokio::test]
@@ -75,15 +89,13 @@ async fn a_first_start_that_is_killed_leaves_the_password_in_a_file() {
     assert!(!up.said().iter().any(|line| line.contains("password  ")), "killed too late to tell");
 
     let mut up = start_up(&folder);
-    let url = up
-        .line(|line| Some(format!("https{}", line.trim().strip_prefix("Demo application")?.split_once("https")?.1)))
-        .await;
+    let url = demo_address(&mut up).await;
     up.line(|line| line.contains("postern publish").then_some(())).await;
     let kept = fs::read_to_string(data.join("first-owner.txt")).unwrap();
     let password = kept.strip_prefix("username admin\npassword ").unwrap().trim_end();
     assert!(up.said().iter().any(|line| line.contains("first-owner.txt")), "it says where the password is");
     let authority = fs::read_to_string(data.join("authority.pem")).unwrap();
-    let mut browser = postern_tests::browser::Browser::new(&authority);
+    let mut browser = Browser::new(&authority);
     let answer = browser.sign_in(&url, "admin", password).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
