@@ -13,7 +13,7 @@ mod internal;
 mod keys;
 mod sessions;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use model::{Command, Position, Tenant, Timestamp, keys::KeyPurpose};
@@ -35,6 +35,8 @@ use crate::{
 };
 
 /// Answers of a list at a time.
+/// Named among what ends, although it ends on purpose.
+pub const JOIN_TOKEN: &str = "join_token";
 const PAGE_SIZE: usize = 100;
 const PAGE_SIZE_MAX: usize = 1000;
 
@@ -129,6 +131,11 @@ impl Admin {
                 endings.push(ending(What::Authority, Timestamp::from_seconds(end_s), Timestamp(0)));
             }
         }
+        // On purpose, so no metric: an alert on what ends soon would be about these.
+        let now = self.writer.now();
+        let spent: BTreeSet<_> = tenant.connectors.values().map(|it| it.join_token).collect();
+        let open = tenant.join_tokens.values().filter(|it| it.expires > now && !spent.contains(&it.id));
+        endings.extend(open.map(|it| v1::Ending { what: JOIN_TOKEN.to_owned(), ends_ms: it.expires.0, renews_ms: 0 }));
         endings
     }
 

@@ -128,7 +128,8 @@ impl Relay {
         let link = Arc::new(Link::new(name.tenant.clone(), name.group, name.connector, thread));
         self.connectors.add(&link);
         self.metrics.links.inc();
-        self.tell(&name, "linked", "");
+        let ends = jiff::Timestamp::from_second(name.expires_s).map_or(String::new(), |it| it.to_string());
+        self.tell(&name, "linked", &format!("certificate ends {ends}"));
         info!(connector = %name.connector, "link up");
         let why = self.drive(&mut connection, &link, &name).await;
         self.connectors.remove(&link);

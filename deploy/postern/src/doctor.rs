@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::bail;
+use controller::admin::JOIN_TOKEN;
 use proto::v1;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -116,7 +117,10 @@ async fn connectors(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
                 }
             });
             match links > 0 {
-                true => report.good(&format!("connector {} of {} has links", connector.name, group.name)),
+                true => {
+                    let ends = certificate_end(&history, &connector.id);
+                    report.good(&format!("connector {} of {} has links{ends}", connector.name, group.name));
+                }
                 false => report.bad(
                     &format!("connector {} of {} has no link", connector.name, group.name),
                     "is postern-connector running there, and may it reach the relay's port?",
@@ -125,6 +129,16 @@ async fn connectors(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the relay said of the newest link's certificate.
+fn certificate_end(history: &[v1::HistoryEntry], connector: &str) -> String {
+    let details = history.iter().filter_map(|entry| {
+        let said: serde_json::Value = serde_json::from_str(&entry.summary).ok()?;
+        let detail = said["detail"].as_str()?.to_owned();
+        (said["connector"] == connector && said["what"] == "linked" && !detail.is_empty()).then_some(detail)
+    });
+    details.map(|it| format!("; {it}")).next().unwrap_or_default()
 }
 
 /// A name of one's own that leads elsewhere hands its users to whoever is there
@@ -226,7 +240,12 @@ async fn address(url: &str, authority: &str, report: &mut Report) {
 /// What the installation renews by itself, and is late with; and what nobody renews.
 fn endings(endings: &[v1::Ending], credential: &Credential, path: &Path, report: &mut Report) {
     let now_s = runtime::Clock::default().now_ms() / 1000;
-    for it in endings {
+    let (tokens, rest): (Vec<_>, Vec<_>) = endings.iter().partition(|it| it.what == JOIN_TOKEN);
+    if let Some(last_ms) = tokens.iter().map(|it| it.ends_ms).max() {
+        let (count, ends) = (tokens.len(), crate::output::time(last_ms));
+        report.good(&format!("join tokens that nobody has used: {count}; the last one ends at {ends}"));
+    }
+    for it in rest {
         let days = (it.ends_ms / 1000 - now_s).div_euclid(DAY_S);
         let what = it.what.replace('_', " ");
         let late_s = now_s - it.renews_ms / 1000;
