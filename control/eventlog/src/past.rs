@@ -37,7 +37,7 @@ impl Past {
         let mut mirrored = BTreeMap::new();
         for stream in streams {
             let loaded = fold.load(log, *stream).await?;
-            let mut same = self.mirrored(*stream).await?;
+            let mut same = self.mirrored(*stream).await;
             let remembered = memories.get(stream).copied();
             for it in remembered.into_iter().chain(same) {
                 let Err(differs) = self.compare(fold, log, *stream, &loaded, it).await? else { continue };
@@ -82,13 +82,17 @@ impl Past {
         self.memory.as_ref().map_or(Ok(BTreeMap::new()), Memory::get)
     }
 
-    /// A mirror is a memory as well.
-    async fn mirrored(&self, stream: Stream) -> Result<Option<Remembered>, LogError> {
-        let Some(mirror) = &self.mirror else { return Ok(None) };
+    /// A mirror is a memory as well. One that cannot be read is filled anew.
+    async fn mirrored(&self, stream: Stream) -> Option<Remembered> {
+        let mirror = self.mirror.as_ref()?;
         let position = mirror.head(stream);
-        let last = mirror.read(stream, position.saturating_sub(1), 1).await?;
-        let hash = last.first().and_then(hash_of);
-        Ok(hash.filter(|_| position > 0).map(|hash| Remembered { position, hash, epoch: 0 }))
+        match mirror.read(stream, position.checked_sub(1)?, 1).await {
+            Ok(last) => last.first().and_then(hash_of).map(|hash| Remembered { position, hash, epoch: 0 }),
+            Err(error) => {
+                warn!(error = %chain_of(&error), "the mirror cannot be read");
+                None
+            }
+        }
     }
 
     /// Whether the log has the remembered event, and goes on from it to what was
