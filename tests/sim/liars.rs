@@ -3,6 +3,8 @@
 use std::{collections::BTreeSet, sync::Mutex};
 
 use bytes::Bytes;
+use h2::RecvStream;
+use http::Request;
 use http_body_util::BodyExt;
 use proto::Message;
 use proto::v1::{Frame, LinkReport, LinkSettings, RequestHead, ResetCode, ResponseHead, SignedEvent, frame::Kind};
@@ -16,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tunnel::{
     exchange::{Exchange, FirstBody, Whole},
     frame::Item,
-    link::{self, FOLLOW, SERVE},
+    link::{self, FOLLOW, SERVE, ServerResponse},
 };
 
 use crate::{
@@ -203,12 +205,7 @@ pub(crate) async fn honest_relay(io: DuplexStream, own: &Published, signed: &Byt
                 parked.try_send(link::park(request, respond).unwrap()).unwrap();
                 continue;
             }
-            let apps = vec![signed.clone()];
-            tasks.spawn(async move {
-                let (mut sender, mut receiver) = link::followed(request, respond).unwrap();
-                sender.send(&LinkSettings { apps, relay_threads: 1, complete: true, ..Default::default() }).unwrap();
-                while let Ok(Some(_)) = receiver.next::<LinkReport>().await {}
-            });
+            tasks.spawn(tell(request, respond, vec![signed.clone()]));
         }
     };
     let asking = async {
@@ -248,6 +245,13 @@ pub(crate) async fn honest_relay(io: DuplexStream, own: &Published, signed: &Byt
     }
 }
 
+/// The control stream of an honest relay: what to serve, and nothing after it.
+async fn tell(request: Request<RecvStream>, respond: ServerResponse, apps: Vec<Bytes>) {
+    let (mut sender, mut receiver) = link::followed(request, respond).unwrap();
+    sender.send(&LinkSettings { apps, relay_threads: 1, complete: true, ..Default::default() }).unwrap();
+    while let Ok(Some(_)) = receiver.next::<LinkReport>().await {}
+}
+
 /// A connector that says who it is, and never parks a stream.
 pub(crate) async fn mute_connector(io: DuplexStream) {
     let (requests, mut connection) = link::connect(io).await.unwrap();
@@ -276,12 +280,7 @@ pub(crate) async fn mute_relay(io: DuplexStream, signed: &Bytes) {
             unanswered.push((request, respond));
             continue;
         }
-        let apps = vec![signed.clone()];
-        tasks.spawn(async move {
-            let (mut sender, mut receiver) = link::followed(request, respond).unwrap();
-            sender.send(&LinkSettings { apps, relay_threads: 1, complete: true, ..Default::default() }).unwrap();
-            while let Ok(Some(_)) = receiver.next::<LinkReport>().await {}
-        });
+        tasks.spawn(tell(request, respond, vec![signed.clone()]));
     }
     std::future::pending().await
 }
