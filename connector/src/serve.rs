@@ -11,6 +11,10 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use proto::v1::{RequestHead, ResetCode, ResponseHead};
 use runtime::telemetry::{TRACE, adopt, traceparent};
+use strict::{
+    canonical::{check_target, is_chunked},
+    fields::{OF_CONNECTION, names},
+};
 use tokio::{sync::oneshot, time::timeout};
 use tracing::{Instrument, Span, debug, debug_span, field};
 use tunnel::{
@@ -141,7 +145,7 @@ impl Worker {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Switching without being asked is no answer to a request, and what can
         // end in two places is none either.
-        if switched && upgraded.is_none() || ends_twice(&response) {
+        if switched && upgraded.is_none() || is_chunked(response.headers()).is_err() {
             return Err(ResetCode::BadResponse);
         }
         Ok(Answer { response, lent, origin, upgraded: upgraded.filter(|_| switched), busy })
@@ -174,13 +178,13 @@ struct Answer {
     busy: Busy,
 }
 
-/// Only paths, and no tunnels: a relay that was taken over must not make a proxy
-/// of an origin.
+/// Only paths that have one reading, and no tunnels: a relay that was taken over
+/// must not make a proxy of an origin.
 fn request(head: &RequestHead, body: Body) -> Result<Request<Body>, ResetCode> {
     let bad = |_| ResetCode::BadResponse;
     let mut request = Request::new(body);
     let method = Method::from_bytes(head.method.as_bytes()).map_err(|_| ResetCode::BadResponse)?;
-    if method == Method::CONNECT || !head.target.starts_with('/') {
+    if method == Method::CONNECT || check_target(&head.target).is_err() {
         return Err(ResetCode::OriginRefused);
     }
     *request.method_mut() = method;
@@ -191,17 +195,6 @@ fn request(head: &RequestHead, body: Body) -> Result<Request<Body>, ResetCode> {
         request.headers_mut().insert("traceparent", traceparent);
     }
     Ok(request)
-}
-
-/// RFC 9112, section 6.3: a length beside a coding, or a coding that is not just
-/// `chunked`, is read differently by different parties (attack class R18).
-fn ends_twice(response: &Response<Incoming>) -> bool {
-    let headers = response.headers();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return false };
-    codings.next().is_some()
-        || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-        || headers.contains_key(header::CONTENT_LENGTH)
 }
 
 async fn respond(response: Response<Incoming>, lent: Option<Lent>, idle_timeout: Duration, upload: &mut Upload) {
@@ -296,17 +289,11 @@ fn trailers(frame: Frame<Bytes>, upload: &mut Upload) -> Result<(), Cut> {
 /// Fields about this connection end here (RFC 9110, section 7.6.1).
 fn response_head(status: StatusCode, headers: &mut HeaderMap) -> ResponseHead {
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
+        let named: Vec<HeaderName> = names(headers, &header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
         for name in named {
             headers.remove(name);
         }
-        for name in fields::OF_CONNECTION.into_iter().chain([header::TE, header::PROXY_AUTHENTICATE]) {
+        for name in OF_CONNECTION.into_iter().chain([header::TE, header::PROXY_AUTHENTICATE]) {
             headers.remove(name);
         }
     }
@@ -323,5 +310,23 @@ async fn upgraded(mut response: Response<Incoming>, input: Download, upload: &mu
     let Ok(origin) = switching.await else { return };
     if let Err(error) = both_ways(TokioIo::new(origin), upload, input, &mut Moved::default()).await {
         debug!(%error, "an upgraded connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_cannot_ask_an_origin_for_what_has_two_readings() {
+        let asked = |method: &str, target: &str| {
+            let head = RequestHead { method: method.into(), target: target.into(), ..Default::default() };
+            request(&head, Either::Right(Empty::new())).map(|it| it.uri().to_string())
+        };
+        assert_eq!(asked("GET", "/wiki/a%20b?q=1"), Ok("/wiki/a%20b?q=1".to_owned()));
+        assert_eq!(asked("CONNECT", "/"), Err(ResetCode::OriginRefused));
+        for target in ["", "http://other/", "*", "/a/../b", "/a/%2e%2E/b", "/a b", "/a\\b", "/%00", "/a?b#c"] {
+            assert_eq!(asked("GET", target), Err(ResetCode::OriginRefused), "{target:?}");
+        }
     }
 }

@@ -31,12 +31,12 @@ use model::{
 };
 use relay::{
     audience::{Audience, GroupNews},
-    canonical,
     headers::{Added, forward},
     keys::Keys,
     session::{Sessions, cookie_name, presented},
 };
 use runtime::sealing::SealingKey;
+use strict::canonical;
 use uuid::Uuid;
 
 const APPS: u128 = 100_000;

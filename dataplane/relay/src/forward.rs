@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use model::{AppId, ConnectorGroupId, TenantId, policy::Authorized};
 use proto::v1::{RequestHead, ResponseHead};
 use runtime::telemetry::chain;
+use strict::fields::names;
 use tokio::time::timeout;
 use tracing::debug;
 use tunnel::{
@@ -25,7 +26,6 @@ use tunnel::{
 use crate::{
     Relay,
     body::{Body, Forwarded, Pump, PumpError, Record, UserBody},
-    canonical::names,
     connectors::{Link, NoStream, Parked},
     refusal::Refusal,
     renewal::Asking,

@@ -8,17 +8,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use strict::{
+    framing::Framing,
+    http2_frames::{Frames, PseudoTrailer},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
 use tracing::debug;
 
-use crate::{
-    framing::Framing,
-    http2_frames::{Frames, PseudoTrailer},
-    settings::{HEAD_TIMEOUT, WRITE_STALL_TIMEOUT},
-};
+use crate::settings::{HEAD_TIMEOUT, WRITE_STALL_TIMEOUT};
 
 /// No head and no chunk line may have it, and the library need not wait for
 /// more to say so.

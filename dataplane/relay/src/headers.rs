@@ -14,13 +14,13 @@ use model::{
     links::Links,
     session::SessionClaims,
 };
-use tunnel::fields::{Builder, OF_CONNECTION};
-
-use crate::{
-    canonical::{Canonical, names, weighted},
-    refusal::Refusal,
-    session::COOKIE_PREFIX,
+use strict::{
+    canonical::Canonical,
+    fields::{OF_CONNECTION, names, weighted},
 };
+use tunnel::fields::Builder;
+
+use crate::{refusal::Refusal, session::COOKIE_PREFIX};
 
 /// What the relay adds for one request.
 pub struct Added<'a> {

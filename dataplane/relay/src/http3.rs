@@ -31,6 +31,7 @@ use quinn::{
     crypto::rustls::{HandshakeData, QuicServerConfig},
 };
 use rustls::server::WebPkiClientVerifier;
+use strict::limits::HEADER_BYTES_MAX;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;

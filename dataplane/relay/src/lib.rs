@@ -3,7 +3,7 @@
 //!
 //! Must never know: how configuration is decided.
 //!
-//! Read: `request` (the life of a request), `canonical`, `session`, `signin`,
+//! Read: `request` (the life of a request), `session`, `signin`,
 //! `client_auth`, `quota`, `headers`, `forward`, `body`; then `listener`, `http3`
 //! and `link` (connections), `gate` and `http3_gate` (what of them gets in),
 //! `audience` (what links are told), `connectors` (streams), `judge` (open
@@ -14,17 +14,14 @@ mod app_test;
 mod assertion;
 pub mod audience;
 mod body;
-pub mod canonical;
 mod client_auth;
 mod connectors;
 mod edge;
 mod forward;
-pub mod framing;
 mod gate;
 pub mod headers;
-pub mod http2_frames;
 mod http3;
-pub mod http3_gate;
+mod http3_gate;
 mod judge;
 pub mod keys;
 pub mod link;

@@ -22,6 +22,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use socket2::{Domain, Protocol, Socket, Type};
+use strict::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},

@@ -11,6 +11,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{Timestamp, app::is_host, branding::Branding};
 use runtime::clock::fresh_id;
+use strict::limits::HEADER_BYTES_MAX;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
@@ -21,7 +22,7 @@ use crate::{
     Relay,
     listener::host_asked_for,
     refusal::{Reader, Refusal, Wants},
-    settings::{HEAD_TIMEOUT, HEADER_BYTES_MAX},
+    settings::HEAD_TIMEOUT,
     slots::Slot,
     words::Language,
 };

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use model::{PolicyId, Timestamp, branding::Branding};
 use proto::v1::ResetCode;
 use serde::Serialize;
+use strict::canonical::Fault;
 
 use crate::words::{Labels, Language, Message};
 
@@ -49,6 +50,18 @@ pub enum Refusal {
     /// The connector would not go there.
     OriginRefused,
     SlowBody,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unreadable(why) => Self::BadRequest(why),
+            Fault::HeadTooLarge => Self::HeadTooLarge,
+            Fault::UriTooLong => Self::UriTooLong,
+            Fault::Method => Self::Method,
+            Fault::Misdirected => Self::Misdirected,
+        }
+    }
 }
 
 impl Refusal {

@@ -25,13 +25,16 @@ use model::{
 };
 use proto::v1::Access;
 use runtime::clock::fresh_id;
+use strict::{
+    canonical::{self, Canonical},
+    fields,
+};
 use tracing::{Instrument, Span, debug, warn};
 use translate::Translator;
 
 use crate::{
     Relay, assertion,
     body::{Body, Record, UserBody},
-    canonical::{self, Canonical},
     edge,
     forward::Forward,
     headers, http3,
@@ -171,7 +174,7 @@ async fn answer<'a>(
     record: &mut Option<Record>,
     found: &mut Option<Found<'a>>,
 ) -> Result<Response<Body>, Ended> {
-    let canonical = canonical::parse(parts, visitor.sni.as_deref())?;
+    let canonical = canonical::parse(parts, visitor.sni.as_deref()).map_err(Refusal::from)?;
     if let Some(record) = record {
         record.access.host = canonical.host.clone();
         record.access.path_class = path_class(canonical.path());
@@ -290,7 +293,7 @@ fn route<'a, 'view: 'a>(
 /// switch to is not asked of it, and the request is like any other.
 fn upgrade(app: &App, headers: &HeaderMap) -> Option<String> {
     let allowed: Vec<&str> =
-        canonical::names(headers, &header::UPGRADE).filter(|it| app.edge.allows_upgrade(it)).collect();
+        fields::names(headers, &header::UPGRADE).filter(|it| app.edge.allows_upgrade(it)).collect();
     (!allowed.is_empty()).then(|| allowed.join(", "))
 }
 

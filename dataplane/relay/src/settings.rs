@@ -85,12 +85,7 @@ pub const HTTP2_STREAMS_MAX: u32 = 100;
 pub const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
 pub const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Read ahead on an HTTP/1 connection; also bounds a request head.
-pub const READ_BUFFER_BYTES: usize = 64 * 1024;
-
-pub const HEADER_BYTES_MAX: usize = 48 * 1024;
-pub const HEADER_FIELDS_MAX: usize = 100;
-pub const HEADER_FIELD_BYTES_MAX: usize = 16 * 1024;
-pub const URI_BYTES_MAX: usize = 8 * 1024;
+pub const READ_BUFFER_BYTES: usize = strict::limits::LINE_BYTES_MAX;
 
 pub const MEMORY_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 

@@ -20,10 +20,10 @@ use model::{
 };
 use runtime::{cookies::cookie, secret::SharedSecret};
 use serde::{Deserialize, Serialize};
+use strict::canonical::Canonical;
 use url::form_urlencoded;
 
 use crate::{
-    canonical::Canonical,
     keys::TenantKeys,
     refusal::Refusal,
     session::{COOKIE_PREFIX, Session, cookie_name},

@@ -2,8 +2,7 @@
 //! 12.5.4): English, German, French and Spanish. A program gets English.
 
 use http::{HeaderMap, header};
-
-use crate::canonical::weighted;
+use strict::fields::weighted;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {

@@ -4,23 +4,13 @@
 //! not fit the grammar is refused, and no value can smuggle a line break.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
 use crate::TunnelError;
 
 /// More fields than this in one block are refused.
 pub const FIELDS_MAX: usize = 256;
-
-/// About one connection, so none of these passes on to another (RFC 9110,
-/// section 7.6.1), but for a switch of protocols.
-pub const OF_CONNECTION: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// Builds a block.
 #[derive(Default)]

@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
     let (method, target, host, sni) = (line(), line(), line(), line());
     let Ok(request) = Request::builder().method(method).uri(target).header("host", host).body(()) else { return };
     let (parts, ()) = request.into_parts();
-    let Ok(read) = relay::canonical::parse(&parts, Some(sni)) else { return };
+    let Ok(read) = strict::canonical::parse(&parts, Some(sni)) else { return };
     assert_eq!(read.host, sni, "only the host the connection was opened for");
     assert!(read.authority.eq_ignore_ascii_case(&without_last_dot(host)) || parts.uri.authority().is_some());
     assert!(!read.host.ends_with('.'), "{}", read.host);

@@ -22,7 +22,7 @@ fuzz_target!(|text: &str| {
     let mut request = Request::builder().uri("/x").body(()).unwrap();
     *request.headers_mut() = headers.clone();
     let (parts, ()) = request.into_parts();
-    let Ok(read) = relay::canonical::parse(&parts, Some("wiki.example.com")) else { return };
+    let Ok(read) = strict::canonical::parse(&parts, Some("wiki.example.com")) else { return };
     let mut app = App::new(
         AppId(uuid::Uuid::from_u128(1)),
         Name::parse("wiki").unwrap(),

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay::framing::Framing;
+use strict::framing::Framing;
 
 fuzz_target!(|input: (&[u8], Vec<u8>)| {
     let (bytes, cuts) = input;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay::http2_frames::Frames;
+use strict::http2_frames::Frames;
 
 fuzz_target!(|input: (&[u8], u8)| {
     let (bytes, cut) = input;

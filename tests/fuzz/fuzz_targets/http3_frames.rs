@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay::http3_gate::Frames;
+use strict::http3_frames::Frames;
 
 fuzz_target!(|input: (&[u8], u8, bool)| {
     let (bytes, cut, control) = input;

@@ -43,7 +43,7 @@ fn sent_to(app: &App, fields: &[(&str, &str)], peer: &str) -> Result<HeaderMap, 
     let mut request = http::Request::builder().uri("/").header("host", "wiki.example.com").body(()).unwrap();
     request.headers_mut().extend(headers);
     let parts = request.into_parts().0;
-    let canonical = crate::canonical::parse(&parts, Some("wiki.example.com")).unwrap();
+    let canonical = strict::canonical::parse(&parts, Some("wiki.example.com")).unwrap();
     let user = alice();
     let added = Added {
         origin: &app.origin,

@@ -16,7 +16,7 @@ fn parts(method: &str, target: &str, fields: &[(&str, &str)]) -> Option<Parts> {
     Some(request.body(()).ok()?.into_parts().0)
 }
 
-fn read(target: &str) -> Option<Result<Canonical, Refusal>> {
+fn read(target: &str) -> Option<Result<Canonical, Fault>> {
     Some(parse(&parts("GET", target, &[("host", HOST)])?, Some(HOST)))
 }
 
@@ -54,17 +54,17 @@ fn hosts_are_one_name_and_a_port() {
     ];
     for host in bad {
         let parts = parts("GET", "/", &[("host", host)]).unwrap();
-        assert!(matches!(parse(&parts, Some(HOST)), Err(Refusal::BadRequest(_) | Refusal::Misdirected)), "{host:?}");
+        assert!(matches!(parse(&parts, Some(HOST)), Err(Fault::Unreadable(_) | Fault::Misdirected)), "{host:?}");
     }
 }
 
 #[test]
 fn a_connection_is_for_the_host_it_was_opened_for() {
     let other = parts("GET", "/", &[("host", "other.example.com")]).unwrap();
-    assert_eq!(parse(&other, Some(HOST)), Err(Refusal::Misdirected));
-    assert_eq!(parse(&other, None), Err(Refusal::Misdirected));
+    assert_eq!(parse(&other, Some(HOST)), Err(Fault::Misdirected));
+    assert_eq!(parse(&other, None), Err(Fault::Misdirected));
     let both = parts("GET", "https://other.example.com/", &[("host", HOST)]).unwrap();
-    assert!(matches!(parse(&both, Some(HOST)), Err(Refusal::BadRequest(_))));
+    assert!(matches!(parse(&both, Some(HOST)), Err(Fault::Unreadable(_))));
     let absolute = parts("GET", "https://wiki.example.com/a", &[("host", HOST)]).unwrap();
     assert_eq!(parse(&absolute, Some(HOST)).unwrap().target, "/a");
 }
@@ -95,7 +95,7 @@ fn ambiguous_paths_are_refused_and_marked() {
     for target in bad {
         // What the HTTP library refuses by itself is refused as well.
         if let Some(read) = read(target) {
-            assert!(matches!(read, Err(Refusal::BadRequest(_))), "{target}: {read:?}");
+            assert!(matches!(read, Err(Fault::Unreadable(_))), "{target}: {read:?}");
         }
     }
     let encoded = read("/a%2Fb").unwrap().unwrap();
@@ -123,17 +123,17 @@ fn an_upgrade_has_no_body_and_says_so_twice() {
 #[test]
 fn sizes_are_bounded() {
     let long = format!("/{}", "a".repeat(URI_BYTES_MAX));
-    assert_eq!(read(&long).unwrap(), Err(Refusal::UriTooLong));
+    assert_eq!(read(&long).unwrap(), Err(Fault::UriTooLong));
     let with = |fields: &[(&str, &str)]| {
         let fields = [&[("host", HOST)], fields].concat();
         parse(&parts("GET", "/", &fields).unwrap(), Some(HOST))
     };
-    assert_eq!(with(&[("x", &"a".repeat(HEADER_FIELD_BYTES_MAX))]), Err(Refusal::HeadTooLarge));
+    assert_eq!(with(&[("x", &"a".repeat(HEADER_FIELD_BYTES_MAX))]), Err(Fault::HeadTooLarge));
     let wide = "a".repeat(HEADER_FIELD_BYTES_MAX - 10);
     assert!(with(&[("x", &wide), ("y", &wide)]).is_ok());
-    assert_eq!(with(&[("x", &wide), ("y", &wide), ("z", &wide), ("w", &wide)]), Err(Refusal::HeadTooLarge));
+    assert_eq!(with(&[("x", &wide), ("y", &wide), ("z", &wide), ("w", &wide)]), Err(Fault::HeadTooLarge));
     assert!(with(&[("x", "1"); HEADER_FIELDS_MAX - 1]).is_ok());
-    assert_eq!(with(&[("x", "1"); HEADER_FIELDS_MAX]), Err(Refusal::HeadTooLarge));
+    assert_eq!(with(&[("x", "1"); HEADER_FIELDS_MAX]), Err(Fault::HeadTooLarge));
 }
 
 proptest! {
@@ -147,6 +147,29 @@ proptest! {
             prop_assert_eq!(&canonical.target, &target);
             let url = url::Url::parse(&format!("https://{HOST}{target}")).unwrap();
             prop_assert_eq!(url.path(), canonical.path());
+        }
+    }
+}
+
+#[test]
+fn a_host_is_one_for_which_something_can_be_published() {
+    let long = "a.".repeat(126) + "a";
+    let hosts =
+        ["a", "a.b", "0-1.b", "", ".", "a.", ".a", "a..b", "-a.b", "a-.b", "A.b", "a_b", "*.b", "[::1]", "ä.b", &long];
+    for host in hosts {
+        assert_eq!(is_host(host), model::app::is_host(host), "{host}");
+    }
+    let (label, longer) = ("a".repeat(63), "a.".repeat(127) + "a");
+    assert!(is_host(&label) && !is_host(&(label.clone() + "a")) && is_host(&long) && !is_host(&longer));
+}
+
+proptest! {
+    #[test]
+    fn a_target_that_is_forwarded_is_one_for_its_receiver_too(target in "/([a-z0-9./%;?&= ]|%2[efEF]|\\\\){0,24}") {
+        let Some(read) = read(&target) else { return Ok(()) };
+        match read {
+            Ok(canonical) => prop_assert_eq!(check_target(&canonical.target), Ok(())),
+            Err(fault) => prop_assert_eq!(check_target(&target), Err(fault)),
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use memchr::memchr;
 
-use crate::settings::READ_BUFFER_BYTES;
+use crate::limits::LINE_BYTES_MAX;
 
 /// Longest line of a chunked body: sixteen digits and some extension.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
@@ -123,7 +123,7 @@ impl Framing {
     fn begin_line(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
         let max = match matches!(self.at, At::ChunkLine | At::ChunkEnd) {
             true => CHUNK_LINE_BYTES_MAX,
-            false => READ_BUFFER_BYTES,
+            false => LINE_BYTES_MAX,
         };
         if self.begun.len() + bytes.len() > max {
             return Err("a line is too long");

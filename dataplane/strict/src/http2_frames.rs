@@ -7,7 +7,7 @@
 //! section 2.3.2). To see those, every block would have to be decoded twice; no
 //! trailer of a user is forwarded anyway.
 
-use crate::settings::HEADER_BYTES_MAX;
+use crate::limits::HEADER_BYTES_MAX;
 
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 const HEAD_BYTES: usize = 9;
