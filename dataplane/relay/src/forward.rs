@@ -1,5 +1,8 @@
 //! An authorised request on its way through the tunnel.
 
+pub(crate) mod body;
+pub mod headers;
+
 use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},

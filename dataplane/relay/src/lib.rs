@@ -9,37 +9,30 @@
 //! `audience` (what links are told), `connectors` (streams), `judge` (open
 //! exchanges), `keys`, `refusal`.
 
-mod activity;
-mod app_test;
-mod assertion;
-pub mod audience;
-mod body;
-mod client_auth;
-mod connectors;
-mod edge;
+mod entrance;
 mod forward;
-mod gate;
-pub mod headers;
-mod http3;
-mod http3_gate;
-mod judge;
 pub mod keys;
-pub mod link;
-mod listener;
-mod metrics;
-mod plain;
-mod quota;
+mod links;
+mod open;
+mod record;
 pub mod refusal;
-mod renewal;
+pub mod refusal_texts;
 mod request;
-pub mod session;
+mod sessions;
 pub mod settings;
-pub mod signin;
-mod slots;
-mod streams;
-mod trace;
-mod visitor;
-pub mod words;
+
+pub use forward::headers;
+pub use links::{audience, link};
+pub use sessions::{session, signin};
+
+use entrance::{gate, http3, http3_gate, listener, plain};
+use forward::body;
+use links::connectors;
+use open::{exchanges as streams, slots, visitor};
+use record::{activity, metrics, trace};
+use request::{client_authorities as client_auth, http_rules as edge, quota};
+use refusal_texts as words;
+use sessions::{assertion, renewal};
 
 use std::{
     io,

@@ -6,6 +6,11 @@
 //! signed-in user waits. What refuses is a `Refusal`; what forwards takes an
 //! `Authorized`, which only policy makes.
 
+pub(crate) mod client_authorities;
+pub(crate) mod http_rules;
+pub(crate) mod quota;
+mod reachability;
+
 use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
