@@ -15,11 +15,11 @@ pub mod origin;
 pub mod origins;
 pub mod serve;
 pub mod settings;
-pub mod token;
 pub mod trust;
 
 use std::sync::Arc;
 
+use proto::enrolment::JoinTokenFault;
 use runtime::{probes::Readiness, settings::SettingsError};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ pub use settings::Settings;
 #[derive(Debug, Error)]
 pub enum ConnectorError {
     #[error("the join token is not one: copy the whole line that `postern connector token` printed")]
-    Token,
+    Token(#[from] JoinTokenFault),
     #[error("{attempted} {path}")]
     File { attempted: &'static str, path: String, source: std::io::Error },
     #[error("reaching the relay at {address}")]

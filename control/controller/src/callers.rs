@@ -9,11 +9,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use http::HeaderMap;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use model::{Role, Snapshot, TenantId, Timestamp, UserId, keys::KeyPurpose, session::SessionClaims};
+use runtime::tls::{uris, validity_s};
 use serde::Deserialize;
 use tonic::Status;
-use x509_parser::extensions::GeneralName;
 
-use crate::ControllerError;
+use crate::{ControllerError, authority::USER_SCHEME};
 
 /// The audience of tokens for the admin API.
 pub const ADMIN_AUDIENCE: &str = "postern-admin";
@@ -139,14 +139,9 @@ pub fn recognise(
 
 /// TLS has verified the chain, when the connection began; it may have ended since.
 fn of_certificate(snapshot: &Snapshot, der: &[u8], now: Timestamp) -> Option<Caller> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    (now.seconds() < certificate.validity().not_after.timestamp()).then_some(())?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| {
-        let GeneralName::URI(uri) = name else { return None };
-        uri.strip_prefix("postern-user://")
-    });
-    let (tenant, user) = uris.next()?.split_once('/')?;
+    (now.seconds() < validity_s(der)?.1).then_some(())?;
+    let uris = uris(der);
+    let (tenant, user) = uris.iter().find_map(|uri| uri.strip_prefix(USER_SCHEME))?.split_once('/')?;
     person(snapshot, TenantId::parse(tenant)?, user.parse().ok()?)
 }
 

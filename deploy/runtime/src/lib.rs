@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod cookies;
+pub mod dial;
 pub mod endings;
 pub mod files;
 pub mod hashing;
@@ -16,6 +17,7 @@ pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod verifier;
 
 pub use clock::Clock;
 
