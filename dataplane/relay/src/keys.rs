@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use model::{
     CertificateId, Snapshot, Tenant, TenantId, Timestamp,
+    hosts::Hosts,
     keys::{Certificate, Key, KeyHolder, KeyPurpose, Source, in_use},
-    session::is_issuer,
 };
+use proto::enrolment::endpoint_host;
 use runtime::{sealing::SealingKey, secret::SharedSecret};
 use rustls::{
     ServerConfig,
@@ -92,8 +93,8 @@ impl TenantKeys {
         Self {
             issuer: tenant.issuer(),
             domain: domain.clone(),
-            login_host: format!("login.{domain}"),
-            connect_host: format!("connect.{domain}"),
+            login_host: tenant.hosts().login(),
+            connect_host: endpoint_host(domain),
             sessions,
             assertion_keys: assertion_keys.iter().map(|(_, key)| (key.id.clone(), key.public_key.clone())).collect(),
             assertions: assertion_keys.into_iter().filter_map(assertion).collect(),
@@ -120,7 +121,7 @@ impl TenantKeys {
     }
 
     pub fn is_issuer(&self, iss: &str) -> bool {
-        is_issuer(&self.domain, iss)
+        Hosts::of(&self.domain).is_issuer(iss)
     }
 
     pub fn session_key(&self, id: &str) -> Option<&DecodingKey> {

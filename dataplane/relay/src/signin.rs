@@ -32,7 +32,7 @@ use crate::{
 
 /// Paths of ours on every published host.
 pub const OUR_PATHS: &str = "/.postern/";
-pub const CALLBACK: &str = "/.postern/callback";
+pub use model::hosts::CALLBACK_PATH as CALLBACK;
 pub const SIGN_OUT: &str = "/.postern/signout";
 pub const ASSERTION_KEYS: &str = "/.postern/keys";
 pub const TEST: &str = "/.postern/test";

@@ -20,6 +20,7 @@ use model::{
     App, AppId, Command, ExternalUrl, Origin, Principal, TenantId,
     app::{Claim, HeaderName, IdentityHeader, Name},
     event::Stream,
+    hosts::{Hosts, port_suffix},
 };
 use runtime::{
     Clock,
@@ -332,14 +333,11 @@ async fn wait_until_ready(probes: &Probes) -> anyhow::Result<()> {
 }
 
 fn greet(arguments: &UpArguments, up: &Up) {
-    let port = match up.relay.port() {
-        443 => String::new(),
-        port => format!(":{port}"),
-    };
+    let port = port_suffix(up.relay.port());
     let domain = &arguments.domain;
     let data = arguments.data.display();
     say("\nPostern is ready.\n");
-    say(&format!("  My applications   https://apps.{domain}{port}/"));
+    say(&format!("  My applications   https://{}{port}/", Hosts::of(domain).portal()));
     if !arguments.no_demo {
         say(&format!("  Demo application  https://demo.{domain}{port}/"));
     }
