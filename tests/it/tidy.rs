@@ -13,22 +13,35 @@ fn root() -> PathBuf {
 }
 
 /// DESIGN's table. A new arrow is argued, and a line here.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("proto", &[]),
     ("control/model", &[]),
     ("control/eventlog", &["model", "proto"]),
-    ("control/controller", &["model", "eventlog", "proto", "runtime"]),
-    ("control/identity", &["model", "eventlog", "proto", "runtime"]),
+    ("control/controller", &["model", "eventlog", "proto", "runtime", "tokens"]),
+    ("control/identity", &["model", "eventlog", "proto", "runtime", "tokens"]),
+    // Without the model, so that connectors may verify tokens and know no policies.
+    ("control/tokens", &["runtime"]),
     ("dataplane/tunnel", &["proto"]),
     // Only the model says where links lead.
     ("dataplane/translate", &["model"]),
-    ("dataplane/relay", &["model", "eventlog", "tunnel", "translate", "proto", "runtime"]),
+    ("dataplane/relay", &["model", "eventlog", "tunnel", "translate", "proto", "runtime", "tokens"]),
     ("connector", &["tunnel", "proto", "runtime"]),
     ("analytics", &["model", "eventlog", "proto", "runtime"]),
     ("deploy/runtime", &[]),
     (
         "deploy/postern",
-        &["model", "eventlog", "proto", "runtime", "controller", "identity", "relay", "connector", "analytics"],
+        &[
+            "model",
+            "eventlog",
+            "proto",
+            "runtime",
+            "controller",
+            "identity",
+            "relay",
+            "connector",
+            "analytics",
+            "tokens",
+        ],
     ),
 ];
 

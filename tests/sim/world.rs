@@ -126,6 +126,7 @@ impl World {
             sealing: controller_keys.sealing.clone(),
             peers: controller_keys.trust.peers().unwrap(),
             clock: Clock::default(),
+            token_faults: Default::default(),
         };
         let settings = controller::Settings { listen: ([127, 0, 0, 1], 0).into(), ..controller::Settings::default() };
         // It makes the keys of the tenant; nobody calls it.
@@ -138,6 +139,7 @@ impl World {
             sealing: relay_keys.sealing.clone(),
             clock: Clock::default(),
             metrics: Metrics::default(),
+            token_faults: Default::default(),
             stop: stop.clone(),
         };
         let relay = relay::without_listener(relay::Settings::default(), surroundings).unwrap();

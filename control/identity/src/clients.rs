@@ -5,10 +5,10 @@
 //! answer on loopback (RFC 8252). The command line is a client of the admin API.
 
 use model::{App, AppId, Tenant, hosts::CALLBACK_PATH};
+use tokens::ADMIN_AUDIENCE;
 use url::Url;
 
 pub(crate) const CLI: &str = "postern-cli";
-pub(crate) const ADMIN_AUDIENCE: &str = "postern-admin";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Client {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use model::{SessionId, UserId, keys::KeyPurpose};
 use proto::{
     enrolment::CONTROLLER_NAME,
@@ -10,15 +9,16 @@ use proto::{
 };
 use runtime::{
     dial::dial_any,
+    telemetry::chain,
     tls::{link_client, roots},
 };
-use serde_json::json;
+use tokens::internal;
 use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
+use tracing::warn;
 
 use crate::Identity;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-const TOKEN_LIFE_S: i64 = 60;
 
 impl Identity {
     pub(crate) async fn set_totp(&self, user: UserId, sealed_secret: Vec<u8>) -> Result<(), Status> {
@@ -33,14 +33,12 @@ impl Identity {
 
     fn signed<T>(&self, message: T) -> Result<Request<T>, Status> {
         let unsigned = || Status::internal("the call cannot be signed");
-        let header = Header { kid: Some(self.signing_id.clone()), ..Header::new(Algorithm::EdDSA) };
-        let claims = json!({
-            "aud": "postern-internal",
-            "tenant": self.tenant_id,
-            "exp": self.now().seconds() + TOKEN_LIFE_S,
-        });
-        let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&self.signing));
-        let value = MetadataValue::try_from(format!("Bearer {}", token.map_err(|_| unsigned())?));
+        let token = internal::sign(&self.signing, &self.tenant_id.to_string(), self.now().seconds());
+        let token = token.map_err(|fault| {
+            warn!(fault = %chain(&fault), "a call to a controller is not signed");
+            unsigned()
+        })?;
+        let value = MetadataValue::try_from(format!("Bearer {token}"));
         let mut request = Request::new(message);
         request.set_timeout(CALL_TIMEOUT);
         request.metadata_mut().insert("authorization", value.map_err(|_| unsigned())?);

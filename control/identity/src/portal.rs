@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use model::{App, Tenant, hosts::port_suffix, policy::is_assigned};
+use tokens::TokenKind;
 
 use crate::{
     Identity,
@@ -14,7 +15,8 @@ impl Identity {
         let tenant = self.tenant();
         let audience = format!("https://{}/", tenant.hosts().portal());
         let assertion = headers.get("postern-assertion").and_then(|it| it.to_str().ok());
-        let user = assertion.and_then(|it| verify_assertion(&tenant, &audience, it));
+        let verified = assertion.map(|it| verify_assertion(&tenant, &audience, it, self.now()));
+        let user = verified.and_then(|it| self.token_faults.noted(TokenKind::Assertion, it).ok());
         let Some(user) = user.and_then(|id| tenant.active_user(id)) else {
             return Answer::error("Please sign in", "Open this page again to sign in.").unauthorized();
         };

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use aws_lc_rs::constant_time;
+use ::tokens::{TokenKind, clients::check_client_secret};
 use model::{
     Position, Tenant, Timestamp, UserId,
     event::Stream,
     session::{SESSION_LIFE_S, SessionClaims, TOKEN_GROUPS_MAX},
 };
-use runtime::secret::SharedSecret;
+use runtime::telemetry::chain;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
@@ -150,8 +150,8 @@ impl Identity {
         request: TokenRequest,
     ) -> Result<Value, TokenError> {
         self.check_secret(tenant, &client, &request.client_secret)?;
-        let claims = keys::verify(tenant, &client.audience(), &request.subject_token);
-        let claims = claims.ok_or(INVALID_GRANT)?;
+        let claims = keys::verify((&self.tenant_id, tenant), &client.audience(), &request.subject_token);
+        let claims = self.token_faults.noted(TokenKind::Session, claims).map_err(|_| INVALID_GRANT)?;
         let session =
             SsoSession { user: claims.sub, session: claims.sid, started_ms: claims.started_ms, amr: claims.amr };
         self.grant(&client, &session, None).await
@@ -166,14 +166,8 @@ impl Identity {
     }
 
     fn check_secret(&self, tenant: &Tenant, client: &Client, secret: &str) -> Result<(), TokenError> {
-        let is_it = |shared: &SharedSecret| {
-            let expected = shared.client_secret(&client.id());
-            constant_time::verify_slices_are_equal(expected.as_bytes(), secret.as_bytes()).is_ok()
-        };
-        match keys::relay_secrets(tenant, &self.sealing).iter().any(is_it) {
-            true => Ok(()),
-            false => Err(INVALID_CLIENT),
-        }
+        let checked = check_client_secret(&keys::relay_secrets(tenant, &self.sealing), &client.id(), secret);
+        self.token_faults.noted(TokenKind::ClientSecret, checked).map_err(|_| INVALID_CLIENT)
     }
 
     /// A token for a session that still holds, made from what is true now.
@@ -189,8 +183,10 @@ impl Identity {
         }
         let directory = self.projection.snapshot().directory;
         let claims = self.claims(&tenant, client, session, nonce, directory).ok_or(INVALID_GRANT)?;
-        let signed = keys::sign(&tenant, &self.sealing, &claims);
-        let token = signed.ok_or(TokenError("server_error", "no signing key; try again in a minute"))?;
+        let token = keys::sign(&tenant, &self.sealing, &claims).map_err(|fault| {
+            warn!(fault = %chain(&fault), "no token is signed");
+            TokenError("server_error", "no signing key; try again in a minute")
+        })?;
         let refresh = self.between.seal("refresh", &Refresh { client: client.id(), session: session.clone() });
         Ok(json!({
             "access_token": token,

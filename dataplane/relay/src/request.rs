@@ -329,7 +329,7 @@ impl Routed<'_> {
             Presented::Nothing => return Err(self.ask_to_sign_in(false)),
         };
         let verified = self.relay.sessions.verify(token, self.app().id, self.tenant_id, self.keys);
-        let Some(session) = verified else { return Err(self.ask_to_sign_in(false)) };
+        let Ok(session) = verified else { return Err(self.ask_to_sign_in(false)) };
         match session.claims.check(self.tenant, self.now) {
             Ok(()) => {
                 let renewed = match session.claims.wants_renewal(self.now) && !is_bearer {
@@ -458,7 +458,7 @@ impl Routed<'_> {
             Ok(token) => token,
             Err(refusal) => return refusal.into(),
         };
-        let Some(session) = self.relay.sessions.verify(&token, app, self.tenant_id, self.keys) else {
+        let Ok(session) = self.relay.sessions.verify(&token, app, self.tenant_id, self.keys) else {
             return Refusal::SignInFailed("a token that does not verify").into();
         };
         if session.claims.nonce.as_deref() != Some(exchange.nonce.as_str()) {

@@ -30,6 +30,7 @@ use runtime::{
     metrics::Metrics,
     probes::Probes,
 };
+use tokens::TokenFaults;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -151,12 +152,15 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         public_port: arguments.listen.port(),
         ..sections.controller
     };
+    let metrics = Metrics::default();
+    let token_faults = TokenFaults::register(&metrics);
     let surroundings = controller::Surroundings {
         projection: projection.clone(),
         journal: Journal::new(log.clone(), controller_keys.signer()?),
         sealing: controller_keys.sealing.clone(),
         peers: controller_keys.trust.peers()?,
         clock,
+        token_faults: token_faults.clone(),
     };
     let identity_socket = data.join("identity.sock");
     let origin = format!("unix:{}", identity_socket.display());
@@ -174,7 +178,6 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     relay_settings.controllers = vec![format!("https://{admin_api}")];
     run_controller(controller, &tasks, &stops);
 
-    let metrics = Metrics::default();
     let relay = relay::start(
         relay_settings,
         relay::Surroundings {
@@ -184,6 +187,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
             sealing: relay_keys.sealing.clone(),
             clock,
             metrics: metrics.clone(),
+            token_faults: token_faults.clone(),
             stop: stops.first.clone(),
         },
     )?;
@@ -207,6 +211,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         sealing: identity_keys.sealing.clone(),
         signing: identity_keys.signing.clone(),
         clock,
+        token_faults,
     };
     tasks.spawn(identity::serve(identity_settings, identity_surroundings, listener, stops.last.clone()));
     let analytics_settings =
