@@ -9,7 +9,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use proto::{
-    enrolment::{ENROL, JoinTokenText, RENEW, endpoint_host},
+    enrolment::{ConnectorUri, ConnectorUriFault, ENROL, JoinTokenText, RENEW, endpoint_host},
     hex,
     v1::{EnrolRequest, EnrolResponse, RenewRequest},
 };
@@ -155,6 +155,12 @@ impl Identity {
 
     fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.state.chain.iter().filter_map(|it| Some(CertificateDer::from(hex::decode(it)?))).collect()
+    }
+
+    /// The tenant, as the certificate says.
+    pub fn tenant(&self) -> Result<String, ConnectorUriFault> {
+        let uris = self.chain().first().map(|leaf| runtime::tls::uris(leaf)).unwrap_or_default();
+        ConnectorUri::find(uris.iter().map(String::as_str)).map(|it| it.tenant.to_owned())
     }
 
     pub fn writers(&self) -> Vec<Vec<u8>> {

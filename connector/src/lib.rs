@@ -4,7 +4,8 @@
 //! Must never know: NATS, policies, other groups' applications.
 //!
 //! Read: `enrol` (how it becomes somebody), `links` (connections to relays),
-//! `serve` (one request), `origins` (what may be reached), `origin` (which place),
+//! `serve` (one request), `origins` (what may be reached), `statements` (whose
+//! request it is), `origin` (which place),
 //! `backend` (getting there), `trust` (TLS to it).
 
 pub mod backend;
@@ -15,11 +16,12 @@ pub mod origin;
 pub mod origins;
 pub mod serve;
 pub mod settings;
+pub mod statements;
 pub mod trust;
 
 use std::sync::Arc;
 
-use proto::enrolment::JoinTokenFault;
+use proto::enrolment::{ConnectorUriFault, JoinTokenFault};
 use runtime::{probes::Readiness, settings::SettingsError};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,8 @@ pub enum ConnectorError {
     Certificate(#[from] rcgen::Error),
     #[error("preparing TLS")]
     Tls(#[from] rustls::Error),
+    #[error("reading the connector's name in its certificate")]
+    Name(#[from] ConnectorUriFault),
     #[error("this connector has not joined yet: postern-connector join TOKEN")]
     NotJoined,
     #[error("reading settings")]

@@ -36,6 +36,33 @@ async fn a_second_start_knows_everything_and_keeps_sessions() {
 }
 
 #[tokio::test]
+async fn a_connector_knows_who_the_user_is_by_the_word_of_identity() {
+    let mut world = World::start().await;
+    let origin = Origin::start().await;
+    let app = world.publish_origin("wiki", &origin).await;
+    let believed = |line: &str, user: &v1::User| {
+        let about = line.contains(&app.id) && line.contains(&user.id);
+        (about && line.contains("a user statement is believed")).then_some(())
+    };
+    let alice = world.user("alice").await;
+    let mut browser = world.signed_in("wiki", "alice").await;
+    world.up.line(|line| believed(line, &alice)).await;
+
+    // Keys come and go.
+    let rotated = world.cli(&["key", "rotate", "session", "--active-in", "1", "--output", "json"]);
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    let key: serde_json::Value = serde_json::from_slice(&rotated.stdout).unwrap();
+    let key = key["id"].as_str().unwrap();
+    let bob = world.user("bob").await;
+    until("a statement is signed with the new key", async || {
+        let _browser = world.signed_in("wiki", "bob").await;
+        world.up.said().iter().any(|line| line.contains(key) && believed(line, &bob).is_some()).then_some(())
+    })
+    .await;
+    assert_eq!(browser.get(&world.url("wiki", "/")).await.status, 200, "the older session goes on");
+}
+
+#[tokio::test]
 async fn a_page_is_sent_to_sign_in_and_a_program_is_told_to() {
     let world = World::start().await;
     let page = world.browser().get(&world.url("demo", "/")).await;

@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     // Only the model says where links lead.
     ("dataplane/translate", &["model"]),
     ("dataplane/relay", &["model", "eventlog", "tunnel", "translate", "proto", "runtime", "tokens"]),
-    ("connector", &["tunnel", "proto", "runtime"]),
+    ("connector", &["tunnel", "proto", "runtime", "tokens"]),
     ("analytics", &["model", "eventlog", "proto", "runtime"]),
     ("deploy/runtime", &[]),
     (

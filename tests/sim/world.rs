@@ -16,6 +16,7 @@ use connector::{
     origin::Pools,
     origins::Origins,
     serve::Worker,
+    statements::Statements,
     trust::Trust,
 };
 use controller::writer::{Wish, Writer};
@@ -210,10 +211,12 @@ impl World {
     pub(crate) fn worker(&self, group: ConnectorGroupId) -> Worker {
         let trust = Trust { roots: Arc::new(rustls::RootCertStore::empty()), client_certificates: None };
         let writers = vec![self.signer.public_key().to_vec()];
-        let origins = Arc::new(Origins::new(&group.to_string(), writers));
+        let origins = Arc::new(Origins::new(&group.to_string(), writers.clone()));
+        let statements = Statements::new(&self.tenant.to_string(), writers, Default::default(), Clock::default());
         Worker {
             origins,
             pools: Arc::new(Pools::new(Arc::new(trust), Arc::new(self.places.clone()), self.tasks.clone())),
+            statements: Arc::new(statements),
         }
     }
 

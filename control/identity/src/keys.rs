@@ -7,11 +7,16 @@ use model::{
 };
 use runtime::{sealing::SealingKey, secret::SharedSecret};
 use serde_json::{Value, json};
-use tokens::{PublicKeys, SigningFault, SigningKey, TokenFault, assertion, jwk, session};
+use tokens::{ADMIN_AUDIENCE, PublicKeys, SigningFault, SigningKey, TokenFault, assertion, jwk, session};
 
 /// Signs with the key in use; older ones go on verifying until they are retired.
 pub(crate) fn sign(tenant: &Tenant, sealing: &SealingKey, claims: &SessionClaims) -> Result<String, SigningFault> {
-    session::sign(&session_key(tenant, sealing, Timestamp::from_seconds(claims.iat))?, claims)
+    let key = session_key(tenant, sealing, Timestamp::from_seconds(claims.iat))?;
+    match claims.aud.as_str() {
+        // No connector stands before the admin API.
+        ADMIN_AUDIENCE => session::sign(&key, claims),
+        _ => session::sign_with_statement(&key, claims),
+    }
 }
 
 fn session_key(tenant: &Tenant, sealing: &SealingKey, now: Timestamp) -> Result<SigningKey, SigningFault> {

@@ -27,6 +27,8 @@ pub enum TokenFault {
     WrongIssuer,
     #[error("the token is of another tenant")]
     WrongTenant,
+    #[error("the statement is about the user of another application")]
+    WrongApplication,
     #[error("the token is not valid yet: the clocks differ")]
     NotYetValid,
     #[error("the token has expired")]
@@ -36,7 +38,7 @@ pub enum TokenFault {
 }
 
 impl TokenFault {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TooLong,
         Self::Malformed,
         Self::WrongAlgorithm,
@@ -46,6 +48,7 @@ impl TokenFault {
         Self::WrongAudience,
         Self::WrongIssuer,
         Self::WrongTenant,
+        Self::WrongApplication,
         Self::NotYetValid,
         Self::Expired,
         Self::WrongSecret,
@@ -63,6 +66,7 @@ impl TokenFault {
             Self::WrongAudience => "wrong_audience",
             Self::WrongIssuer => "wrong_issuer",
             Self::WrongTenant => "wrong_tenant",
+            Self::WrongApplication => "wrong_application",
             Self::NotYetValid => "not_yet_valid",
             Self::Expired => "expired",
             Self::WrongSecret => "wrong_secret",
@@ -76,6 +80,7 @@ pub enum TokenKind {
     Session,
     Assertion,
     Internal,
+    Statement,
     ClientSecret,
 }
 
@@ -85,6 +90,7 @@ impl TokenKind {
             Self::Session => "session",
             Self::Assertion => "assertion",
             Self::Internal => "internal",
+            Self::Statement => "statement",
             Self::ClientSecret => "client_secret",
         }
     }

@@ -85,6 +85,8 @@ pub enum SigningFault {
     Sealed,
     #[error("the key does not sign")]
     Key(#[from] jsonwebtoken::errors::Error),
+    #[error("the claims cannot be written")]
+    Claims(#[source] serde_json::Error),
 }
 
 impl SigningKey {
@@ -105,5 +107,10 @@ impl SigningKey {
     pub(crate) fn sign(&self, claims: &impl Serialize) -> Result<String, SigningFault> {
         let header = Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) };
         Ok(jsonwebtoken::encode(&header, claims, &self.encoding)?)
+    }
+
+    /// The signature of a text, in base64url.
+    pub(crate) fn sign_text(&self, text: &str) -> Result<String, SigningFault> {
+        Ok(jsonwebtoken::crypto::sign(text.as_bytes(), &self.encoding, self.algorithm)?)
     }
 }

@@ -6,7 +6,7 @@
 //! what is signed for the log (`proto::signed`).
 //!
 //! Read: `fault` (why a token is refused), `verify` (the one place that checks),
-//! `session`, `assertion`, `internal` (one token each).
+//! `session`, `assertion`, `internal`, `statement` (one token each).
 
 pub mod assertion;
 pub mod clients;
@@ -17,6 +17,7 @@ pub mod jwk;
 pub mod keys;
 pub mod random_text;
 pub mod session;
+pub mod statement;
 mod verify;
 
 pub use fault::{TokenFault, TokenFaults, TokenKind};

@@ -12,6 +12,7 @@ use crate::{
     assertion::{self, Assertion},
     clients::{check_client_secret, client_secret},
     internal, named_key, session,
+    statement::verify_statement,
 };
 
 const NOW_S: i64 = 1_800_000_000;
@@ -146,6 +147,45 @@ fn an_internal_call_is_no_session_and_the_other_way_round() {
 }
 
 #[test]
+fn a_session_token_carries_a_statement_that_only_identity_can_make() {
+    let (key, public) = es256("k1");
+    let keys = PublicKeys::es256([("k1", public.as_slice())]);
+    let plain = session::sign(&key, &claims()).unwrap();
+    assert_eq!(verify(&plain, &keys).unwrap().statement, None);
+    let token = session::sign_with_statement(&key, &claims()).unwrap();
+    assert!(token.len() - plain.len() < 150, "the cookie grows by {}", token.len() - plain.len());
+    let text = verify(&token, &keys).unwrap().statement.unwrap();
+    let check = |text: &str, tenant: &str, app: &str, now_s: i64| {
+        verify_statement(text, &keys, tenant, app, now_s).map(|it| it.claims)
+    };
+    let said = check(&text, "default", "wiki", NOW_S).unwrap();
+    assert_eq!((said.sub.as_str(), said.sid.as_str(), said.preferred_username.as_str()), ("alice", "1", "Alice"));
+
+    assert_eq!(check(&text, "default", "hr", NOW_S), Err(TokenFault::WrongApplication));
+    assert_eq!(check(&text, "other", "wiki", NOW_S), Err(TokenFault::WrongTenant));
+    assert!(check(&text, "default", "wiki", NOW_S + 299).is_ok(), "clocks may differ by five minutes");
+    assert_eq!(check(&text, "default", "wiki", NOW_S + 300), Err(TokenFault::Expired));
+    assert_eq!(check(&text, "default", "wiki", NOW_S - 600 - 301), Err(TokenFault::NotYetValid));
+    assert_eq!(check(&token, "default", "wiki", NOW_S), Err(TokenFault::WrongAudience), "a session is no statement");
+    assert_eq!(verify(&text, &keys).err(), Some(TokenFault::WrongAudience), "and a statement opens nothing");
+
+    // A relay knows every claim, and has no signature for others.
+    let parts: Vec<&str> = text.split('.').collect();
+    let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+    let changed = URL_SAFE_NO_PAD.encode(claims.replace("alice", "mallory"));
+    let changed = format!("{}.{changed}.{}", parts[0], parts[2]);
+    assert_eq!(check(&changed, "default", "wiki", NOW_S), Err(TokenFault::BadSignature));
+    let outer = token.rsplit('.').next().unwrap();
+    assert_eq!(
+        check(&format!("{}.{}.{outer}", parts[0], parts[1]), "default", "wiki", NOW_S),
+        Err(TokenFault::BadSignature)
+    );
+    let (relays, _) = es256("k1");
+    let forged = session::sign_with_statement(&relays, &self::claims()).unwrap();
+    assert_eq!(verify(&forged, &keys).err(), Some(TokenFault::BadSignature));
+}
+
+#[test]
 fn a_client_secret_is_of_one_client_and_one_shared_secret() {
     let shared = [b"one", b"two"].map(|it| runtime::secret::SharedSecret::new(it));
     let secret = client_secret(&shared[1], "wiki");
@@ -174,12 +214,15 @@ fn claims() -> Value {
         "iss": "https://login.example.com",
         "aud": "wiki",
         "sub": "alice",
+        "sid": "1",
+        "preferred_username": "Alice",
+        "iat": NOW_S - 600,
         "exp": NOW_S,
         "tenant": "default",
     })
 }
 
-fn verify(token: &str, keys: &PublicKeys) -> Result<session::Verified<Value>, TokenFault> {
+fn verify(token: &str, keys: &PublicKeys) -> Result<session::VerifiedSession<Value>, TokenFault> {
     let is_issuer = |iss: &str| iss == "https://login.example.com";
     session::verify(token, keys, &session::Session { audience: "wiki", tenant: "default", is_issuer: &is_issuer })
 }

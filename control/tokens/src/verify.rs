@@ -81,11 +81,17 @@ impl Registered {
         if expected.is_issuer.is_some_and(|is_issuer| !self.iss.as_deref().is_some_and(is_issuer)) {
             return Err(TokenFault::WrongIssuer);
         }
-        let Some(Time { now_s, leeway_s }) = expected.time else { return Ok(()) };
-        if self.nbf.is_some_and(|from_s| now_s.saturating_add(leeway_s) < from_s) {
+        expected.time.as_ref().map_or(Ok(()), |time| time.check(self.nbf, self.exp))
+    }
+}
+
+impl Time {
+    /// Is it between `nbf` and `exp`, as far as clocks agree?
+    pub(crate) fn check(&self, nbf: Option<i64>, exp: i64) -> Result<(), TokenFault> {
+        if nbf.is_some_and(|from_s| self.now_s.saturating_add(self.leeway_s) < from_s) {
             return Err(TokenFault::NotYetValid);
         }
-        match now_s.saturating_sub(leeway_s) >= self.exp {
+        match self.now_s.saturating_sub(self.leeway_s) >= exp {
             true => Err(TokenFault::Expired),
             false => Ok(()),
         }

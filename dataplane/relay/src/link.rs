@@ -41,8 +41,8 @@ use crate::{
     listener::UserStream,
 };
 
-/// Applications in one control message.
-const APPS_PER_MESSAGE: usize = 64;
+/// Signed events in one control message.
+const EVENTS_PER_MESSAGE: usize = 64;
 const ENROLMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a certificate is for one call.
 const STRANGER_LIFE: Duration = Duration::from_secs(30);
@@ -235,7 +235,10 @@ impl Relay {
             if let Some(tenant) = news.tenant_since(&told) {
                 sender.send(&LinkSettings { tenant, relay_threads: threads, ..Default::default() })?;
             }
-            for apps in news.apps_since(&told).chunks(APPS_PER_MESSAGE) {
+            for keys in news.keys_since(&told).chunks(EVENTS_PER_MESSAGE) {
+                sender.send(&LinkSettings { keys: keys.to_vec(), relay_threads: threads, ..Default::default() })?;
+            }
+            for apps in news.apps_since(&told).chunks(EVENTS_PER_MESSAGE) {
                 sender.send(&LinkSettings { apps: apps.to_vec(), relay_threads: threads, ..Default::default() })?;
             }
             told = news;

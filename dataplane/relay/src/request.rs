@@ -522,7 +522,9 @@ impl Routed<'_> {
         let session = entry.session.as_ref().map(|it| it.claims.sid.0.as_u64_pair().1);
         let affinity = session.filter(|_| self.app().sticky).unwrap_or(0);
         let owner = session.unwrap_or(self.visitor.id);
-        let forward = Forward { routed: self, authorized, fields, request_id, traceparent, affinity, owner };
+        let user_statement = entry.session.as_ref().map_or_else(Bytes::new, |it| it.statement.clone());
+        let forward =
+            Forward { routed: self, authorized, fields, request_id, traceparent, affinity, owner, user_statement };
         let has_body = !body.is_end_stream();
         let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -8,13 +8,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use model::{AppId, GroupId, TenantId, policy::Control, session::SessionClaims};
 use quick_cache::{Equivalent, sync::Cache};
 use tokens::{
     TokenFault, TokenFaults, TokenKind,
     cookies::cookie,
-    session::{Session as ExpectedSession, Verified as VerifiedToken, verify},
+    session::{COOKIE_TOKEN_BYTES_MAX, Session as ExpectedSession, VerifiedSession, verify},
 };
 
 use crate::{assertion::Signed, keys::TenantKeys, settings::SESSION_CACHE_ENTRIES};
@@ -22,8 +23,6 @@ use crate::{assertion::Signed, keys::TenantKeys, settings::SESSION_CACHE_ENTRIES
 /// Every cookie of ours begins with this; none is forwarded, none is accepted
 /// from an application. `__Host-` makes browsers refuse it from other hosts.
 pub const COOKIE_PREFIX: &str = "__Host-postern";
-/// A cookie of 4 KiB holds it.
-const TOKEN_BYTES_MAX: usize = 3900;
 
 /// A token with a good signature.
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub struct Session {
     pub groups: BTreeSet<GroupId>,
     pub satisfied: BTreeSet<Control>,
     pub token: String,
+    /// Who the user is, signed by identity for connectors; empty if it signed none.
+    pub statement: Bytes,
     /// The key that signed it.
     key: String,
     /// The assertion that was signed last for it.
@@ -65,7 +66,15 @@ pub(crate) fn alice() -> SessionClaims {
 impl Session {
     pub(crate) fn of(token: &str, claims: SessionClaims) -> Self {
         let (groups, satisfied) = (BTreeSet::new(), BTreeSet::new());
-        Self { claims, groups, satisfied, token: token.into(), key: String::new(), signed: Mutex::default() }
+        Self {
+            claims,
+            groups,
+            satisfied,
+            token: token.into(),
+            statement: Bytes::new(),
+            key: String::new(),
+            signed: Mutex::default(),
+        }
     }
 }
 
@@ -150,7 +159,7 @@ impl Sessions {
     }
 
     fn find(&self, token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys) -> Result<Arc<Session>, TokenFault> {
-        if token.len() > TOKEN_BYTES_MAX {
+        if token.len() > COOKIE_TOKEN_BYTES_MAX {
             return Err(TokenFault::TooLong);
         }
         if let Some(session) = self.verified.get(&Wanted { token, app }) {
@@ -167,12 +176,13 @@ impl Sessions {
 fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys) -> Result<Session, TokenFault> {
     let is_issuer = |iss: &str| keys.is_issuer(iss);
     let expected = ExpectedSession { audience: &app.to_string(), tenant: &tenant.to_string(), is_issuer: &is_issuer };
-    let VerifiedToken::<SessionClaims> { claims, key } = verify(token, &keys.sessions, &expected)?;
+    let VerifiedSession::<SessionClaims> { claims, key, statement } = verify(token, &keys.sessions, &expected)?;
     Ok(Session {
         groups: claims.groups.iter().copied().collect(),
         satisfied: claims.satisfied(),
         token: token.to_owned(),
         key,
+        statement: statement.map_or_else(Bytes::new, Bytes::from),
         signed: Mutex::default(),
         claims,
     })
