@@ -1,91 +1,23 @@
 //! Compiles the .proto files with a compiler written in Rust: no protoc needed.
+//! What people see of messages is said in them, by the options of `options.proto`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use prost::Message;
+use protox::{
+    Compiler,
+    prost_reflect::{DynamicMessage, ExtensionDescriptor, Kind, MessageDescriptor},
+};
+use tonic_prost_build::Builder;
 
 const FILES: [&str; 5] = ["resources", "event", "tunnel", "enrolment", "admin"];
 
-/// Messages that people read and write.
-const RESOURCES: [&str; 37] = [
-    "Accesses",
-    "Branding",
-    "App",
-    "Segment",
-    "Hsts",
-    "CorsRule",
-    "HeaderRule",
-    "IdentityHeader",
-    "ConnectorGroup",
-    "Connector",
-    "JoinToken",
-    "User",
-    "Credentials",
-    "Group",
-    "Membership",
-    "Assignment",
-    "Policy",
-    "RoleAssignment",
-    "Tenant",
-    "Key",
-    "SealedKey",
-    "Certificate",
-    "SessionRevocation",
-    "UserRevocation",
-    "OutdatedTokens",
-    "AllSessionsEnded",
-    "SignInAttempt",
-    "Access",
-    "ConnectorActivity",
-    "ActivityGap",
-    "Session",
-    "HistoryEntry",
-    "WhatIfResponse",
-    "PolicyExplanation",
-    "IssueTokenResponse",
-    "MissingPath",
-    "DomainProof",
-];
-
-/// Enumerations are written by name, never by number.
-const ENUM_FIELDS: [(&str, &str); 15] = [
-    ("Certificate.source", "certificate_source"),
-    ("Certificate.method", "acme_method"),
-    ("App.cookie_same_site", "same_site"),
-    ("App.translate", "translate"),
-    ("HeaderRule.action", "header_action"),
-    ("App.host_header", "host_header"),
-    ("App.pre_authentication", "pre_authentication"),
-    ("IdentityHeader.claim", "claim"),
-    ("Policy.state", "policy_state"),
-    ("Policy.require", "controls"),
-    ("WhatIfResponse.missing", "controls"),
-    ("PolicyExplanation.state", "policy_state"),
-    ("RoleAssignment.role", "role"),
-    ("Key.purpose", "key_purpose"),
-    ("SealedKey.holder", "key_holder"),
-];
-
-/// Sealed, hashed or packed, of no use to a reader.
-const NEVER_SHOWN: [&str; 10] = [
-    "Connector.public_key",
-    "OutdatedTokens.users",
-    "JoinToken.secret_hash",
-    "Credentials.password",
-    "Credentials.totp",
-    "Key.public_key",
-    "SealedKey.ciphertext",
-    "Certificate.chain",
-    "Certificate.sealed_private_key",
-    "Certificate.key_authorization",
-];
-
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=postern");
-    let paths = FILES.map(|file| format!("postern/v1/{file}.proto"));
-    let descriptors = protox::compile(&paths, ["."])?;
+    let mut compiler = Compiler::new(["."])?;
+    compiler.include_source_info(true).include_imports(true);
+    compiler.open_files(FILES.map(|file| format!("postern/v1/{file}.proto")))?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     let mut config = tonic_prost_build::configure()
         .bytes(".postern.v1.SignedEvent")
         .bytes(".postern.v1.EventBody")
@@ -94,19 +26,46 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".postern.v1.ResponseHead")
         .bytes(".postern.v1.Trailers")
         .bytes(".postern.v1.LinkSettings");
-    // People write these in YAML and read them as JSON.
-    for message in RESOURCES {
-        config = config
-            .type_attribute(format!(".postern.v1.{message}"), "#[derive(serde::Serialize, serde::Deserialize)]")
-            .message_attribute(format!(".postern.v1.{message}"), "#[serde(default, deny_unknown_fields)]");
+    let pool = compiler.descriptor_pool();
+    let shown = pool.get_extension_by_name("postern.v1.shown").ok_or("options.proto has no `shown`")?;
+    let hidden = pool.get_extension_by_name("postern.v1.hidden").ok_or("options.proto has no `hidden`")?;
+    for message in pool.all_messages().filter(|it| is_set(&it.options(), &shown)) {
+        config = show(config, &message, &hidden);
     }
-    for (field, names) in ENUM_FIELDS {
-        config = config
-            .field_attribute(format!(".postern.v1.{field}"), format!("#[serde(with = \"crate::names::{names}\")]"));
-    }
-    for field in NEVER_SHOWN {
-        config = config.field_attribute(format!(".postern.v1.{field}"), "#[serde(skip)]");
-    }
-    config.compile_fds(descriptors)?;
+    config.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+fn is_set(options: &DynamicMessage, option: &ExtensionDescriptor) -> bool {
+    options.get_extension(option).as_bool().unwrap_or_default()
+}
+
+/// Makes JSON and YAML of a message: every field may be left out, none may be unknown.
+fn show(config: Builder, message: &MessageDescriptor, hidden: &ExtensionDescriptor) -> Builder {
+    let name = format!(".{}", message.full_name());
+    let mut config = config
+        .type_attribute(&name, "#[derive(serde::Serialize, serde::Deserialize)]")
+        .message_attribute(&name, "#[serde(default, deny_unknown_fields)]");
+    for field in message.fields() {
+        let path = format!("{name}.{}", field.name());
+        if is_set(&field.options(), hidden) {
+            config = config.field_attribute(path, "#[serde(skip)]");
+        } else if let Kind::Enum(of) = field.kind() {
+            let names = format!("{}{}", snake_case(of.name()), if field.is_list() { "s" } else { "" });
+            config = config.field_attribute(path, format!("#[serde(with = \"crate::names::{names}\")]"));
+        }
+    }
+    config
+}
+
+/// The module of `names` for an enumeration: `PolicyState` is `policy_state`.
+fn snake_case(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use tunnel::exchange::Download;
 
-use crate::{origins::is_forbidden, trust::Trust};
+use crate::{origins::is_forbidden, statements::Account, trust::Trust};
 
 /// Idle connections kept for one application on one worker.
 const IDLE_CONNECTIONS_MAX: usize = 256;
@@ -90,11 +90,28 @@ pub struct Backend {
     tasks: TaskTracker,
 }
 
-/// A connection kept for the next request of its owner; 0 is anybody's.
+/// A connection kept for the next request of its owner; without one it is anybody's.
 struct Idle {
     connection: http1::SendRequest<Body>,
     since: Instant,
-    owner: u64,
+    owner: Option<Owner>,
+}
+
+/// Whose request it is, and so whose connection, where the origin authenticates
+/// connections. Both must be the same: a connection that was opened for one
+/// account is never used for another, whatever a relay says of their sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The relay's word: a session, or a connection of somebody; 0 is nobody's.
+    pub session: u64,
+    /// Identity's word; none where nobody signed in.
+    pub account: Option<Account>,
+}
+
+impl Owner {
+    fn is_somebody(&self) -> bool {
+        self.session != 0 || self.account.is_some()
+    }
 }
 
 struct Tls {
@@ -154,7 +171,7 @@ impl Backend {
     }
 
     /// Sends a request of an owner and waits for the head of the response.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Body>, owner: u64) -> Result<Answered, Failed> {
+    pub async fn send(self: &Arc<Self>, mut request: Request<Body>, owner: &Owner) -> Result<Answered, Failed> {
         let upgrade = request.headers().contains_key(header::UPGRADE);
         self.look_for_connection_schemes(request.headers(), &header::AUTHORIZATION);
         let owns_connection = self.authenticates_connections.load(Ordering::Relaxed);
@@ -214,23 +231,23 @@ impl Backend {
         self: &Arc<Self>,
         response: Response<Incoming>,
         connection: http1::SendRequest<Body>,
-        owner: u64,
+        owner: &Owner,
     ) -> Answered {
         self.look_for_connection_schemes(response.headers(), &header::WWW_AUTHENTICATE);
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-        let owner = match self.authenticates_connections.load(Ordering::Relaxed) {
-            true => Some(owner).filter(|it| *it != 0),
-            false => Some(0),
-        };
-        let lent = owner.filter(|_| !switched).map(|owner| Lent { connection, owner, backend: self.clone() });
+        let owned = self.authenticates_connections.load(Ordering::Relaxed);
+        // Nobody's connection, which somebody may have authenticated, is used once.
+        let is_kept = !switched && (!owned || owner.is_somebody());
+        let owner = owned.then(|| owner.clone());
+        let lent = is_kept.then(|| Lent { connection, owner, backend: self.clone() });
         Answered { response, lent }
     }
 
     /// The youngest connection that is nobody's or this owner's.
-    fn idle_connection(&self, owner: u64) -> Option<http1::SendRequest<Body>> {
+    fn idle_connection(&self, owner: &Owner) -> Option<http1::SendRequest<Body>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|it| it.connection.is_ready() && it.since.elapsed() < IDLE_CONNECTION_LIFE);
-        let suits = |it: &Idle| it.owner == 0 || it.owner == owner;
+        let suits = |it: &Idle| it.owner.as_ref().is_none_or(|of| of == owner);
         let at = idle.iter().rposition(suits)?;
         Some(idle.remove(at).connection)
     }
@@ -358,7 +375,7 @@ pub struct Answered {
 
 pub struct Lent {
     connection: http1::SendRequest<Body>,
-    owner: u64,
+    owner: Option<Owner>,
     backend: Arc<Backend>,
 }
 
@@ -434,3 +451,6 @@ fn bad_response(error: &hyper::Error) -> ResetCode {
     debug!(%error, "the origin broke HTTP");
     ResetCode::BadResponse
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,22 +8,23 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use proto::v1::{EnrolRequest, EnrolResponse, RenewRequest};
+use proto::{
+    enrolment::{ConnectorUri, ConnectorUriFault, ENROL, JoinTokenText, RENEW, endpoint_host},
+    hex,
+    v1::{EnrolRequest, EnrolResponse, RenewRequest},
+};
 use rcgen::{CertificateParams, KeyPair};
-use runtime::files;
+use runtime::{files, verifier::Delegating};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tunnel::link;
 
-use crate::{ConnectorError, dial::Way, origins::Relays, token::JoinToken};
+use crate::{ConnectorError, dial::Way, origins::Relays, trust::verify_as_usual};
 
 const KEY_FILE: &str = "key.pem";
 const STATE_FILE: &str = "connector.json";
@@ -54,7 +55,7 @@ pub struct State {
 
 /// Uses up a token. The key never leaves the folder.
 pub async fn join(token: &str, name: &str, folder: &Path, way: &Way) -> Result<Identity, ConnectorError> {
-    let parsed = JoinToken::parse(token)?;
+    let parsed = JoinTokenText::parse(token)?;
     let in_file = |attempted: &'static str, path: &Path| {
         let path = path.display().to_string();
         move |source| ConnectorError::File { attempted, path, source }
@@ -64,9 +65,8 @@ pub async fn join(token: &str, name: &str, folder: &Path, way: &Way) -> Result<I
     files::write_private(&folder.join(KEY_FILE), key.serialize_pem().as_bytes())
         .map_err(in_file("writing the key", folder))?;
     let question = EnrolRequest { token: token.trim().to_owned(), name: name.to_owned(), csr: csr(&key)? };
-    let trust = Arc::new(Pinned { fingerprint: parsed.authority.clone() });
-    let config = client_of_anybody(trust);
-    let mut failure = ConnectorError::Token;
+    let config = client_of_anybody(parsed.authority);
+    let mut failure = ConnectorError::NotJoined;
     for address in &parsed.relays {
         let asked = ask::<_, EnrolResponse>(way, address, &parsed.endpoint, config.clone(), ENROL, &question);
         match asked.await {
@@ -77,8 +77,8 @@ pub async fn join(token: &str, name: &str, folder: &Path, way: &Way) -> Result<I
                     relays: parsed.relays,
                     relays_version: 0,
                     endpoint: parsed.endpoint,
-                    chain: answer.chain.iter().map(|it| hex(it)).collect(),
-                    writers: answer.writers.values().map(|it| hex(it)).collect(),
+                    chain: answer.chain.iter().map(|it| hex::encode(it)).collect(),
+                    writers: answer.writers.values().map(|it| hex::encode(it)).collect(),
                 };
                 let identity = Identity { folder: folder.to_owned(), key: Arc::new(key), state };
                 identity.save()?;
@@ -90,9 +90,6 @@ pub async fn join(token: &str, name: &str, folder: &Path, way: &Way) -> Result<I
     }
     Err(failure)
 }
-
-const ENROL: &str = "/postern.v1.Enrolment/Enrol";
-const RENEW: &str = "/postern.v1.Enrolment/Renew";
 
 impl Identity {
     pub fn load(folder: &Path) -> Result<Self, ConnectorError> {
@@ -129,7 +126,7 @@ impl Identity {
 
     /// Where the relays of this installation are, unless what is known is newer.
     pub fn news<'a>(&self, relays: &'a Relays) -> Option<&'a [String]> {
-        let ours = format!("connect.{}", relays.domain) == self.state.endpoint;
+        let ours = endpoint_host(&relays.domain) == self.state.endpoint;
         let is_news = ours && relays.version > self.state.relays_version && !relays.addresses.is_empty();
         is_news.then_some(&relays.addresses)
     }
@@ -157,11 +154,17 @@ impl Identity {
     }
 
     fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.state.chain.iter().map(|it| CertificateDer::from(unhex(it))).collect()
+        self.state.chain.iter().filter_map(|it| Some(CertificateDer::from(hex::decode(it)?))).collect()
+    }
+
+    /// The tenant, as the certificate says.
+    pub fn tenant(&self) -> Result<String, ConnectorUriFault> {
+        let uris = self.chain().first().map(|leaf| runtime::tls::uris(leaf)).unwrap_or_default();
+        ConnectorUri::find(uris.iter().map(String::as_str)).map(|it| it.tenant.to_owned())
     }
 
     pub fn writers(&self) -> Vec<Vec<u8>> {
-        self.state.writers.iter().map(|it| unhex(it)).collect()
+        self.state.writers.iter().filter_map(|it| hex::decode(it)).collect()
     }
 
     /// When two thirds of the certificate's life have passed, in seconds since 1970.
@@ -197,8 +200,8 @@ impl Identity {
             match asked.await {
                 Ok(answer) => {
                     let mut renewed = self.clone();
-                    renewed.state.chain = answer.chain.iter().map(|it| hex(it)).collect();
-                    renewed.state.writers = answer.writers.values().map(|it| hex(it)).collect();
+                    renewed.state.chain = answer.chain.iter().map(|it| hex::encode(it)).collect();
+                    renewed.state.writers = answer.writers.values().map(|it| hex::encode(it)).collect();
                     renewed.save()?;
                     return Ok(renewed);
                 }
@@ -234,74 +237,28 @@ async fn ask<Q: proto::Message, A: proto::Message + Default>(
     }
 }
 
-/// A client without a certificate that believes one authority by fingerprint.
-fn client_of_anybody(trust: Arc<Pinned>) -> Arc<ClientConfig> {
+/// A client without a certificate that believes one authority by fingerprint:
+/// a server whose chain ends there. Name, dates and signatures are checked as
+/// usual, under that authority alone.
+fn client_of_anybody(fingerprint: String) -> Arc<ClientConfig> {
+    let verifier = Delegating::new(move |presented| {
+        let authority = presented
+            .intermediates
+            .iter()
+            .find(|it| hex::encode(digest(&SHA256, it).as_ref()) == fingerprint)
+            .ok_or_else(|| rustls::Error::General("the relay does not belong to the token's installation".into()))?;
+        let roots = runtime::tls::roots([authority.as_ref()])?;
+        let usual =
+            WebPkiServerVerifier::builder(roots).build().map_err(|error| rustls::Error::General(error.to_string()))?;
+        verify_as_usual(&usual, presented)
+    });
     let mut config = ClientConfig::builder_with_protocol_versions(runtime::tls::LINK_VERSIONS)
         .dangerous()
-        .with_custom_certificate_verifier(trust)
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.time_provider = Arc::new(runtime::Clock::default());
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
-}
-
-/// Believes a server whose chain ends in the authority the token names. Name,
-/// dates and signatures are checked as usual, under that authority alone.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: String,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let authority = intermediates
-            .iter()
-            .find(|it| hex(digest(&SHA256, it).as_ref()) == self.fingerprint)
-            .ok_or_else(|| rustls::Error::General("the relay does not belong to the token's installation".into()))?;
-        let roots = runtime::tls::roots([authority.as_ref()])?;
-        let verifier =
-            WebPkiServerVerifier::builder(roots).build().map_err(|error| rustls::Error::General(error.to_string()))?;
-        verifier.verify_server_cert(leaf, intermediates, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("links speak TLS 1.3".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digit = |at: usize| text.get(at..at + 2).and_then(|it| u8::from_str_radix(it, 16).ok());
-    (0..text.len()).step_by(2).map_while(digit).collect()
 }
 
 #[cfg(test)]
@@ -310,7 +267,7 @@ mod tests {
 
     #[test]
     fn relays_are_followed_only_forwards_and_only_in_the_own_installation() {
-        let folder = std::env::temp_dir().join(format!("pc-{}", hex(&runtime::clock::random_bytes::<8>())));
+        let folder = std::env::temp_dir().join(format!("pc-{}", hex::encode(&runtime::clock::random_bytes::<8>())));
         files::private_folder(&folder).unwrap();
         let state = State {
             connector: "c".into(),

@@ -4,7 +4,8 @@
 //! Must never know: NATS, policies, other groups' applications.
 //!
 //! Read: `enrol` (how it becomes somebody), `links` (connections to relays),
-//! `serve` (one request), `origins` (what may be reached), `origin` (which place),
+//! `serve` (one request), `origins` (what may be reached), `statements` (whose
+//! request it is), `origin` (which place),
 //! `backend` (getting there), `trust` (TLS to it).
 
 pub mod backend;
@@ -15,11 +16,12 @@ pub mod origin;
 pub mod origins;
 pub mod serve;
 pub mod settings;
-pub mod token;
+pub mod statements;
 pub mod trust;
 
 use std::sync::Arc;
 
+use proto::enrolment::{ConnectorUriFault, JoinTokenFault};
 use runtime::{probes::Readiness, settings::SettingsError};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,7 @@ pub use settings::Settings;
 #[derive(Debug, Error)]
 pub enum ConnectorError {
     #[error("the join token is not one: copy the whole line that `postern connector token` printed")]
-    Token,
+    Token(#[from] JoinTokenFault),
     #[error("{attempted} {path}")]
     File { attempted: &'static str, path: String, source: std::io::Error },
     #[error("reaching the relay at {address}")]
@@ -42,6 +44,8 @@ pub enum ConnectorError {
     Certificate(#[from] rcgen::Error),
     #[error("preparing TLS")]
     Tls(#[from] rustls::Error),
+    #[error("reading the connector's name in its certificate")]
+    Name(#[from] ConnectorUriFault),
     #[error("this connector has not joined yet: postern-connector join TOKEN")]
     NotJoined,
     #[error("reading settings")]

@@ -27,6 +27,7 @@ use runtime::{
     telemetry::chain,
 };
 use rustls::RootCertStore;
+use tokens::TokenFaults;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Builder, Handle},
@@ -45,6 +46,7 @@ use crate::{
     origin::Pools,
     origins::{Origins, Relays},
     serve::Worker,
+    statements::Statements,
     trust::Trust,
 };
 
@@ -85,6 +87,9 @@ impl Links {
         let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())
             .map_err(|source| ConnectorError::Dial { address: "the proxy".into(), source })?;
         let origins = Arc::new(Origins::new(&identity.state.group, identity.writers()));
+        let faults = metrics.token_faults.clone();
+        let statements = Statements::new(&identity.tenant()?, identity.writers(), faults, Clock::default());
+        let statements = Arc::new(statements);
         let tasks = TaskTracker::new();
         let client_certificates = settings.client_certificates.clone();
         let trust = Arc::new(Trust { roots: Arc::new(system_roots()), client_certificates });
@@ -96,7 +101,10 @@ impl Links {
         let workers = (0..threads)
             .map(|n| {
                 let pools = Arc::new(Pools::new(trust.clone(), Arc::new(System), tasks.clone()));
-                Ok((worker_thread(n, stopped.clone())?, Worker { origins: origins.clone(), pools }))
+                Ok((
+                    worker_thread(n, stopped.clone())?,
+                    Worker { origins: origins.clone(), pools, statements: statements.clone() },
+                ))
             })
             .collect::<Result<_, ConnectorError>>()?;
         Ok(Self {
@@ -323,11 +331,12 @@ pub struct LinkMetrics {
     links: Gauge,
     parked_streams: Gauge,
     links_revived: Counter,
+    token_faults: TokenFaults,
 }
 
 impl LinkMetrics {
     pub fn register(metrics: &Metrics) -> Self {
-        let ours = Self::default();
+        let ours = Self { token_faults: TokenFaults::register(metrics), ..Self::default() };
         metrics.register("links", "Connections to relays that serve", ours.links.clone());
         metrics.register("parked_streams", "Streams that wait for a request", ours.parked_streams.clone());
         metrics.register(
@@ -556,6 +565,7 @@ impl LinkState {
             let Some(next) = next else { return Ok(()) };
             self.worker.origins.learn_relays(&next.tenant);
             self.worker.origins.learn(&next.apps);
+            self.worker.statements.learn(&next.keys);
             self.acknowledges.fetch_or(next.acknowledge, Ordering::Relaxed);
             if next.drain {
                 info!("the relay is going away");

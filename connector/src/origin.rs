@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use crate::{
-    backend::{Answered, Backend, Body, Failed, Network, Target},
+    backend::{Answered, Backend, Body, Failed, Network, Owner, Target},
     origins::Definition,
     trust::Trust,
 };
@@ -164,9 +164,9 @@ fn mix(n: u64) -> u64 {
 impl Origin {
     /// Sends a request and waits for the head of the response. What it is busy
     /// with ends when the other half of the answer is dropped.
-    pub async fn send(&self, request: Request<Body>, head: &RequestHead) -> Result<(Answered, Busy), Failed> {
+    pub async fn send(&self, request: Request<Body>, affinity: u64, owner: &Owner) -> Result<(Answered, Busy), Failed> {
         let response_timeout = Duration::from_millis(self.app.response_timeout_ms.into());
-        let answered = timeout(response_timeout, self.send_soon(request, head.affinity, head.owner)).await;
+        let answered = timeout(response_timeout, self.send_soon(request, affinity, owner)).await;
         answered.unwrap_or_else(|_| Err(Failed::sent(ResetCode::Timeout)))
     }
 
@@ -174,7 +174,7 @@ impl Origin {
         &self,
         mut request: Request<Body>,
         affinity: u64,
-        owner: u64,
+        owner: &Owner,
     ) -> Result<(Answered, Busy), Failed> {
         if let [only] = self.places.as_slice() {
             let answered = only.backend.send(request, owner).await?;
@@ -286,7 +286,7 @@ async fn is_healthy(place: &Place, app: &App) -> bool {
         request.headers_mut().insert(header::HOST, host);
     }
     let asked = timeout(HEALTH_TIMEOUT, async {
-        let answered = place.backend.send(request, 0).await.ok()?;
+        let answered = place.backend.send(request, &Owner::default()).await.ok()?;
         let status = answered.response.status();
         let _body = answered.response.into_body().collect().await.ok()?;
         if let Some(lent) = answered.lent {

@@ -26,9 +26,10 @@ use tunnel::{
 };
 
 use crate::{
-    backend::{Answered, Body, Lent},
+    backend::{Answered, Body, Lent, Owner},
     origin::{Busy, Origin, Pools},
     origins::Origins,
+    statements::{Account, Statements},
 };
 
 /// What an origin did not read of a request it has answered.
@@ -48,6 +49,7 @@ const REMOTE_DESKTOP_OUT: &str = "RDG_OUT_DATA";
 pub struct Worker {
     pub origins: Arc<Origins>,
     pub pools: Arc<Pools>,
+    pub statements: Arc<Statements>,
 }
 
 impl Worker {
@@ -123,6 +125,10 @@ impl Worker {
     async fn ask(&self, head: RequestHead, download: Download) -> Result<Answer, ResetCode> {
         let definition = self.origins.find(&head.app, head.app_version).await.ok_or(ResetCode::OriginRefused)?;
         let app = definition.app.as_ref().ok_or(ResetCode::OriginRefused)?;
+        // The log line and the metric name the fault.
+        let user = self.statements.user(&head.user_statement, &app.id).await;
+        let user = user.map_err(|_| ResetCode::OriginRefused)?;
+        let owner = Owner { session: head.owner, account: user.map(|it| Account::of(&it.claims)) };
         let origin = self.pools.origin(&definition, app, &head)?;
         let (body, upgraded) = match head.upgrade {
             true => (Either::Right(Empty::new()), Some(download)),
@@ -131,12 +137,12 @@ impl Worker {
         };
         let has_no_body = matches!(body, Either::Right(_));
         let may_repeat = has_no_body && !head.upgrade && exchange::may_repeat(&head.method);
-        let asked = origin.send(request(&head, body)?, &head).await;
+        let asked = origin.send(request(&head, body)?, head.affinity, &owner).await;
         let answered = match asked {
             Err(failed) if failed.kept && may_repeat => {
                 debug!("a kept connection ended under a request, which is sent again");
                 let again = request(&head, Either::Right(Empty::new()))?;
-                origin.send(again, &head).await
+                origin.send(again, head.affinity, &owner).await
             }
             asked => asked,
         };

@@ -10,13 +10,11 @@ use std::{path::PathBuf, sync::Arc};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proto::v1::{App, ResetCode};
+use runtime::verifier::{Delegating, PresentedChain};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    CertificateError, ClientConfig, Error, RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::ParsedCertificate,
 };
 use tracing::warn;
@@ -43,7 +41,7 @@ impl Trust {
         let pins: Vec<Vec<u8>> = app.origin_pins.iter().filter_map(|it| STANDARD.decode(it).ok()).collect();
         let verifier: Arc<dyn ServerCertVerifier> = match app.origin_pins.is_empty() {
             true => usual,
-            false => Arc::new(Pinned { usual, pins }),
+            false => Arc::new(pinned(usual, pins)),
         };
         let builder = ClientConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
             .dangerous()
@@ -89,50 +87,22 @@ impl Trust {
 /// A chain, and the key of its first certificate.
 type OwnCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// The usual verification, and then one of the pinned keys.
-#[derive(Debug)]
-struct Pinned {
-    usual: Arc<WebPkiServerVerifier>,
-    pins: Vec<Vec<u8>>,
+/// The verification that a chain of certificates meets without pins.
+pub(crate) fn verify_as_usual(usual: &WebPkiServerVerifier, presented: &PresentedChain<'_>) -> Result<(), Error> {
+    let PresentedChain { leaf, intermediates, name, ocsp_response, now } = presented;
+    let name = name.ok_or(Error::General("a server without a name".into()))?;
+    usual.verify_server_cert(leaf, intermediates, name, ocsp_response, *now).map(|_| ())
 }
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified = self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
+/// The usual verification, and then one of the pinned keys.
+fn pinned(usual: Arc<WebPkiServerVerifier>, pins: Vec<Vec<u8>>) -> impl ServerCertVerifier {
+    Delegating::new(move |presented| {
+        verify_as_usual(&usual, presented)?;
+        let key = ParsedCertificate::try_from(presented.leaf)?.subject_public_key_info();
         let hash = digest(&SHA256, &key);
-        match self.pins.iter().any(|it| it == hash.as_ref()) {
-            true => Ok(verified),
+        match pins.iter().any(|it| it == hash.as_ref()) {
+            true => Ok(()),
             false => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.usual.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.usual.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
-    }
+    })
 }

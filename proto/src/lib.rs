@@ -1,8 +1,10 @@
-//! The words on the wire: messages and services of `postern.v1`, and how an
-//! event is signed. Knows no rule.
+//! The words on the wire: messages and services of `postern.v1`, how an event is
+//! signed, and what is said while a connector joins. Knows no rule.
 //!
-//! Read `postern/v1/*.proto` first, then `signed`.
+//! Read `postern/v1/*.proto` first, then `signed`, then `enrolment`.
 
+pub mod enrolment;
+pub mod hex;
 pub mod names;
 pub mod signed;
 

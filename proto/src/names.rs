@@ -66,3 +66,25 @@ pub mod controls {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::v1;
+
+    #[test]
+    fn what_is_shown_has_names_for_numbers_and_nothing_that_is_hidden() {
+        let key = v1::Key {
+            id: "k".into(),
+            purpose: v1::KeyPurpose::Session.into(),
+            public_key: vec![1],
+            ..Default::default()
+        };
+        let shown = serde_json::to_value(&key).unwrap();
+        assert_eq!((shown["id"].as_str(), shown["purpose"].as_str()), (Some("k"), Some("session")));
+        assert!(shown.get("public_key").is_none(), "{shown}");
+        let policy = v1::Policy { require: vec![v1::Control::Mfa.into()], ..Default::default() };
+        assert_eq!(serde_json::to_value(&policy).unwrap()["require"][0], "mfa");
+        assert!(serde_json::from_str::<v1::Key>(r#"{"purpos":"session"}"#).is_err(), "a typing error is no field");
+        assert_eq!(serde_json::from_str::<v1::Key>(r#"{"purpose":"session"}"#).unwrap().purpose, key.purpose);
+    }
+}

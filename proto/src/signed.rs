@@ -86,7 +86,7 @@ impl Signer {
 
 /// The name of a key: the first 8 bytes of its SHA-256, in hexadecimal.
 pub fn key_id(public_key: &[u8]) -> String {
-    digest(&SHA256, public_key).as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::encode(&digest(&SHA256, public_key).as_ref()[..8])
 }
 
 /// The hash by which the next event on a subject names its predecessor.

@@ -36,6 +36,63 @@ async fn a_second_start_knows_everything_and_keeps_sessions() {
 }
 
 #[tokio::test]
+async fn a_connector_knows_who_the_user_is_by_the_word_of_identity() {
+    let mut world = World::start().await;
+    let origin = Origin::start().await;
+    let app = world.publish_origin("wiki", &origin).await;
+    let believed = |line: &str, user: &v1::User| {
+        let about = line.contains(&app.id) && line.contains(&user.id);
+        (about && line.contains("a user statement is believed")).then_some(())
+    };
+    let alice = world.user("alice").await;
+    let mut browser = world.signed_in("wiki", "alice").await;
+    world.up.line(|line| believed(line, &alice)).await;
+
+    // Keys come and go.
+    let rotated = world.cli(&["key", "rotate", "session", "--active-in", "1", "--output", "json"]);
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    let key: serde_json::Value = serde_json::from_slice(&rotated.stdout).unwrap();
+    let key = key["id"].as_str().unwrap();
+    let bob = world.user("bob").await;
+    until("a statement is signed with the new key", async || {
+        let _browser = world.signed_in("wiki", "bob").await;
+        world.up.said().iter().any(|line| line.contains(key) && believed(line, &bob).is_some()).then_some(())
+    })
+    .await;
+    assert_eq!(browser.get(&world.url("wiki", "/")).await.status, 200, "the older session goes on");
+}
+
+/// More groups than a cookie holds, and fewer than a token may name.
+#[tokio::test]
+async fn a_user_of_many_groups_fits_into_a_cookie() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    let wiki = world.publish(app("wiki", &origin.url()), &[]).await;
+    let user = v1::User {
+        display_name: "A rather long name for a person".into(),
+        email: "somebody.with.a.long.address@mail.example.com".into(),
+        ..world.user("alice").await
+    };
+    let request = v1::UpdateUserRequest { change: applied(), user: Some(user.clone()) };
+    world.admin.users().update(request).await.unwrap();
+    for n in 0..62 {
+        let group = v1::Group { name: format!("group {n}"), ..Default::default() };
+        let request = v1::PutGroupRequest { change: applied(), group: Some(group) };
+        let group = world.admin.groups().create(request).await.unwrap().into_inner().group.unwrap();
+        let membership = v1::Membership { group: group.id.clone(), member: format!("user:{}", user.id) };
+        let request = v1::MembershipRequest { change: applied(), membership: Some(membership) };
+        world.admin.groups().add_member(request).await.unwrap();
+        if n == 40 {
+            world.assign(&wiki.id, &format!("group:{}", group.id)).await;
+        }
+    }
+    let browser = world.signed_in("wiki", "alice").await;
+    let cookies = browser.cookie_header(&world.url("wiki", "/").parse().unwrap()).unwrap();
+    let session = cookies.split("; ").find(|it| it.starts_with("__Host-postern-") && it.len() > 500).unwrap();
+    assert!(session.len() < 4096, "{} bytes", session.len());
+}
+
+#[tokio::test]
 async fn a_page_is_sent_to_sign_in_and_a_program_is_told_to() {
     let world = World::start().await;
     let page = world.browser().get(&world.url("demo", "/")).await;

@@ -13,23 +13,36 @@ fn root() -> PathBuf {
 }
 
 /// DESIGN's table. A new arrow is argued, and a line here.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("proto", &[]),
     ("control/model", &[]),
     ("control/eventlog", &["model", "proto"]),
-    ("control/controller", &["model", "eventlog", "proto", "runtime"]),
-    ("control/identity", &["model", "eventlog", "proto", "runtime"]),
+    ("control/controller", &["model", "eventlog", "proto", "runtime", "tokens"]),
+    ("control/identity", &["model", "eventlog", "proto", "runtime", "tokens"]),
+    // Without the model, so that connectors may verify tokens and know no policies.
+    ("control/tokens", &["runtime"]),
     ("dataplane/strict", &[]),
     ("dataplane/tunnel", &["proto"]),
     // Only the model says where links lead.
     ("dataplane/translate", &["model"]),
-    ("dataplane/relay", &["model", "eventlog", "strict", "tunnel", "translate", "proto", "runtime"]),
-    ("connector", &["strict", "tunnel", "proto", "runtime"]),
+    ("dataplane/relay", &["model", "eventlog", "strict", "tunnel", "translate", "proto", "runtime", "tokens"]),
+    ("connector", &["strict", "tunnel", "proto", "runtime", "tokens"]),
     ("analytics", &["model", "eventlog", "proto", "runtime"]),
     ("deploy/runtime", &[]),
     (
         "deploy/postern",
-        &["model", "eventlog", "proto", "runtime", "controller", "identity", "relay", "connector", "analytics"],
+        &[
+            "model",
+            "eventlog",
+            "proto",
+            "runtime",
+            "controller",
+            "identity",
+            "relay",
+            "connector",
+            "analytics",
+            "tokens",
+        ],
     ),
 ];
 

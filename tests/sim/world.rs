@@ -16,6 +16,7 @@ use connector::{
     origin::Pools,
     origins::Origins,
     serve::Worker,
+    statements::Statements,
     trust::Trust,
 };
 use controller::writer::{Wish, Writer};
@@ -126,6 +127,7 @@ impl World {
             sealing: controller_keys.sealing.clone(),
             peers: controller_keys.trust.peers().unwrap(),
             clock: Clock::default(),
+            token_faults: Default::default(),
         };
         let settings = controller::Settings { listen: ([127, 0, 0, 1], 0).into(), ..controller::Settings::default() };
         // It makes the keys of the tenant; nobody calls it.
@@ -138,6 +140,7 @@ impl World {
             sealing: relay_keys.sealing.clone(),
             clock: Clock::default(),
             metrics: Metrics::default(),
+            token_faults: Default::default(),
             stop: stop.clone(),
         };
         let relay = relay::without_listener(relay::Settings::default(), surroundings).unwrap();
@@ -208,10 +211,12 @@ impl World {
     pub(crate) fn worker(&self, group: ConnectorGroupId) -> Worker {
         let trust = Trust { roots: Arc::new(rustls::RootCertStore::empty()), client_certificates: None };
         let writers = vec![self.signer.public_key().to_vec()];
-        let origins = Arc::new(Origins::new(&group.to_string(), writers));
+        let origins = Arc::new(Origins::new(&group.to_string(), writers.clone()));
+        let statements = Statements::new(&self.tenant.to_string(), writers, Default::default(), Clock::default());
         Worker {
             origins,
             pools: Arc::new(Pools::new(Arc::new(trust), Arc::new(self.places.clone()), self.tasks.clone())),
+            statements: Arc::new(statements),
         }
     }
 

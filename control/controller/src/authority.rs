@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use model::{ConnectorGroupId, ConnectorId, TenantId, Timestamp, UserId};
+use proto::enrolment::ConnectorUri;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
     ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
@@ -23,7 +24,8 @@ const BACKDATED: Duration = Duration::from_secs(300);
 const BACKDATED_PART: u32 = 10;
 /// Controllers are reached by this name, whatever their address.
 pub const INTERNAL_DOMAIN: &str = "postern.internal";
-pub const CONTROLLER_NAME: &str = "controller.postern.internal";
+/// The URI in a certificate of a person: `postern-user://TENANT/USER`.
+pub(crate) const USER_SCHEME: &str = "postern-user://";
 
 /// A certificate and its key.
 pub struct Issued {
@@ -75,7 +77,7 @@ impl Authority {
     pub fn owner(&self, tenant: &TenantId, user: UserId, now: Timestamp) -> Result<Issued, ControllerError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = name("owner");
-        params.subject_alt_names = vec![SanType::URI(format!("postern-user://{tenant}/{user}").try_into()?)];
+        params.subject_alt_names = vec![SanType::URI(format!("{USER_SCHEME}{tenant}/{user}").try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(params, now, OWNER_LIFE)
     }
@@ -92,8 +94,10 @@ impl Authority {
         life: Duration,
     ) -> Result<Vec<Vec<u8>>, ControllerError> {
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(&connector.to_string());
-        params.subject_alt_names = vec![SanType::URI(format!("postern://{tenant}/{group}/{connector}").try_into()?)];
+        let [tenant, group, connector] = [tenant.to_string(), group.to_string(), connector.to_string()];
+        params.distinguished_name = name(&connector);
+        let uri = ConnectorUri { tenant: &tenant, group: &group, connector: &connector };
+        params.subject_alt_names = vec![SanType::URI(uri.to_string().try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.serial_number = Some(serial());

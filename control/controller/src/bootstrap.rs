@@ -11,6 +11,7 @@ use model::{
     App, AppId, CertificateId, Command, ConnectorGroup, ConnectorGroupId, ExternalUrl, Origin, Principal, Snapshot,
     Tenant, TenantId, Timestamp,
     app::{Name, PreAuthentication},
+    hosts::Hosts,
     keys::{Certificate, Key, KeyHolder, KeyPurpose, Source},
 };
 use runtime::{clock::fresh_id, sealing::SealingKey};
@@ -162,12 +163,13 @@ fn own_apps(tenant: &Tenant, domain: &str, identity_origin: &str) -> Result<Vec<
     let system = group(tenant, SYSTEM_GROUP, &mut commands);
     group(tenant, DEFAULT_GROUP, &mut commands);
     let origin = Origin::parse(identity_origin).map_err(|_| ControllerError::NoAuthority)?;
+    let hosts = Hosts::of(domain);
     let pages = [
-        ("Sign-in", "login", PreAuthentication::Passthrough, false),
-        ("My applications", "apps", PreAuthentication::SignIn, true),
+        ("Sign-in", hosts.login(), PreAuthentication::Passthrough, false),
+        ("My applications", hosts.portal(), PreAuthentication::SignIn, true),
     ];
     for (name, host, pre_authentication, assertion) in pages {
-        let url = format!("https://{host}.{domain}/");
+        let url = format!("https://{host}/");
         let external = ExternalUrl::parse(&url).map_err(|_| ControllerError::NoAuthority)?;
         let known = tenant.apps.values().find(|it| it.app.external == external);
         let id = known.map_or_else(|| AppId(fresh_id()), |it| it.app.id);

@@ -7,18 +7,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::HeaderMap;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use model::{Role, Snapshot, TenantId, Timestamp, UserId, keys::KeyPurpose, session::SessionClaims};
-use serde::Deserialize;
+use model::{
+    Role, Snapshot, TenantId, Timestamp, UserId,
+    keys::KeyPurpose,
+    session::{SessionClaims, SessionFault},
+};
+use proto::signed::key_id;
+use runtime::tls::{uris, validity_s};
+use thiserror::Error;
+use tokens::{ADMIN_AUDIENCE, PublicKeys, TokenFault, TokenKind, internal, named_key, session};
 use tonic::Status;
-use x509_parser::extensions::GeneralName;
 
-use crate::ControllerError;
-
-/// The audience of tokens for the admin API.
-pub const ADMIN_AUDIENCE: &str = "postern-admin";
-/// The audience of calls between roles.
-pub const INTERNAL_AUDIENCE: &str = "postern-internal";
+use crate::{ControllerError, authority::USER_SCHEME};
 
 /// Who was recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,73 +118,103 @@ impl RoleTable {
 #[derive(Clone, Debug, Default)]
 pub struct PeerCertificate(pub Option<Vec<u8>>);
 
+/// Why whoever calls is nobody.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum CallerFault {
+    #[error("neither a token nor a certificate")]
+    Nothing,
+    #[error("{fault}")]
+    Token { kind: TokenKind, fault: TokenFault },
+    #[error("the session of the token is over or outdated: {0:?}")]
+    Session(SessionFault),
+    #[error("the certificate names no person of ours")]
+    Certificate,
+    #[error("the certificate has ended")]
+    CertificateEnded,
+    #[error("there is no such active user")]
+    NoUser,
+    #[error("the user has no role")]
+    NoRole,
+}
+
+/// The public key of identity, which signs calls.
+#[derive(Clone, Default)]
+pub struct IdentityKey {
+    id: String,
+    keys: PublicKeys,
+}
+
+impl IdentityKey {
+    /// From the raw Ed25519 key.
+    pub fn new(raw: &[u8]) -> Self {
+        let id = key_id(raw);
+        Self { keys: PublicKeys::ed25519(&id, raw), id }
+    }
+}
+
 pub fn recognise(
     snapshot: &Snapshot,
     peer: &PeerCertificate,
     headers: &HeaderMap,
-    identity_key: &[u8],
+    identity: &IdentityKey,
     now: Timestamp,
-) -> Caller {
+) -> Result<Caller, CallerFault> {
     let bearer = headers
         .get(http::header::AUTHORIZATION)
         .and_then(|it| it.to_str().ok())
         .and_then(|it| it.strip_prefix("Bearer "));
-    let recognised = match bearer {
+    match bearer {
         // A token that does not hold is nobody, even beside a certificate.
-        Some(token) => of_identity(token, identity_key).or_else(|| of_token(snapshot, token, now)),
-        None => peer.0.as_deref().and_then(|der| of_certificate(snapshot, der, now)),
-    };
-    recognised.unwrap_or(Caller { tenant: TenantId::default_tenant(), who: Who::Nobody })
+        Some(token) if named_key(token) == Ok(identity.id.clone()) => of_identity(token, identity, now),
+        Some(token) => of_token(snapshot, token, now),
+        None => of_certificate(snapshot, peer.0.as_deref().ok_or(CallerFault::Nothing)?, now),
+    }
+}
+
+/// Whoever was not recognised.
+pub fn nobody() -> Caller {
+    Caller { tenant: TenantId::default_tenant(), who: Who::Nobody }
 }
 
 /// TLS has verified the chain, when the connection began; it may have ended since.
-fn of_certificate(snapshot: &Snapshot, der: &[u8], now: Timestamp) -> Option<Caller> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    (now.seconds() < certificate.validity().not_after.timestamp()).then_some(())?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| {
-        let GeneralName::URI(uri) = name else { return None };
-        uri.strip_prefix("postern-user://")
-    });
-    let (tenant, user) = uris.next()?.split_once('/')?;
-    person(snapshot, TenantId::parse(tenant)?, user.parse().ok()?)
+fn of_certificate(snapshot: &Snapshot, der: &[u8], now: Timestamp) -> Result<Caller, CallerFault> {
+    let (_, end_s) = validity_s(der).ok_or(CallerFault::Certificate)?;
+    if now.seconds() >= end_s {
+        return Err(CallerFault::CertificateEnded);
+    }
+    let uris = uris(der);
+    let name = uris.iter().find_map(|uri| uri.strip_prefix(USER_SCHEME)?.split_once('/'));
+    let named = name.and_then(|(tenant, user)| Some((TenantId::parse(tenant)?, user.parse().ok()?)));
+    let (tenant, user) = named.ok_or(CallerFault::Certificate)?;
+    person(snapshot, tenant, user)
 }
 
-fn of_token(snapshot: &Snapshot, token: &str, now: Timestamp) -> Option<Caller> {
-    let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
-    let (tenant_id, tenant) = snapshot.tenants.iter().find(|(_, tenant)| tenant.keys.contains_key(&kid))?;
-    let key = tenant.keys.get(&kid).filter(|it| it.purpose == KeyPurpose::Session)?;
-    let mut validation = Validation::new(Algorithm::ES256);
-    validation.set_audience(&[ADMIN_AUDIENCE]);
-    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-    let claims = jsonwebtoken::decode::<SessionClaims>(token, &DecodingKey::from_ec_der(&key.public_key), &validation)
-        .ok()?
-        .claims;
-    claims.check(tenant, now).ok()?;
-    tenant.is_issuer(&claims.iss).then_some(())?;
-    (claims.tenant == *tenant_id).then_some(())?;
+fn of_token(snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<Caller, CallerFault> {
+    let refused = |fault| CallerFault::Token { kind: TokenKind::Session, fault };
+    let key = named_key(token).map_err(refused)?;
+    let signer = snapshot.tenants.iter().find(|(_, tenant)| tenant.keys.contains_key(&key));
+    let (tenant_id, tenant) = signer.ok_or(refused(TokenFault::UnknownKey))?;
+    let keys = tenant.keys_for(KeyPurpose::Session);
+    let keys = PublicKeys::es256(keys.iter().map(|(_, it)| (it.id.as_str(), it.public_key.as_slice())));
+    let is_issuer = |iss: &str| tenant.is_issuer(iss);
+    let expected = session::Session { audience: ADMIN_AUDIENCE, tenant: &tenant_id.to_string(), is_issuer: &is_issuer };
+    let claims = session::verify::<SessionClaims>(token, &keys, &expected).map_err(refused)?.claims;
+    claims.check(tenant, now).map_err(CallerFault::Session)?;
     person(snapshot, tenant_id.clone(), claims.sub)
 }
 
-fn person(snapshot: &Snapshot, tenant_id: TenantId, user: UserId) -> Option<Caller> {
-    let tenant = snapshot.tenant(&tenant_id)?;
-    tenant.active_user(user)?;
-    let role = *tenant.roles.get(&user)?;
-    Some(Caller { tenant: tenant_id, who: Who::Person { user, role } })
+fn person(snapshot: &Snapshot, tenant_id: TenantId, user: UserId) -> Result<Caller, CallerFault> {
+    let tenant = snapshot.tenant(&tenant_id).ok_or(CallerFault::NoUser)?;
+    tenant.active_user(user).ok_or(CallerFault::NoUser)?;
+    let role = *tenant.roles.get(&user).ok_or(CallerFault::NoRole)?;
+    Ok(Caller { tenant: tenant_id, who: Who::Person { user, role } })
 }
 
-#[derive(Deserialize)]
-struct InternalClaims {
-    tenant: TenantId,
-}
-
-fn of_identity(token: &str, key: &[u8]) -> Option<Caller> {
-    let mut validation = Validation::new(Algorithm::EdDSA);
-    validation.set_audience(&[INTERNAL_AUDIENCE]);
-    validation.set_required_spec_claims(&["exp", "aud"]);
-    let claims =
-        jsonwebtoken::decode::<InternalClaims>(token, &DecodingKey::from_ed_der(key), &validation).ok()?.claims;
-    Some(Caller { tenant: claims.tenant, who: Who::Identity })
+fn of_identity(token: &str, identity: &IdentityKey, now: Timestamp) -> Result<Caller, CallerFault> {
+    let refused = |fault| CallerFault::Token { kind: TokenKind::Internal, fault };
+    let call = internal::verify(token, &identity.keys, now.seconds()).map_err(refused)?;
+    let tenant = TenantId::parse(&call.tenant).ok_or(refused(TokenFault::WrongTenant))?;
+    Ok(Caller { tenant, who: Who::Identity })
 }
 
 #[cfg(test)]
@@ -210,9 +240,9 @@ mod tests {
         let peer = PeerCertificate(issued.chain.first().cloned());
         let who = |days: i64| {
             let now = begun.plus_seconds(days * DAY_S);
-            recognise(&snapshot, &peer, &HeaderMap::new(), &[], now).who
+            recognise(&snapshot, &peer, &HeaderMap::new(), &IdentityKey::default(), now).map(|it| it.who)
         };
-        assert!(matches!(who(29), Who::Person { .. }));
-        assert!(matches!(who(31), Who::Nobody));
+        assert!(matches!(who(29), Ok(Who::Person { .. })));
+        assert_eq!(who(31), Err(CallerFault::CertificateEnded));
     }
 }

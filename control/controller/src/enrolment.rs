@@ -6,13 +6,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use aws_lc_rs::{constant_time, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use model::{Command, Connector, ConnectorId, JoinTokenId, Rejection, TenantId, Timestamp, app::Name};
-use proto::v1::{self, enrolment_server::Enrolment};
+use proto::{
+    enrolment::{ConnectorUri, JoinTokenText},
+    v1::{self, enrolment_server::Enrolment},
+};
 use rcgen::{CertificateSigningRequestParams, PublicKeyData};
-use serde::{Deserialize, Serialize};
+use runtime::tls::{uris, validity_s};
 use tonic::{Code, Request, Response, Status};
-use tracing::info;
+use tracing::{debug, info};
 use uuid::Builder;
-use x509_parser::extensions::GeneralName;
 
 use crate::{
     authority::Authority,
@@ -23,31 +25,6 @@ use crate::{
 /// An expired certificate may still be renewed for this long.
 const ABSENCE_MAX_S: i64 = 90 * 24 * 3600;
 const CSR_BYTES_MAX: usize = 4096;
-
-/// A join token as it is handed out. Its connector reads the first three.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct TokenText {
-    pub relays: Vec<String>,
-    pub endpoint: String,
-    pub authority: String,
-    pub tenant: TenantId,
-    pub id: JoinTokenId,
-    pub secret: String,
-}
-
-const PREFIX: &str = "postern1.";
-
-impl TokenText {
-    pub fn encode(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json))
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let json = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
-        serde_json::from_slice(&json).ok()
-    }
-}
 
 #[derive(Clone)]
 pub struct Enroller {
@@ -62,10 +39,14 @@ impl Enrolment for Enroller {
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
         let it = request.into_inner();
         let spent = || rejected(&Rejection::TokenSpent);
-        let text = TokenText::parse(&it.token).ok_or_else(spent)?;
+        let text = JoinTokenText::parse(&it.token).map_err(|fault| {
+            debug!(%fault, "a join token is refused");
+            spent()
+        })?;
         let snapshot = self.writer.snapshot();
-        let tenant = snapshot.tenant(&text.tenant).ok_or_else(spent)?;
-        let token = tenant.join_tokens.get(&text.id).ok_or_else(spent)?;
+        let tenant_id = TenantId::parse(&text.tenant).ok_or_else(spent)?;
+        let tenant = snapshot.tenant(&tenant_id).ok_or_else(spent)?;
+        let token = text.id.parse().ok().and_then(|id: JoinTokenId| tenant.join_tokens.get(&id)).ok_or_else(spent)?;
         let secret = URL_SAFE_NO_PAD.decode(&text.secret).map_err(|_| spent())?;
         let hash = digest::digest(&digest::SHA256, &secret);
         constant_time::verify_slices_are_equal(hash.as_ref(), &token.secret_hash).map_err(|_| spent())?;
@@ -80,12 +61,12 @@ impl Enrolment for Enroller {
             revoked: false,
         };
         let (id, group) = (connector.id, connector.group);
-        let wish = Wish { actor: format!("connector:{id}"), ..Wish::of_system(&text.tenant, &token.id.to_string()) };
+        let wish = Wish { actor: format!("connector:{id}"), ..Wish::of_system(&tenant_id, &token.id.to_string()) };
         let command = Command::EnrolConnector { connector, now: self.writer.now() };
         self.writer.execute(&wish, vec![command]).await.map_err(unwritten)?;
         info!(connector = %id, "enrolled");
         let now = self.writer.now();
-        let signed = self.authority.connector(&csr, &text.tenant, group, id, now, self.certificate_life);
+        let signed = self.authority.connector(&csr, &tenant_id, group, id, now, self.certificate_life);
         let chain = signed.map_err(|_| unsigned())?;
         Ok(Response::new(self.answer(chain, id.to_string(), group.to_string())))
     }
@@ -147,14 +128,8 @@ fn connector_id(token: JoinTokenId, key: &[u8]) -> ConnectorId {
 
 /// Only to find the connector; that the key is right, the request proves.
 fn read_certificate(der: &[u8]) -> Option<(TenantId, ConnectorId, Timestamp)> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let uri = names.value.general_names.iter().find_map(|name| {
-        let GeneralName::URI(uri) = name else { return None };
-        uri.strip_prefix("postern://")
-    })?;
-    let mut parts = uri.split('/');
-    let (tenant, _group, connector) = (parts.next()?, parts.next()?, parts.next()?);
-    let expires = Timestamp::from_seconds(certificate.validity().not_after.timestamp());
-    Some((TenantId::parse(tenant)?, connector.parse().ok()?, expires))
+    let uris = uris(der);
+    let name = ConnectorUri::find(uris.iter().map(String::as_str)).ok()?;
+    let expires = Timestamp::from_seconds(validity_s(der)?.1);
+    Some((TenantId::parse(name.tenant)?, name.connector.parse().ok()?, expires))
 }

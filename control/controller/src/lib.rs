@@ -33,6 +33,7 @@ use runtime::{
     sealing::{SealTo, SealingKey},
 };
 use thiserror::Error;
+use tokens::TokenFaults;
 
 pub use settings::Settings;
 
@@ -87,4 +88,6 @@ pub struct Surroundings {
     pub sealing: Arc<SealingKey>,
     pub peers: Peers,
     pub clock: Clock,
+    /// Counts tokens that are refused.
+    pub token_faults: TokenFaults,
 }

@@ -16,6 +16,7 @@ use model::{TenantId, Timestamp, event::Stream};
 use proto::v1;
 use runtime::Clock;
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
+use tokens::TokenFaults;
 use tokio::{net::TcpListener, net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,7 +30,7 @@ use crate::{
     admin::Admin,
     authority::Authority,
     bootstrap,
-    callers::{Caller, PeerCertificate, RoleTable, recognise},
+    callers::{Caller, CallerFault, IdentityKey, PeerCertificate, RoleTable, nobody, recognise},
     enrolment::Enroller,
     server_certificate::ServerCertificate,
     writer::Writer,
@@ -68,7 +69,8 @@ pub struct Controller {
 struct Gate {
     table: RoleTable,
     writer: Arc<Writer>,
-    identity_key: Arc<Vec<u8>>,
+    identity_key: Arc<IdentityKey>,
+    token_faults: TokenFaults,
 }
 
 /// Prepares the installation and opens the port.
@@ -186,8 +188,9 @@ async fn routes(
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let identity_key = Arc::new(surroundings.peers.identity_key.clone());
-    let gate = Gate { table: RoleTable::load()?, writer, identity_key };
+    let identity_key = Arc::new(IdentityKey::new(&surroundings.peers.identity_key));
+    let token_faults = surroundings.token_faults.clone();
+    let gate = Gate { table: RoleTable::load()?, writer, identity_key, token_faults };
     Ok(routes.routes().into_axum_router().layer(from_fn_with_state(gate, gate_keeper)))
 }
 
@@ -195,7 +198,15 @@ async fn routes(
 async fn gate_keeper(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<PeerCertificate>().cloned().unwrap_or_default();
     let now = gate.writer.now();
-    let caller: Caller = recognise(&gate.writer.snapshot(), &peer, request.headers(), &gate.identity_key, now);
+    let recognised = recognise(&gate.writer.snapshot(), &peer, request.headers(), &gate.identity_key, now);
+    let caller: Caller = recognised.unwrap_or_else(|fault| {
+        if let CallerFault::Token { kind, fault } = fault {
+            gate.token_faults.note(kind, fault);
+        } else {
+            debug!(%fault, "the caller is nobody");
+        }
+        nobody()
+    });
     match gate.table.permit(request.uri().path(), &caller) {
         Ok(()) => {
             request.extensions_mut().insert(caller);

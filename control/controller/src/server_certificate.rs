@@ -6,17 +6,14 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use model::Timestamp;
+use proto::enrolment::CONTROLLER_NAME;
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 
-use crate::{
-    ControllerError,
-    authority::{Authority, CONTROLLER_NAME},
-    bootstrap::renewal,
-};
+use crate::{ControllerError, authority::Authority, bootstrap::renewal};
 
 /// What is shown now.
 pub struct ServerCertificate {

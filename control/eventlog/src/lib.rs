@@ -38,7 +38,7 @@ use jetstream::JetStream;
 pub use journal::{Draft, Journal, Recording};
 pub use presence::Presence;
 use presence::Presences;
-pub use projection::{Files, Projection, View};
+pub use projection::{Files, Projection, SignedKeys, View};
 
 /// One event as it lies in the log: an encoded `SignedEvent` at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -196,7 +196,7 @@ pub(crate) fn hash_of(entry: &Entry) -> Option<Hash> {
 }
 
 fn short(hash: &Hash) -> String {
-    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    proto::hex::encode(&hash[..8])
 }
 
 /// Fills the mirror up to where the log was loaded. From where it ends if that

@@ -55,7 +55,12 @@ pub struct View {
     pub signed_apps: Arc<imbl::OrdMap<model::AppId, bytes::Bytes>>,
     /// And of each tenant's: where its relays are.
     pub signed_tenants: Arc<imbl::OrdMap<TenantId, bytes::Bytes>>,
+    /// And of each tenant's keys that sign session tokens, by id; of retired ones too.
+    pub signed_keys: Arc<imbl::OrdMap<TenantId, SignedKeys>>,
 }
+
+/// Signed bytes of each key's last event, by the key's id.
+pub type SignedKeys = Arc<imbl::OrdMap<String, bytes::Bytes>>;
 
 impl View {
     pub fn age(&self) -> Duration {
@@ -234,6 +239,7 @@ pub(crate) struct Fold {
     pub(crate) snapshot: Snapshot,
     signed_apps: imbl::OrdMap<model::AppId, bytes::Bytes>,
     signed_tenants: imbl::OrdMap<TenantId, bytes::Bytes>,
+    signed_keys: imbl::OrdMap<TenantId, SignedKeys>,
     pub(crate) chain: Arc<Mutex<Chain>>,
     trust: Verifier,
     confirmed: Instant,
@@ -247,6 +253,7 @@ impl Fold {
             snapshot: Snapshot::default(),
             signed_apps: imbl::OrdMap::new(),
             signed_tenants: imbl::OrdMap::new(),
+            signed_keys: imbl::OrdMap::new(),
             chain: Arc::default(),
             trust,
             confirmed: now(),
@@ -262,12 +269,13 @@ impl Fold {
             quarantine: self.quarantine.clone(),
             signed_apps: Arc::new(self.signed_apps.clone()),
             signed_tenants: Arc::new(self.signed_tenants.clone()),
+            signed_keys: Arc::new(self.signed_keys.clone()),
         }
     }
 
     /// Loads a stream, and proves that nothing is left out of it up to its end.
     pub(crate) async fn load(&mut self, log: &EventLog, stream: Stream) -> Result<Loaded, StartError> {
-        let before = (self.snapshot.clone(), self.signed_apps.clone());
+        let before = (self.snapshot.clone(), self.signed_apps.clone(), self.signed_keys.clone());
         let mut latest = log.latest(stream).await?;
         let mut checkpoint = None;
         while let Some(entries) = latest.next().await? {
@@ -282,7 +290,7 @@ impl Fold {
         if checkpoint.is_none() {
             // A young stream, or one written before there were checkpoints: all
             // of it is read in full, from the beginning.
-            (self.snapshot, self.signed_apps) = before;
+            (self.snapshot, self.signed_apps, self.signed_keys) = before;
             self.chain.lock().unwrap_or_else(PoisonError::into_inner).restart(stream);
         }
         if let Some(checkpoint) = checkpoint {
@@ -426,6 +434,8 @@ impl Fold {
             self.signed_apps.insert(*id, signed());
         } else if let model::Event::TenantChanged { .. } = event {
             self.signed_tenants.insert(tenant.clone(), signed());
+        } else if let Some(key) = session_key(event) {
+            Arc::make_mut(self.signed_keys.entry(tenant.clone()).or_default()).insert(key.to_owned(), signed());
         }
     }
 
@@ -627,6 +637,15 @@ impl Follower {
 }
 
 /// An error and its causes in one line.
+/// The key that connectors must hear of, by id. What a retired one was for, its
+/// last event does not say.
+fn session_key(event: &model::Event) -> Option<&str> {
+    if let model::Event::KeyPublished(key) = event {
+        return Some(key.id.as_str()).filter(|_| key.purpose == model::keys::KeyPurpose::Session);
+    }
+    if let model::Event::KeyRetired(id) = event { Some(id) } else { None }
+}
+
 pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |it| it.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))

@@ -8,11 +8,9 @@ use model::{
     session::SESSION_LIFE_S,
 };
 use proto::v1::SignInAttempt;
-use runtime::{
-    clock::{fresh_id, random_bytes},
-    cookies::cookie,
-};
+use runtime::clock::{fresh_id, random_bytes};
 use serde::Deserialize;
+use tokens::cookies::cookie;
 use url::Url;
 
 use crate::{

@@ -4,12 +4,11 @@
 //! prove so with a secret; native programs come with PKCE alone and get their
 //! answer on loopback (RFC 8252). The command line is a client of the admin API.
 
-use model::{App, AppId, Tenant};
+use model::{App, AppId, Tenant, hosts::CALLBACK_PATH};
+use tokens::ADMIN_AUDIENCE;
 use url::Url;
 
 pub(crate) const CLI: &str = "postern-cli";
-pub(crate) const ADMIN_AUDIENCE: &str = "postern-admin";
-const CALLBACK: &str = "/.postern/callback";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
@@ -64,7 +63,7 @@ impl Client {
         let app = self.app(tenant)?;
         let same = url.scheme() == "https"
             && app.addresses().any(|(it, _)| url.host_str().is_some_and(|host| it.label(host).is_some()))
-            && url.path() == CALLBACK
+            && url.path() == CALLBACK_PATH
             && url.port() == port.filter(|it| *it != 443);
         same.then_some(Return::Relay)
     }

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use model::{SessionId, UserId, keys::KeyPurpose};
-use proto::v1::{EndSessionRequest, SetTotpRequest, internal_client::InternalClient};
-use runtime::tls::{link_address, link_client, link_connector, roots};
-use serde_json::json;
-use tonic::{
-    Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
+use proto::{
+    enrolment::CONTROLLER_NAME,
+    v1::{EndSessionRequest, SetTotpRequest, internal_client::InternalClient},
 };
+use runtime::{
+    dial::dial_any,
+    telemetry::chain,
+    tls::{link_client, roots},
+};
+use tokens::internal;
+use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 use tracing::warn;
 
 use crate::Identity;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-const TOKEN_LIFE_S: i64 = 60;
-const CONTROLLER_NAME: &str = "controller.postern.internal";
 
 impl Identity {
     pub(crate) async fn set_totp(&self, user: UserId, sealed_secret: Vec<u8>) -> Result<(), Status> {
@@ -33,14 +33,12 @@ impl Identity {
 
     fn signed<T>(&self, message: T) -> Result<Request<T>, Status> {
         let unsigned = || Status::internal("the call cannot be signed");
-        let header = Header { kid: Some(self.signing_id.clone()), ..Header::new(Algorithm::EdDSA) };
-        let claims = json!({
-            "aud": "postern-internal",
-            "tenant": self.tenant_id,
-            "exp": self.now().seconds() + TOKEN_LIFE_S,
-        });
-        let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&self.signing));
-        let value = MetadataValue::try_from(format!("Bearer {}", token.map_err(|_| unsigned())?));
+        let token = internal::sign(&self.signing, &self.tenant_id.to_string(), self.now().seconds());
+        let token = token.map_err(|fault| {
+            warn!(fault = %chain(&fault), "a call to a controller is not signed");
+            unsigned()
+        })?;
+        let value = MetadataValue::try_from(format!("Bearer {token}"));
         let mut request = Request::new(message);
         request.set_timeout(CALL_TIMEOUT);
         request.metadata_mut().insert("authorization", value.map_err(|_| unsigned())?);
@@ -53,16 +51,7 @@ impl Identity {
         let tls =
             roots(authorities.iter().map(|(_, key)| key.public_key.as_slice())).and_then(|it| link_client(it, None));
         let tls = tls.map_err(|_| Status::internal("the installation's authority cannot be read"))?;
-        for address in &self.settings.controllers {
-            let Ok(endpoint) = Endpoint::from_shared(link_address(address)) else { continue };
-            let connector = link_connector(CONTROLLER_NAME, tls.clone());
-            match endpoint.connect_timeout(CALL_TIMEOUT).connect_with_connector(connector).await {
-                Ok(channel) => return Ok(InternalClient::new(channel)),
-                Err(error) => {
-                    warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer")
-                }
-            }
-        }
-        Err(Status::unavailable("no controller can be reached"))
+        let channel = dial_any(&self.settings.controllers, CONTROLLER_NAME, &tls, CALL_TIMEOUT).await;
+        channel.map(InternalClient::new).ok_or_else(|| Status::unavailable("no controller can be reached"))
     }
 }

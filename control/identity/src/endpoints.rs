@@ -9,6 +9,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, header};
+use model::hosts::{port_suffix, split_authority};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -47,7 +48,7 @@ fn visitor(headers: HeaderMap) -> Visitor {
     let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
     // Only relays reach us, and the last address is the one they saw.
     let address = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim().to_owned();
-    let port = text("host").rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port = split_authority(&text("host")).and_then(|(_, port)| port?.parse().ok());
     let user_agent = text("user-agent").chars().take(256).collect();
     Visitor { address, user_agent, port, headers }
 }
@@ -56,11 +57,12 @@ async fn home(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answ
     let visitor = visitor(headers);
     let host = visitor.headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let tenant = identity.tenant();
-    match host.split(':').next() == Some(&format!("apps.{}", tenant.domain)) {
+    let portal = tenant.hosts().portal();
+    match split_authority(host).is_some_and(|(host, _)| host == portal) {
         true => identity.portal(&visitor.headers, visitor.port),
         false => {
-            let port = visitor.port.filter(|it| *it != 443).map_or(String::new(), |it| format!(":{it}"));
-            Answer::redirect(&format!("https://apps.{}{port}/", tenant.domain))
+            let port = visitor.port.map_or(String::new(), port_suffix);
+            Answer::redirect(&format!("https://{portal}{port}/"))
         }
     }
 }

@@ -1,10 +1,10 @@
 //! What lies between two steps of a sign-in, sealed into the page: nothing is
 //! kept here, and nothing in it can be changed or used in another browser.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use model::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
+use tokens::cookies::{Attributes, cookie_text};
+pub(crate) use tokens::random_text::{hash, random_token};
 
 /// A page may lie open for this long.
 pub(crate) const FLOW_LIFE_S: i64 = 900;
@@ -54,15 +54,6 @@ impl SsoSession {
 pub(crate) const SSO_COOKIE: &str = "__Host-sso";
 pub(crate) const BROWSER_COOKIE: &str = "__Host-signin";
 
-pub(crate) fn hash(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
-}
-
-pub(crate) fn random_token() -> String {
-    URL_SAFE_NO_PAD.encode(runtime::clock::random_bytes::<32>())
-}
-
 pub(crate) fn set_cookie(name: &str, value: &str, life_s: Option<i64>) -> String {
-    let life = life_s.map_or(String::new(), |it| format!("; Max-Age={it}"));
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax{life}")
+    cookie_text(name, value, &Attributes { life_s, ..Attributes::default() })
 }

@@ -27,12 +27,13 @@ mod tokens;
 
 use std::sync::{Arc, Mutex};
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use ::tokens::{SigningKey, TokenFaults};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use eventlog::{Activity, Draft, Fact, Journal, Projection};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{Tenant, TenantId, Timestamp};
-use proto::v1::SignInAttempt;
+use proto::{signed::key_id, v1::SignInAttempt};
 use runtime::{Clock, clock::fresh_id, sealing::SealingKey, secret::SharedSecret, telemetry::chain};
 use thiserror::Error;
 use tokio::{net::UnixListener, sync::mpsc};
@@ -58,6 +59,8 @@ pub struct Surroundings {
     /// Signs calls to controllers (Ed25519, PKCS#8).
     pub signing: Vec<u8>,
     pub clock: Clock,
+    /// Counts tokens that are refused.
+    pub token_faults: TokenFaults,
 }
 
 pub(crate) struct Identity {
@@ -65,8 +68,8 @@ pub(crate) struct Identity {
     tenant_id: TenantId,
     projection: Projection,
     sealing: Arc<SealingKey>,
-    signing: Vec<u8>,
-    signing_id: String,
+    signing: SigningKey,
+    token_faults: TokenFaults,
     clock: Clock,
     /// Seals what lies between two steps of a sign-in.
     between: SharedSecret,
@@ -102,10 +105,10 @@ pub fn listen(settings: &Settings) -> Result<UnixListener, IdentityError> {
 
 pub async fn serve(settings: Settings, surroundings: Surroundings, listener: UnixListener, stop: CancellationToken) {
     let (attempts, waiting) = mpsc::channel(WAITING_ATTEMPTS_MAX);
-    let Surroundings { projection, journal, sealing, signing, clock } = surroundings;
+    let Surroundings { projection, journal, sealing, signing, clock, token_faults } = surroundings;
     let tenant_id = TenantId::default_tenant();
-    let signing_id = match Ed25519KeyPair::from_pkcs8(&signing) {
-        Ok(pair) => proto::signed::key_id(aws_lc_rs::signature::KeyPair::public_key(&pair).as_ref()),
+    let signing = match Ed25519KeyPair::from_pkcs8(&signing) {
+        Ok(pair) => SigningKey::ed25519(&key_id(pair.public_key().as_ref()), &signing),
         Err(_) => return warn!("the signing key cannot be read"),
     };
     let credentials = match Credentials::new(sealing.clone()) {
@@ -120,7 +123,7 @@ pub async fn serve(settings: Settings, surroundings: Surroundings, listener: Uni
         projection,
         sealing,
         signing,
-        signing_id,
+        token_faults,
         clock,
         throttle: Mutex::default(),
         used_codes: Mutex::default(),

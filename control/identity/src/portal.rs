@@ -1,7 +1,8 @@
 //! The portal: what a user may open. Its user is whoever the relay asserts.
 
 use http::HeaderMap;
-use model::{App, Tenant, policy::is_assigned};
+use model::{App, Tenant, hosts::port_suffix, policy::is_assigned};
+use tokens::TokenKind;
 
 use crate::{
     Identity,
@@ -12,9 +13,10 @@ use crate::{
 impl Identity {
     pub(crate) fn portal(&self, headers: &HeaderMap, port: Option<u16>) -> Answer {
         let tenant = self.tenant();
-        let audience = format!("https://apps.{}/", tenant.domain);
+        let audience = format!("https://{}/", tenant.hosts().portal());
         let assertion = headers.get("postern-assertion").and_then(|it| it.to_str().ok());
-        let user = assertion.and_then(|it| verify_assertion(&tenant, &audience, it));
+        let verified = assertion.map(|it| verify_assertion(&tenant, &audience, it, self.now()));
+        let user = verified.and_then(|it| self.token_faults.noted(TokenKind::Assertion, it).ok());
         let Some(user) = user.and_then(|id| tenant.active_user(id)) else {
             return Answer::error("Please sign in", "Open this page again to sign in.").unauthorized();
         };
@@ -36,7 +38,7 @@ fn home(app: &App) -> &str {
 
 fn tiles(tenant: &Tenant, user: model::UserId, port: Option<u16>) -> Vec<Tile> {
     let groups = tenant.groups_of(user);
-    let port = port.filter(|it| *it != 443).map_or(String::new(), |it| format!(":{it}"));
+    let port = port.map_or(String::new(), port_suffix);
     let mut tiles: Vec<Tile> = tenant
         .apps
         .values()

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use aws_lc_rs::constant_time;
+use ::tokens::{TokenKind, clients::check_client_secret, session::COOKIE_TOKEN_BYTES_MAX};
 use model::{
-    Position, Tenant, Timestamp, UserId,
+    GroupId, Position, Tenant, Timestamp, User, UserId,
     event::Stream,
     session::{SESSION_LIFE_S, SessionClaims, TOKEN_GROUPS_MAX},
 };
-use runtime::secret::SharedSecret;
+use runtime::telemetry::chain;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
@@ -150,8 +150,8 @@ impl Identity {
         request: TokenRequest,
     ) -> Result<Value, TokenError> {
         self.check_secret(tenant, &client, &request.client_secret)?;
-        let claims = keys::verify(tenant, &client.audience(), &request.subject_token);
-        let claims = claims.ok_or(INVALID_GRANT)?;
+        let claims = keys::verify((&self.tenant_id, tenant), &client.audience(), &request.subject_token);
+        let claims = self.token_faults.noted(TokenKind::Session, claims).map_err(|_| INVALID_GRANT)?;
         let session =
             SsoSession { user: claims.sub, session: claims.sid, started_ms: claims.started_ms, amr: claims.amr };
         self.grant(&client, &session, None).await
@@ -166,14 +166,8 @@ impl Identity {
     }
 
     fn check_secret(&self, tenant: &Tenant, client: &Client, secret: &str) -> Result<(), TokenError> {
-        let is_it = |shared: &SharedSecret| {
-            let expected = shared.client_secret(&client.id());
-            constant_time::verify_slices_are_equal(expected.as_bytes(), secret.as_bytes()).is_ok()
-        };
-        match keys::relay_secrets(tenant, &self.sealing).iter().any(is_it) {
-            true => Ok(()),
-            false => Err(INVALID_CLIENT),
-        }
+        let checked = check_client_secret(&keys::relay_secrets(tenant, &self.sealing), &client.id(), secret);
+        self.token_faults.noted(TokenKind::ClientSecret, checked).map_err(|_| INVALID_CLIENT)
     }
 
     /// A token for a session that still holds, made from what is true now.
@@ -188,9 +182,7 @@ impl Identity {
             return Err(TokenError("invalid_grant", "the session is over; sign in again"));
         }
         let directory = self.projection.snapshot().directory;
-        let claims = self.claims(&tenant, client, session, nonce, directory).ok_or(INVALID_GRANT)?;
-        let signed = keys::sign(&tenant, &self.sealing, &claims);
-        let token = signed.ok_or(TokenError("server_error", "no signing key; try again in a minute"))?;
+        let token = self.session_token(&tenant, client, session, nonce, directory)?;
         let refresh = self.between.seal("refresh", &Refresh { client: client.id(), session: session.clone() });
         Ok(json!({
             "access_token": token,
@@ -221,6 +213,40 @@ impl Identity {
             && self.now() < started.plus_seconds(SESSION_LIFE_S)
     }
 
+    /// A token that a cookie holds, with all groups of the user or with those that
+    /// decide about the application.
+    fn session_token(
+        &self,
+        tenant: &Tenant,
+        client: &Client,
+        session: &SsoSession,
+        nonce: Option<String>,
+        directory: Position,
+    ) -> Result<String, TokenError> {
+        let user = tenant.active_user(session.user).ok_or(INVALID_GRANT)?;
+        let all: Vec<GroupId> = tenant.groups_of(user.id).into_iter().collect();
+        let named = groups_that_matter(tenant, client.app(tenant));
+        let deciding: Vec<GroupId> = all.iter().copied().filter(|it| named.contains(it)).collect();
+        let count = all.len();
+        let bytes_max = if client.app(tenant).is_some() { COOKIE_TOKEN_BYTES_MAX } else { usize::MAX };
+        for groups in [all, deciding] {
+            if groups.len() > TOKEN_GROUPS_MAX {
+                continue;
+            }
+            let claims = self.claims(tenant, client, session, nonce.clone(), directory, (user, groups));
+            let token = keys::sign(tenant, &self.sealing, &claims).map_err(|fault| {
+                warn!(fault = %chain(&fault), "no token is signed");
+                TokenError("server_error", "no signing key; try again in a minute")
+            })?;
+            if token.len() <= bytes_max {
+                return Ok(token);
+            }
+        }
+        // Leaving one out could leave out the one that a policy blocks.
+        warn!(user = %user.id, groups = count, "no token: too many groups decide about one application");
+        Err(INVALID_GRANT)
+    }
+
     fn claims(
         &self,
         tenant: &Tenant,
@@ -228,24 +254,14 @@ impl Identity {
         session: &SsoSession,
         nonce: Option<String>,
         directory: Position,
-    ) -> Option<SessionClaims> {
-        let user = tenant.active_user(session.user)?;
-        let mut groups: Vec<_> = tenant.groups_of(user.id).into_iter().collect();
-        if groups.len() > TOKEN_GROUPS_MAX {
-            let named = groups_that_matter(tenant, client.app(tenant));
-            groups.retain(|group| named.contains(group));
-            if groups.len() > TOKEN_GROUPS_MAX {
-                // Leaving one out could leave out the one that a policy blocks.
-                warn!(user = %user.id, groups = groups.len(), "no token: too many groups decide about one application");
-                return None;
-            }
-        }
-        let name_of = |id: &model::GroupId| tenant.user_groups.get(id).map(|it| it.name.to_string());
+        (user, groups): (&User, Vec<GroupId>),
+    ) -> SessionClaims {
+        let name_of = |id: &GroupId| tenant.user_groups.get(id).map(|it| it.name.to_string());
         let wants_names = client.app(tenant).is_some_and(|app| {
             app.assertion || app.identity_headers.iter().any(|it| it.claim == model::app::Claim::Groups)
         });
         let now = self.now().seconds();
-        Some(SessionClaims {
+        SessionClaims {
             iss: tenant.issuer(),
             aud: client.audience(),
             sub: user.id,
@@ -262,7 +278,7 @@ impl Identity {
             group_names: if wants_names { groups.iter().filter_map(name_of).collect() } else { vec![] },
             groups,
             nonce: nonce.filter(|it| !it.is_empty()),
-        })
+        }
     }
 }
 

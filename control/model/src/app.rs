@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::{
     edge::{Edge, LocalPath},
+    hosts::split_authority,
     ids::{AppId, ConnectorGroupId, is_label},
 };
 
@@ -374,15 +375,10 @@ impl Origin {
 fn split_port(authority: &str, default_port: u16) -> Result<(&str, u16), Invalid> {
     const BAD: Invalid =
         Invalid("an origin is SCHEME://HOST[:PORT] and nothing after it; paths are added by the user's request");
-    let host_end = match authority.starts_with('[') {
-        true => authority.find(']').ok_or(BAD)? + 1,
-        false => authority.find(':').unwrap_or(authority.len()),
-    };
-    let (host, rest) = authority.split_at(host_end);
-    let port = match rest.strip_prefix(':') {
+    let (host, port) = split_authority(authority).ok_or(BAD)?;
+    let port = match port {
         Some(digits) => digits.parse().ok().filter(|port| *port != 0).ok_or(BAD)?,
-        None if rest.is_empty() => default_port,
-        None => return Err(BAD),
+        None => default_port,
     };
     let valid = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),

@@ -15,6 +15,7 @@ pub mod connector;
 pub mod directory;
 pub mod edge;
 pub mod event;
+pub mod hosts;
 pub mod ids;
 pub mod keys;
 pub mod links;

@@ -9,6 +9,7 @@ use imbl::HashMap;
 
 use crate::{
     app::{App, ExternalUrl, Origin, Scheme},
+    hosts::split_authority,
     ids::AppId,
     snapshot::Tenant,
 };
@@ -182,16 +183,8 @@ impl<'a> Begin<'a> {
 
 fn split_port(authority: &str, tls: bool) -> Option<(&str, u16)> {
     let default = if tls { 443 } else { 80 };
-    let host_end = match authority.starts_with('[') {
-        true => authority.find(']')? + 1,
-        false => authority.find(':').unwrap_or(authority.len()),
-    };
-    let (host, rest) = authority.split_at(host_end);
-    match rest.strip_prefix(':') {
-        Some(port) => Some((host, port.parse().ok()?)),
-        None if rest.is_empty() => Some((host, default)),
-        None => None,
-    }
+    let (host, port) = split_authority(authority)?;
+    Some((host, port.map_or(Some(default), |it| it.parse().ok())?))
 }
 
 #[cfg(test)]

@@ -58,12 +58,6 @@ pub enum SessionFault {
     Over,
 }
 
-/// `https://login.DOMAIN`, with any port: it is the key that proves a token.
-pub fn is_issuer(domain: &str, iss: &str) -> bool {
-    let rest = iss.strip_prefix("https://login.").and_then(|it| it.strip_prefix(domain));
-    rest.is_some_and(|it| it.is_empty() || it.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()))
-}
-
 impl SessionClaims {
     /// Expiry is checked at use, never by a sweeper.
     pub fn check(&self, tenant: &Tenant, now: Timestamp) -> Result<(), SessionFault> {

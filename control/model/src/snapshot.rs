@@ -24,7 +24,6 @@ use crate::{
     policy::{Policies, Policy},
     risk::{Outdated, SessionRevocation, UserRevocation},
     route::Routes,
-    session::is_issuer,
 };
 
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -281,17 +280,6 @@ impl Tenant {
     /// The key that signs or seals now.
     pub fn key_in_use(&self, purpose: KeyPurpose, now: Timestamp) -> Option<&Key> {
         in_use(&self.keys_for(purpose), now).copied()
-    }
-
-    /// Who signs tokens of this tenant (OpenID Connect Core, section 2).
-    pub fn issuer(&self) -> String {
-        let host = format!("https://login.{}", self.domain);
-        if matches!(self.public_port, 0 | 443) { host } else { format!("{host}:{}", self.public_port) }
-    }
-
-    /// Also tokens from before the port changed: it is the key that proves them.
-    pub fn is_issuer(&self, iss: &str) -> bool {
-        is_issuer(&self.domain, iss)
     }
 
     pub fn policy(&self, id: PolicyId) -> Option<&Arc<Policy>> {

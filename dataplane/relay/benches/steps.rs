@@ -150,6 +150,7 @@ fn tell_links(links: u128) -> f64 {
         quarantine: None,
         signed_apps: Arc::default(),
         signed_tenants: Arc::default(),
+        signed_keys: Arc::default(),
     };
     let publish = |view: &mut View, n: u128, version: u64| {
         let app = App { group: ConnectorGroupId(Uuid::from_u128(n % links)), ..app(n) };

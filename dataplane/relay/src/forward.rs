@@ -51,6 +51,8 @@ pub(crate) struct Forward<'a> {
     pub affinity: u64,
     /// Whose request it is, for origins that authenticate connections.
     pub owner: u64,
+    /// Who the user is, signed by identity for connectors.
+    pub user_statement: Bytes,
 }
 
 /// A response whose head has arrived.
@@ -146,6 +148,7 @@ impl Forward<'_> {
             label: routed.spot.label.to_owned(),
             affinity: self.affinity,
             owner: self.owner,
+            user_statement: self.user_statement.clone(),
         };
         let first = if body.is_some() || upgrade { FirstBody::Later } else { FirstBody::None };
         let link = parked.link.link();

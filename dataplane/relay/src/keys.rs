@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use model::{
     CertificateId, Snapshot, Tenant, TenantId, Timestamp,
+    hosts::Hosts,
     keys::{Certificate, Key, KeyHolder, KeyPurpose, Source, in_use},
-    session::is_issuer,
 };
+use proto::enrolment::endpoint_host;
 use runtime::{sealing::SealingKey, secret::SharedSecret};
 use rustls::{
     ServerConfig,
@@ -16,7 +16,8 @@ use rustls::{
     server::WebPkiClientVerifier,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
+use tokens::{PublicKeys, SigningKey};
 use tracing::warn;
 
 /// Everything derived from one snapshot.
@@ -32,8 +33,9 @@ pub struct TenantKeys {
     domain: String,
     pub login_host: String,
     pub connect_host: String,
-    sessions: BTreeMap<String, DecodingKey>,
-    assertions: Vec<(Timestamp, (String, EncodingKey))>,
+    /// What identity's session tokens are verified with.
+    pub sessions: PublicKeys,
+    assertions: Vec<(Timestamp, SigningKey)>,
     /// Public halves of assertion keys: (id, SubjectPublicKeyInfo).
     pub assertion_keys: Vec<(String, Vec<u8>)>,
     secrets: Vec<(Timestamp, SharedSecret)>,
@@ -53,7 +55,7 @@ impl Keys {
     pub fn derive_again(&self, snapshot: &Snapshot, own: &SealingKey) -> Self {
         let mut keys = Self::default();
         for (id, tenant) in &snapshot.tenants {
-            keys.tenants.insert(id.clone(), TenantKeys::derive(tenant, own));
+            keys.tenants.insert(id.clone(), TenantKeys::derive(tenant, own, self.tenants.get(id)));
             for certificate in tenant.certificates.values() {
                 keys.certificates.add(certificate, own, &self.certificates);
             }
@@ -73,16 +75,13 @@ impl Keys {
 }
 
 impl TenantKeys {
-    fn derive(tenant: &Tenant, own: &SealingKey) -> Self {
+    fn derive(tenant: &Tenant, own: &SealingKey, before: Option<&Self>) -> Self {
         let domain = &tenant.domain;
-        let sessions = tenant
-            .keys_for(KeyPurpose::Session)
-            .into_iter()
-            .map(|(_, key)| (key.id.clone(), DecodingKey::from_ec_der(&key.public_key)))
-            .collect();
+        let sessions = tenant.keys_for(KeyPurpose::Session);
+        let sessions = PublicKeys::es256(sessions.iter().map(|(_, it)| (it.id.as_str(), it.public_key.as_slice())));
         let assertion = |(active_from, key): (Timestamp, &Key)| {
             let secret = open(own, "assertion-key", key.sealed_for(KeyHolder::Relay)?)?;
-            Some((active_from, (key.id.clone(), EncodingKey::from_ec_der(&secret))))
+            Some((active_from, SigningKey::es256(&key.id, &secret)))
         };
         let secret = |(active_from, key): (Timestamp, &Key)| {
             let secret = open(own, "relay-secret", key.sealed_for(KeyHolder::Relay)?)?;
@@ -92,9 +91,9 @@ impl TenantKeys {
         Self {
             issuer: tenant.issuer(),
             domain: domain.clone(),
-            login_host: format!("login.{domain}"),
-            connect_host: format!("connect.{domain}"),
-            sessions,
+            login_host: tenant.hosts().login(),
+            connect_host: endpoint_host(domain),
+            sessions: before.map_or(sessions.clone(), |it| sessions.succeeding(&it.sessions)),
             assertion_keys: assertion_keys.iter().map(|(_, key)| (key.id.clone(), key.public_key.clone())).collect(),
             assertions: assertion_keys.into_iter().filter_map(assertion).collect(),
             secrets: tenant.keys_for(KeyPurpose::RelaySecret).into_iter().filter_map(secret).collect(),
@@ -120,11 +119,7 @@ impl TenantKeys {
     }
 
     pub fn is_issuer(&self, iss: &str) -> bool {
-        is_issuer(&self.domain, iss)
-    }
-
-    pub fn session_key(&self, id: &str) -> Option<&DecodingKey> {
-        self.sessions.get(id)
+        Hosts::of(&self.domain).is_issuer(iss)
     }
 
     /// Seals, and proves to identity who asks.
@@ -137,16 +132,9 @@ impl TenantKeys {
         self.secrets.iter().find_map(|(_, secret)| Some((secret.open(purpose, sealed)?, secret)))
     }
 
-    /// The id of the key that signs assertions now.
-    pub fn assertion_key(&self, now: Timestamp) -> Option<&str> {
-        in_use(&self.assertions, now).map(|(id, _)| id.as_str())
-    }
-
-    /// Signs claims about a user for one application.
-    pub fn sign_assertion(&self, claims: &impl Serialize, now: Timestamp) -> Option<String> {
-        let (id, key) = in_use(&self.assertions, now)?;
-        let header = Header { kid: Some(id.clone()), ..Header::new(Algorithm::ES256) };
-        jsonwebtoken::encode(&header, claims, key).ok()
+    /// The key that signs assertions now.
+    pub fn assertion_key(&self, now: Timestamp) -> Option<&SigningKey> {
+        in_use(&self.assertions, now)
     }
 }
 

@@ -52,6 +52,7 @@ use proto::signed::Verifier;
 use runtime::{Clock, clock::fresh_id, metrics::Metrics, probes::Readiness, sealing::SealingKey};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use thiserror::Error;
+use tokens::TokenFaults;
 use tokio::{
     runtime::Builder,
     sync::{mpsc, watch},
@@ -98,6 +99,8 @@ pub struct Surroundings {
     pub sealing: Arc<SealingKey>,
     pub clock: Clock,
     pub metrics: Metrics,
+    /// Counts tokens that are refused.
+    pub token_faults: TokenFaults,
     /// Begins the drain.
     pub stop: CancellationToken,
 }
@@ -236,7 +239,7 @@ fn assemble(
     surroundings: Surroundings,
     count: usize,
 ) -> Result<(Arc<Relay>, Vec<mpsc::Receiver<ComingLink>>), RelayError> {
-    let Surroundings { projection, journal, trust, sealing, clock, metrics, stop } = surroundings;
+    let Surroundings { projection, journal, trust, sealing, clock, metrics, token_faults, stop } = surroundings;
     let view = projection.view();
     let keys = Arc::new(ArcSwap::from_pointee(Keys::derive(&view.snapshot, &sealing)));
     let audience = Arc::new(Audience::default());
@@ -260,7 +263,7 @@ fn assemble(
         keys,
         connectors: Arc::new(Connectors::new(count)),
         audience,
-        sessions: Sessions::default(),
+        sessions: Sessions::counting(token_faults),
         quotas: Quotas::default(),
         renewals: Renewals::default(),
         activity,

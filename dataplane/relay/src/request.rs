@@ -337,7 +337,7 @@ impl Routed<'_> {
             Presented::Nothing => return Err(self.ask_to_sign_in(false)),
         };
         let verified = self.relay.sessions.verify(token, self.app().id, self.tenant_id, self.keys);
-        let Some(session) = verified else { return Err(self.ask_to_sign_in(false)) };
+        let Ok(session) = verified else { return Err(self.ask_to_sign_in(false)) };
         match session.claims.check(self.tenant, self.now) {
             Ok(()) => {
                 let renewed = match session.claims.wants_renewal(self.now) && !is_bearer {
@@ -466,7 +466,7 @@ impl Routed<'_> {
             Ok(token) => token,
             Err(refusal) => return refusal.into(),
         };
-        let Some(session) = self.relay.sessions.verify(&token, app, self.tenant_id, self.keys) else {
+        let Ok(session) = self.relay.sessions.verify(&token, app, self.tenant_id, self.keys) else {
             return Refusal::SignInFailed("a token that does not verify").into();
         };
         if session.claims.nonce.as_deref() != Some(exchange.nonce.as_str()) {
@@ -530,7 +530,9 @@ impl Routed<'_> {
         let session = entry.session.as_ref().map(|it| it.claims.sid.0.as_u64_pair().1);
         let affinity = session.filter(|_| self.app().sticky).unwrap_or(0);
         let owner = session.unwrap_or(self.visitor.id);
-        let forward = Forward { routed: self, authorized, fields, request_id, traceparent, affinity, owner };
+        let user_statement = entry.session.as_ref().map_or_else(Bytes::new, |it| it.statement.clone());
+        let forward =
+            Forward { routed: self, authorized, fields, request_id, traceparent, affinity, owner, user_statement };
         let has_body = !body.is_end_stream();
         let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

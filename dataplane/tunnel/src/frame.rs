@@ -114,6 +114,7 @@ fn put_varint(bytes: &mut BytesMut, mut value: u64) {
 
 /// What the decoder found.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "each is moved on at once; a box would be an allocation for every head")]
 pub enum Item {
     /// A whole message that is not data.
     Head(Frame),
@@ -230,6 +231,7 @@ impl Decoder {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "each is moved on at once; a box would be an allocation for every head")]
 enum Begun {
     Head(Frame),
     Payload(Payload),

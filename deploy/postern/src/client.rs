@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use proto::v1;
+use proto::{enrolment::CONTROLLER_NAME, v1};
+use runtime::dial::dial;
 use serde::{Deserialize, Serialize};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -155,10 +156,7 @@ macro_rules! services {
 impl Admin {
     pub async fn connect(credential: &Credential) -> anyhow::Result<Self> {
         let tls = credential.tls().context("reading the certificates of the credential file")?;
-        let connector = runtime::tls::link_connector(controller::authority::CONTROLLER_NAME, tls);
-        let endpoint = Endpoint::from_shared(runtime::tls::link_address(&credential.controller));
-        let endpoint = endpoint.with_context(|| format!("preparing to call {}", credential.controller))?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect_with_connector(connector).await;
+        let channel = dial(&credential.controller, CONTROLLER_NAME, tls, CONNECT_TIMEOUT).await;
         let channel = channel.with_context(|| format!("reaching the controller at {}", credential.controller))?;
         let bearer = credential.token.as_ref().map(|it| format!("Bearer {}", it.access).parse()).transpose()?;
         Ok(Self { channel, bearer: Bearer(bearer) })

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::bail;
 use controller::admin::JOIN_TOKEN;
+use model::hosts::Hosts;
 use proto::v1;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -71,11 +72,12 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
     connectors(&admin, &mut report).await?;
     certificates(&admin, &mut report).await?;
     let apps = apply::all_apps(&admin).await?;
-    let login = apps.iter().find(|app| app.external_url == format!("https://login.{}/", tenant.domain));
+    let login_host = Hosts::of(&tenant.domain).login();
+    let login = apps.iter().find(|app| app.external_url == format!("https://{login_host}/"));
     if login.is_none() {
         report.bad("the sign-in page is not published", "start the controller once more; it publishes it");
     }
-    let discovery = format!("https://login.{}/.well-known/openid-configuration", tenant.domain);
+    let discovery = format!("https://{login_host}/.well-known/openid-configuration");
     let checked = url.unwrap_or_else(|| address_of(&discovery, tenant.public_port));
     address(&checked, &credential.authority, &mut report).await;
     names(&apps, &tenant.domain, &mut report).await;
@@ -144,7 +146,8 @@ fn certificate_end(history: &[v1::HistoryEntry], connector: &str) -> String {
 /// A name of one's own that leads elsewhere hands its users to whoever is there
 /// (dangling DNS records, OWASP WSTG-CONF-10).
 async fn names(apps: &[v1::App], domain: &str, report: &mut Report) {
-    let relays = resolve(&format!("login.{domain}")).await;
+    let login_host = Hosts::of(domain).login();
+    let relays = resolve(&login_host).await;
     let urls = apps
         .iter()
         .flat_map(|it| std::iter::once(&it.external_url).chain(it.segments.iter().map(|it| &it.external_url)));
@@ -158,7 +161,7 @@ async fn names(apps: &[v1::App], domain: &str, report: &mut Report) {
                 "add a DNS record that points to your relays, or retire what is published there",
             ),
             (false, false) => report.bad(
-                &format!("{host} leads to {}, where login.{domain} does not", elsewhere.join(", ")),
+                &format!("{host} leads to {}, where {login_host} does not", elsewhere.join(", ")),
                 "is that a relay of yours? If not, whoever owns it now gets your users: change the DNS record",
             ),
             (false, true) => report.good(&format!("{host} leads to your relays")),

@@ -12,7 +12,10 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{Ed25519KeyPair, KeyPair},
 };
-use proto::signed::{Signer, Verifier, key_id};
+use proto::{
+    hex,
+    signed::{Signer, Verifier, key_id},
+};
 use runtime::{
     files::{hold_folder, private_folder, read_private, write_private, write_public},
     sealing::{SealTo, SealingKey},
@@ -55,8 +58,8 @@ pub fn ensure(folder: &Path) -> anyhow::Result<()> {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).context("making a signing key")?;
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).context("reading a signing key")?;
         let sealing = SealingKey::generate();
-        trust.signing.insert(role.into(), hex(pair.public_key().as_ref()));
-        trust.sealing.insert(role.into(), hex(&sealing.public().0));
+        trust.signing.insert(role.into(), hex::encode(pair.public_key().as_ref()));
+        trust.sealing.insert(role.into(), hex::encode(&sealing.public().0));
         write_private(&own.join("sign.key"), pkcs8.as_ref())?;
         write_private(&own.join("seal.key"), &sealing.to_bytes())?;
         let user = nkeys::KeyPair::new_user();
@@ -114,20 +117,18 @@ impl Trust {
     }
 
     fn signing_key(&self, role: &str) -> anyhow::Result<Vec<u8>> {
-        unhex(self.signing.get(role)).with_context(|| format!("trust.json has no signing key of {role}"))
+        self.signing
+            .get(role)
+            .and_then(|it| hex::decode(it))
+            .with_context(|| format!("trust.json has no signing key of {role}"))
     }
 
     fn seal_to(&self, role: &str) -> anyhow::Result<SealTo> {
-        let key = unhex(self.sealing.get(role)).with_context(|| format!("trust.json has no sealing key of {role}"))?;
+        let key = self
+            .sealing
+            .get(role)
+            .and_then(|it| hex::decode(it))
+            .with_context(|| format!("trust.json has no sealing key of {role}"))?;
         Ok(SealTo(key))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: Option<&String>) -> Option<Vec<u8>> {
-    let text = text?;
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }

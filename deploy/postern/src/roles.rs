@@ -20,6 +20,7 @@ use runtime::{
     telemetry::{self, Telemetry},
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use tokens::TokenFaults;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -307,6 +308,7 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
         sealing: process.keys.sealing.clone(),
         peers: process.keys.trust.peers()?,
         clock: process.clock,
+        token_faults: TokenFaults::register(&process.metrics),
     };
     let origin = process.settings.identity.as_ref().map(|it| format!("unix:{}", it.socket.display()));
     let origin =
@@ -380,6 +382,7 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
             sealing: process.keys.sealing.clone(),
             clock: process.clock,
             metrics: process.metrics.clone(),
+            token_faults: TokenFaults::register(&process.metrics),
             stop: process.stop.clone(),
         },
     )?;
@@ -412,6 +415,7 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
         sealing: process.keys.sealing.clone(),
         signing: process.keys.signing.clone(),
         clock: process.clock,
+        token_faults: TokenFaults::register(&process.metrics),
     };
     let connector_settings = connector::Settings { state: it.connector_state.clone(), ..Default::default() };
     if connector::enrol::Identity::load(&it.connector_state).is_err() {

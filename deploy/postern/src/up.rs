@@ -20,6 +20,7 @@ use model::{
     App, AppId, Command, ExternalUrl, Origin, Principal, TenantId,
     app::{Claim, HeaderName, IdentityHeader, Name},
     event::Stream,
+    hosts::{Hosts, port_suffix},
 };
 use runtime::{
     Clock,
@@ -29,6 +30,7 @@ use runtime::{
     metrics::Metrics,
     probes::Probes,
 };
+use tokens::TokenFaults;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -150,12 +152,15 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         public_port: arguments.listen.port(),
         ..sections.controller
     };
+    let metrics = Metrics::default();
+    let token_faults = TokenFaults::register(&metrics);
     let surroundings = controller::Surroundings {
         projection: projection.clone(),
         journal: Journal::new(log.clone(), controller_keys.signer()?),
         sealing: controller_keys.sealing.clone(),
         peers: controller_keys.trust.peers()?,
         clock,
+        token_faults: token_faults.clone(),
     };
     let identity_socket = data.join("identity.sock");
     let origin = format!("unix:{}", identity_socket.display());
@@ -173,7 +178,6 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
     relay_settings.controllers = vec![format!("https://{admin_api}")];
     run_controller(controller, &tasks, &stops);
 
-    let metrics = Metrics::default();
     let relay = relay::start(
         relay_settings,
         relay::Surroundings {
@@ -183,6 +187,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
             sealing: relay_keys.sealing.clone(),
             clock,
             metrics: metrics.clone(),
+            token_faults: token_faults.clone(),
             stop: stops.first.clone(),
         },
     )?;
@@ -206,6 +211,7 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         sealing: identity_keys.sealing.clone(),
         signing: identity_keys.signing.clone(),
         clock,
+        token_faults,
     };
     tasks.spawn(identity::serve(identity_settings, identity_surroundings, listener, stops.last.clone()));
     let analytics_settings =
@@ -332,14 +338,11 @@ async fn wait_until_ready(probes: &Probes) -> anyhow::Result<()> {
 }
 
 fn greet(arguments: &UpArguments, up: &Up) {
-    let port = match up.relay.port() {
-        443 => String::new(),
-        port => format!(":{port}"),
-    };
+    let port = port_suffix(up.relay.port());
     let domain = &arguments.domain;
     let data = arguments.data.display();
     say("\nPostern is ready.\n");
-    say(&format!("  My applications   https://apps.{domain}{port}/"));
+    say(&format!("  My applications   https://{}{port}/", Hosts::of(domain).portal()));
     if !arguments.no_demo {
         say(&format!("  Demo application  https://demo.{domain}{port}/"));
     }

@@ -1,13 +1,12 @@
 //! A process and its surroundings: clock and chance, settings, keys in files,
-//! telemetry, probes, signals, and what of HTTP and JOSE several of ours need.
+//! TLS and calls to services of ours, telemetry, probes, signals.
 //! Knows nothing of what the process does.
 
 pub mod clock;
-pub mod cookies;
+pub mod dial;
 pub mod endings;
 pub mod files;
 pub mod hashing;
-pub mod jwk;
 pub mod metrics;
 pub mod probes;
 pub mod sealing;
@@ -16,6 +15,7 @@ pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod verifier;
 
 pub use clock::Clock;
 

@@ -54,11 +54,6 @@ impl SharedSecret {
         let tag = hmac::sign(&self.tags, format!("{purpose}\n{text}").as_bytes());
         URL_SAFE_NO_PAD.encode(tag.as_ref())
     }
-
-    /// The secret with which relays act for a client at identity.
-    pub fn client_secret(&self, client_id: &str) -> String {
-        self.tag("client", client_id)
-    }
 }
 
 fn derive(secret: &[u8], purpose: &[u8]) -> [u8; 32] {

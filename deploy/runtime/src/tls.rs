@@ -1,19 +1,15 @@
 //! TLS as every part of Postern speaks it.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     version::{TLS12, TLS13},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
-use tower::Service;
+use x509_parser::extensions::GeneralName;
 
 use crate::Clock;
 
@@ -65,36 +61,21 @@ pub fn link_client(
     Ok(config)
 }
 
-/// Opens connections for a gRPC client: to a server that proves `name`, whatever
-/// its address. The client's own TLS knows no clock but the machine's. Its URI
-/// begins with `http`, since the connection is secure when the client gets it.
-pub fn link_connector(
-    name: &'static str,
-    config: ClientConfig,
-) -> impl Service<Uri, Response = TokioIo<TlsStream<TcpStream>>, Error = io::Error, Future: Send> + Clone + Send {
-    let connector = TlsConnector::from(Arc::new(config));
-    tower::service_fn(move |uri: Uri| {
-        let connector = connector.clone();
-        async move {
-            let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "an address without a host");
-            let host = uri.host().ok_or_else(wrong)?.trim_start_matches('[').trim_end_matches(']');
-            let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
-            tcp.set_nodelay(true)?;
-            let name = ServerName::try_from(name).map_err(|_| wrong())?;
-            Ok(TokioIo::new(connector.connect(name, tcp).await?))
-        }
-    })
-}
-
-/// What a gRPC client that connects with [`link_connector`] calls `https://HOST:PORT`.
-pub fn link_address(address: &str) -> String {
-    address.strip_prefix("https://").map_or_else(|| address.to_owned(), |it| format!("http://{it}"))
-}
-
 /// From when and until when a certificate may be used, in seconds since 1970.
 pub fn validity_s(der: &[u8]) -> Option<(i64, i64)> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     Some((certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp()))
+}
+
+/// The names in a certificate that are URIs; none of what cannot be read.
+pub fn uris(der: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else { return vec![] };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return vec![] };
+    let uris = names.value.general_names.iter().filter_map(|name| {
+        let GeneralName::URI(uri) = name else { return None };
+        Some((*uri).to_owned())
+    });
+    uris.collect()
 }
 
 /// Certificates of a PEM text, as DER.

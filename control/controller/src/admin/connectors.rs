@@ -4,12 +4,15 @@ use aws_lc_rs::{digest, hmac};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use eventlog::wire;
 use model::{Command, JoinToken, JoinTokenId};
-use proto::v1::{self, connector_groups_server::ConnectorGroups, connectors_server::Connectors};
+use proto::{
+    enrolment::{JoinTokenText, endpoint_host},
+    hex,
+    v1::{self, connector_groups_server::ConnectorGroups, connectors_server::Connectors},
+};
 use tonic::{Code, Request, Response, Status};
 
 use super::{Admin, caller, page};
 use crate::{
-    enrolment::TokenText,
     errors::{field, invalid},
     resolve,
 };
@@ -83,12 +86,12 @@ impl Connectors for Admin {
         let secret_hash = digest::digest(&digest::SHA256, &secret).as_ref().to_vec();
         let token = JoinToken { id, group, secret_hash, expires };
         let position = self.execute(&call, vec![Command::IssueJoinToken(token)]).await?;
-        let text = TokenText {
+        let text = JoinTokenText {
             relays: self.settings.relay_addresses.clone(),
-            endpoint: format!("connect.{}", call.tenant.domain),
-            authority: self.authority.iter().map(|byte| format!("{byte:02x}")).collect(),
-            tenant: call.caller.tenant.clone(),
-            id,
+            endpoint: endpoint_host(&call.tenant.domain),
+            authority: hex::encode(&self.authority),
+            tenant: call.caller.tenant.to_string(),
+            id: id.to_string(),
             secret: URL_SAFE_NO_PAD.encode(secret),
         };
         Ok(Response::new(v1::IssueTokenResponse { token: text.encode(), expires_ms: expires.0, position }))

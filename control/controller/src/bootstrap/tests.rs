@@ -145,7 +145,8 @@ impl World {
         let folder = self.folder.join(fresh_id().to_string());
         std::fs::create_dir(&folder).unwrap();
         let writer = Writer::new(journal.clone(), projection.clone(), clock);
-        let surroundings = Surroundings { projection, journal, sealing: own.clone(), peers, clock };
+        let surroundings =
+            Surroundings { projection, journal, sealing: own.clone(), peers, clock, token_faults: Default::default() };
         Controller { writer, surroundings, folder }
     }
 

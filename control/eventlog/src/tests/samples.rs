@@ -315,7 +315,7 @@ fn has_a_sample(event: &Event) {
 }
 
 fn encode_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+    proto::hex::encode(bytes) + "\n"
 }
 
 fn decode_hex(text: &str) -> Vec<u8> {

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::{Timestamp, app::is_host, branding::Branding};
+use model::{Timestamp, app::is_host, branding::Branding, hosts::port_suffix};
 use runtime::clock::fresh_id;
 use strict::limits::HEADER_BYTES_MAX;
 use tokio::{
@@ -97,9 +97,6 @@ fn answer(relay: &Relay, request: &Request<Incoming>) -> Response<Bytes> {
 fn secure(relay: &Relay, host: &str, path: &str) -> Option<HeaderValue> {
     let view = relay.view();
     let route = view.snapshot.routes.on_host(host).first().filter(|_| is_host(host) && path.starts_with('/'))?;
-    let port = match view.snapshot.tenant(&route.tenant)?.public_port {
-        0 | 443 => String::new(),
-        port => format!(":{port}"),
-    };
+    let port = port_suffix(view.snapshot.tenant(&route.tenant)?.public_port);
     HeaderValue::from_str(&format!("https://{host}{port}{path}")).ok()
 }

@@ -1,5 +1,6 @@
 //! What each link is told: the applications of its group as the controller
-//! signed them, where relays are, and whether its connector is still welcome.
+//! signed them, the keys of user statements, where relays are, and whether its
+//! connector is still welcome.
 //!
 //! One task compares each view with the one before it. Both share what did not
 //! change, so a change costs what it touches, however many applications and
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use eventlog::View;
+use eventlog::{SignedKeys, View};
 use imbl::{OrdMap, ordmap::DiffItem};
 use model::{AppId, ConnectorGroupId, ConnectorId, Snapshot, Tenant, TenantId};
 use tokio::sync::watch;
@@ -30,6 +31,8 @@ struct Told {
     snapshot: Arc<Snapshot>,
     /// The last event about each tenant, signed: where its relays are.
     tenants: OrdMap<TenantId, Bytes>,
+    /// The last events about keys that sign session tokens.
+    keys: OrdMap<TenantId, SignedKeys>,
     groups: BTreeMap<(TenantId, ConnectorGroupId), watch::Sender<GroupNews>>,
     connectors: BTreeMap<(TenantId, ConnectorId), watch::Sender<Option<ConnectorGroupId>>>,
 }
@@ -41,6 +44,8 @@ pub struct GroupNews {
     /// Of all groups: an application that has gone is in its last event.
     signed_apps: Arc<Signed>,
     tenant: Bytes,
+    /// Keys that sign user statements.
+    keys: SignedKeys,
 }
 
 impl GroupNews {
@@ -57,6 +62,16 @@ impl GroupNews {
     /// The tenant's last event, if a link that knows `told` has not seen it.
     pub fn tenant_since(&self, told: &Self) -> Option<Bytes> {
         (self.tenant != told.tenant).then(|| self.tenant.clone())
+    }
+
+    /// The last events about keys that a link that knows `told` has not seen.
+    pub fn keys_since(&self, told: &Self) -> Vec<Bytes> {
+        let new = |change| match change {
+            DiffItem::Add(_, signed) | DiffItem::Update { new: (_, signed), .. } => Some(signed),
+            // A key that is retired has a last event.
+            DiffItem::Remove(..) => None,
+        };
+        told.keys.diff(&self.keys).filter_map(new).cloned().collect()
     }
 }
 
@@ -77,6 +92,12 @@ impl Audience {
         for change in tenants.diff(&view.signed_tenants) {
             if let DiffItem::Add(id, signed) | DiffItem::Update { new: (id, signed), .. } = change {
                 told.tell_tenant(id, signed);
+            }
+        }
+        let keys = std::mem::replace(&mut told.keys, view.signed_keys.as_ref().clone());
+        for change in keys.diff(&view.signed_keys) {
+            if let DiffItem::Add(id, keys) | DiffItem::Update { new: (id, keys), .. } = change {
+                told.tell_keys(id, keys);
             }
         }
     }
@@ -103,9 +124,10 @@ impl Audience {
 impl Told {
     fn group(&mut self, tenant: &TenantId, group: ConnectorGroupId) -> &watch::Sender<GroupNews> {
         let signed = self.tenants.get(tenant).cloned().unwrap_or_default();
+        let keys = self.keys.get(tenant).cloned().unwrap_or_default();
         self.groups
             .entry((tenant.clone(), group))
-            .or_insert_with(|| watch::Sender::new(GroupNews { tenant: signed, ..Default::default() }))
+            .or_insert_with(|| watch::Sender::new(GroupNews { tenant: signed, keys, ..Default::default() }))
     }
 
     fn tell_groups(&mut self, id: &TenantId, before: &Tenant, now: &Tenant, view: &View) {
@@ -151,6 +173,12 @@ impl Told {
     fn tell_tenant(&self, id: &TenantId, signed: &Bytes) {
         for (_, news) in self.groups.iter().filter(|((tenant, _), _)| tenant == id) {
             news.send_modify(|it| it.tenant = signed.clone());
+        }
+    }
+
+    fn tell_keys(&self, id: &TenantId, keys: &SignedKeys) {
+        for (_, news) in self.groups.iter().filter(|((tenant, _), _)| tenant == id) {
+            news.send_modify(|it| it.keys = keys.clone());
         }
     }
 }

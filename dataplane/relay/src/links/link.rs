@@ -13,20 +13,21 @@ use eventlog::{Activity, View};
 use h2::RecvStream;
 use http::Request;
 use model::{ConnectorGroupId, ConnectorId, TenantId};
-use proto::v1::{
-    ConnectorActivity, EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient,
+use proto::{
+    enrolment::{CONTROLLER_NAME, ConnectorUri, ENROL, RENEW},
+    v1::{ConnectorActivity, EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient},
 };
-use runtime::tls::{link_address, link_client, link_connector, roots};
+use runtime::{
+    dial::dial_any,
+    tls::{link_client, roots, uris, validity_s},
+};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{sleep, timeout},
 };
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Channel};
 use tracing::{debug, info, warn};
 use tunnel::{
     TunnelError,
@@ -40,15 +41,13 @@ use crate::{
     listener::UserStream,
 };
 
-const ENROL: &str = "/postern.v1.Enrolment/Enrol";
-const RENEW: &str = "/postern.v1.Enrolment/Renew";
-/// Applications in one control message.
-const APPS_PER_MESSAGE: usize = 64;
+/// Signed events in one control message.
+const EVENTS_PER_MESSAGE: usize = 64;
 const ENROLMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a certificate is for one call.
 const STRANGER_LIFE: Duration = Duration::from_secs(30);
 
-/// What a connector certificate says: `postern://TENANT/GROUP/CONNECTOR`.
+/// What a connector certificate says: its [`ConnectorUri`], and when it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectorName {
     pub tenant: TenantId,
@@ -60,24 +59,14 @@ pub struct ConnectorName {
 impl ConnectorName {
     /// The chain was verified by TLS; this reads the leaf.
     pub fn read(leaf: &CertificateDer<'_>) -> Option<Self> {
-        let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
-        let names = leaf.subject_alternative_name().ok()??;
-        let mut uris = names.value.general_names.iter().filter_map(|name| {
-            let x509_parser::extensions::GeneralName::URI(uri) = name else { return None };
-            uri.strip_prefix("postern://")
-        });
-        let uri = uris.next()?;
-        if uris.next().is_some() {
-            return None;
-        }
-        let mut parts = uri.split('/');
-        let name = Self {
-            tenant: TenantId::parse(parts.next()?)?,
-            group: parts.next()?.parse().ok()?,
-            connector: parts.next()?.parse().ok()?,
-            expires_s: leaf.validity().not_after.timestamp(),
-        };
-        parts.next().is_none().then_some(name)
+        let uris = uris(leaf);
+        let name = ConnectorUri::find(uris.iter().map(String::as_str)).ok()?;
+        Some(Self {
+            tenant: TenantId::parse(name.tenant)?,
+            group: name.group.parse().ok()?,
+            connector: name.connector.parse().ok()?,
+            expires_s: validity_s(leaf)?.1,
+        })
     }
 
     fn is_welcome(&self, view: &View) -> bool {
@@ -246,7 +235,10 @@ impl Relay {
             if let Some(tenant) = news.tenant_since(&told) {
                 sender.send(&LinkSettings { tenant, relay_threads: threads, ..Default::default() })?;
             }
-            for apps in news.apps_since(&told).chunks(APPS_PER_MESSAGE) {
+            for keys in news.keys_since(&told).chunks(EVENTS_PER_MESSAGE) {
+                sender.send(&LinkSettings { keys: keys.to_vec(), relay_threads: threads, ..Default::default() })?;
+            }
+            for apps in news.apps_since(&told).chunks(EVENTS_PER_MESSAGE) {
                 sender.send(&LinkSettings { apps: apps.to_vec(), relay_threads: threads, ..Default::default() })?;
             }
             told = news;
@@ -329,23 +321,9 @@ impl Relay {
         let away = || Status::unavailable("no controller can be reached; try again");
         let keys = self.keys();
         let authorities = keys.tenants.get(tenant).map(|it| it.authorities.clone()).unwrap_or_default();
-        let tls =
-            roots(authorities.iter().map(Vec::as_slice)).and_then(|it| link_client(it, None)).map_err(|_| away())?;
-        for address in &self.settings.controllers {
-            let connector = link_connector(CONTROLLER_NAME, tls.clone());
-            match Endpoint::from_shared(link_address(address)).map(|it| it.connect_timeout(ENROLMENT_TIMEOUT)) {
-                Ok(endpoint) => match endpoint.connect_with_connector(connector).await {
-                    Ok(channel) => return Ok(EnrolmentClient::new(channel)),
-                    Err(error) => {
-                        warn!(%address, error = %runtime::telemetry::chain(&error), "a controller does not answer")
-                    }
-                },
-                Err(error) => warn!(%address, %error, "a controller's address cannot be used"),
-            }
-        }
-        Err(away())
+        let tls = roots(authorities.iter().map(Vec::as_slice)).and_then(|it| link_client(it, None));
+        let tls = tls.map_err(|_| away())?;
+        let channel = dial_any(&self.settings.controllers, CONTROLLER_NAME, &tls, ENROLMENT_TIMEOUT).await;
+        channel.map(EnrolmentClient::new).ok_or_else(away)
     }
 }
-
-/// The name in a controller's certificate.
-pub const CONTROLLER_NAME: &str = "controller.postern.internal";

@@ -10,15 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use model::{App, Snapshot};
 use quick_cache::sync::Cache;
+use runtime::verifier::Delegating;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    ServerConfig,
     pki_types::{CertificateDer, UnixTime},
-    server::{
-        WebPkiClientVerifier,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use crate::{
@@ -38,8 +34,9 @@ pub(crate) struct ClientAuthorities {
 
 impl ClientAuthorities {
     pub(crate) fn new(certificates: FromSnapshot) -> Result<Self, rustls::Error> {
-        let provider = CryptoProvider::get_default().ok_or(Error::General("no cryptography".into()))?.clone();
-        let tls = user_tls(runtime::tls::USER_VERSIONS, Arc::new(Anybody(provider)), certificates, &USER_ALPN)?;
+        // Any certificate, or none; the application's own authority judges it with the request.
+        let anybody = Delegating::new(|_| Ok(()));
+        let tls = user_tls(runtime::tls::USER_VERSIONS, Arc::new(anybody), certificates, &USER_ALPN)?;
         Ok(Self { tls: Arc::new(tls), verifiers: Cache::new(REMEMBERED) })
     }
 
@@ -96,51 +93,5 @@ impl Shown {
     /// `Client-Cert`, a structured field (RFC 9440, section 2.2).
     pub(crate) fn field(&self) -> Option<String> {
         Some(format!(":{}:", STANDARD.encode(self.chain.first()?)))
-    }
-}
-
-/// Asks for a certificate and takes any, or none; its key must be held.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ClientCertVerifier for Anybody {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        // Judged with the request, by the application's own authority.
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

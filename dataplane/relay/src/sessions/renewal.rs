@@ -112,7 +112,7 @@ impl Relay {
             let keys = keys.tenants.get(&asking.tenant).ok_or(Refusal::NotReady)?;
             let tenant = view.snapshot.tenant(&asking.tenant).ok_or(Refusal::NotReady)?;
             let fresh = self.sessions.verify(&token, asking.app, &asking.tenant, keys);
-            let fresh = fresh.ok_or(Refusal::SignInFailed("a token that does not verify"))?;
+            let fresh = fresh.map_err(|_| Refusal::SignInFailed("a token that does not verify"))?;
             match fresh.claims.check(tenant, Timestamp(self.clock.now_ms())) {
                 Ok(()) => return Ok(fresh),
                 Err(SessionFault::Renew) if fresh.claims.is_behind(tenant) => {}

@@ -8,19 +8,21 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
-use jsonwebtoken::{Algorithm, Validation};
 use model::{AppId, GroupId, TenantId, policy::Control, session::SessionClaims};
 use quick_cache::{Equivalent, sync::Cache};
-use runtime::cookies::cookie;
+use tokens::{
+    TokenFault, TokenFaults, TokenKind,
+    cookies::cookie,
+    session::{COOKIE_TOKEN_BYTES_MAX, Session as ExpectedSession, VerifiedSession, verify},
+};
 
 use crate::{assertion::Signed, keys::TenantKeys, settings::SESSION_CACHE_ENTRIES};
 
 /// Every cookie of ours begins with this; none is forwarded, none is accepted
 /// from an application. `__Host-` makes browsers refuse it from other hosts.
 pub const COOKIE_PREFIX: &str = "__Host-postern";
-/// A cookie of 4 KiB holds it.
-const TOKEN_BYTES_MAX: usize = 3900;
 
 /// A token with a good signature.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Session {
     pub groups: BTreeSet<GroupId>,
     pub satisfied: BTreeSet<Control>,
     pub token: String,
+    /// Who the user is, signed by identity for connectors; empty if it signed none.
+    pub statement: Bytes,
     /// The key that signed it.
     key: String,
     /// The assertion that was signed last for it.
@@ -62,7 +66,15 @@ pub(crate) fn alice() -> SessionClaims {
 impl Session {
     pub(crate) fn of(token: &str, claims: SessionClaims) -> Self {
         let (groups, satisfied) = (BTreeSet::new(), BTreeSet::new());
-        Self { claims, groups, satisfied, token: token.into(), key: String::new(), signed: Mutex::default() }
+        Self {
+            claims,
+            groups,
+            satisfied,
+            token: token.into(),
+            statement: Bytes::new(),
+            key: String::new(),
+            signed: Mutex::default(),
+        }
     }
 }
 
@@ -100,6 +112,7 @@ pub fn presented(headers: &HeaderMap, app: AppId) -> Presented<'_> {
 /// Verified tokens. The key is the token and what it was verified for, whole.
 pub struct Sessions {
     verified: Cache<Verified, Arc<Session>>,
+    faults: TokenFaults,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -123,46 +136,53 @@ impl Equivalent<Verified> for Wanted<'_> {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { verified: Cache::new(SESSION_CACHE_ENTRIES) }
+        Self::counting(TokenFaults::default())
     }
 }
 
 impl Sessions {
+    /// With the tokens that are refused counted for somebody.
+    pub fn counting(faults: TokenFaults) -> Self {
+        Self { verified: Cache::new(SESSION_CACHE_ENTRIES), faults }
+    }
+
     /// The session of a token, if identity of this tenant signed it for this
     /// application. Says nothing about revocation or expiry.
-    pub fn verify(&self, token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys) -> Option<Arc<Session>> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return None;
+    pub fn verify(
+        &self,
+        token: &str,
+        app: AppId,
+        tenant: &TenantId,
+        keys: &TenantKeys,
+    ) -> Result<Arc<Session>, TokenFault> {
+        self.faults.noted(TokenKind::Session, self.find(token, app, tenant, keys))
+    }
+
+    fn find(&self, token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys) -> Result<Arc<Session>, TokenFault> {
+        if token.len() > COOKIE_TOKEN_BYTES_MAX {
+            return Err(TokenFault::TooLong);
         }
         if let Some(session) = self.verified.get(&Wanted { token, app }) {
             // A key that was withdrawn takes its sessions along.
-            let trusted = keys.session_key(&session.key).is_some();
-            return (trusted && session.claims.tenant == *tenant).then_some(session);
+            keys.sessions.check(&session.key)?;
+            return if session.claims.tenant == *tenant { Ok(session) } else { Err(TokenFault::WrongTenant) };
         }
         let session = Arc::new(check_signature(token, app, tenant, keys)?);
         self.verified.insert(Verified { token: token.to_owned(), app }, session.clone());
-        Some(session)
+        Ok(session)
     }
 }
 
-fn kid(token: &str) -> Option<String> {
-    jsonwebtoken::decode_header(token).ok()?.kid
-}
-
-fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys) -> Option<Session> {
-    let kid = kid(token)?;
-    let key = keys.session_key(&kid)?;
-    let mut validation = Validation::new(Algorithm::ES256);
-    validation.set_audience(&[app.to_string()]);
-    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-    // The model judges time, with the clock of the request.
-    validation.validate_exp = false;
-    let claims = jsonwebtoken::decode::<SessionClaims>(token, key, &validation).ok()?.claims;
-    (claims.tenant == *tenant && keys.is_issuer(&claims.iss)).then(|| Session {
+fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys) -> Result<Session, TokenFault> {
+    let is_issuer = |iss: &str| keys.is_issuer(iss);
+    let expected = ExpectedSession { audience: &app.to_string(), tenant: &tenant.to_string(), is_issuer: &is_issuer };
+    let VerifiedSession::<SessionClaims> { claims, key, statement } = verify(token, &keys.sessions, &expected)?;
+    Ok(Session {
         groups: claims.groups.iter().copied().collect(),
         satisfied: claims.satisfied(),
         token: token.to_owned(),
-        key: kid,
+        key,
+        statement: statement.map_or_else(Bytes::new, Bytes::from),
         signed: Mutex::default(),
         claims,
     })

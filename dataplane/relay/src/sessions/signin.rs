@@ -7,10 +7,7 @@
 
 use askama::Template;
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use model::{
@@ -18,9 +15,14 @@ use model::{
     edge::{CookieRules, SameSite},
     session::SESSION_LIFE_S,
 };
-use runtime::{cookies::cookie, secret::SharedSecret};
+use runtime::secret::SharedSecret;
 use serde::{Deserialize, Serialize};
 use strict::canonical::Canonical;
+use tokens::{
+    clients::client_secret,
+    cookies::{Attributes, cookie, cookie_text},
+    random_text::{hash, random_token},
+};
 use url::form_urlencoded;
 
 use crate::{
@@ -32,7 +34,7 @@ use crate::{
 
 /// Paths of ours on every published host.
 pub const OUR_PATHS: &str = "/.postern/";
-pub const CALLBACK: &str = "/.postern/callback";
+pub use model::hosts::CALLBACK_PATH as CALLBACK;
 pub const SIGN_OUT: &str = "/.postern/signout";
 pub const ASSERTION_KEYS: &str = "/.postern/keys";
 pub const TEST: &str = "/.postern/test";
@@ -144,7 +146,7 @@ pub fn callback(
         .append_pair("redirect_uri", &callback_url(canonical))
         .append_pair("code_verifier", &verifier(secret, browser, &state.id))
         .append_pair("client_id", &state.app.to_string())
-        .append_pair("client_secret", &secret.client_secret(&state.app.to_string()))
+        .append_pair("client_secret", &client_secret(secret, &state.app.to_string()))
         .finish();
     Ok((state.app, CodeExchange { form, back: state.back, nonce: state.id }))
 }
@@ -212,14 +214,15 @@ pub fn renewal_form(secret: &SharedSecret, app: AppId, token: &str) -> String {
         .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:id_token")
         .append_pair("subject_token", token)
         .append_pair("client_id", &app.to_string())
-        .append_pair("client_secret", &secret.client_secret(&app.to_string()))
+        .append_pair("client_secret", &client_secret(secret, &app.to_string()))
         .finish()
 }
 
 /// The cookie of a renewed session, for a response that is on its way.
 pub fn renewed_cookie(app: &App, session: &Session, now: Timestamp) -> Option<HeaderValue> {
     let life_s = cookie_life_s(app, session, now);
-    HeaderValue::from_str(&cookie_text(&cookie_name(app.id), &session.token, life_s, app.edge.cookie)).ok()
+    let attributes = attributes(life_s, app.edge.cookie);
+    HeaderValue::from_str(&cookie_text(&cookie_name(app.id), &session.token, &attributes)).ok()
 }
 
 /// A PKCE verifier that any relay can make again from what the browser holds.
@@ -259,23 +262,14 @@ fn set_cookie(
     rules: CookieRules,
 ) -> Result<(), Refusal> {
     debug_assert!(name.starts_with(COOKIE_PREFIX));
-    let value = HeaderValue::from_str(&cookie_text(name, value, life_s, rules)).map_err(|_| Refusal::NotReady)?;
+    let value =
+        HeaderValue::from_str(&cookie_text(name, value, &attributes(life_s, rules))).map_err(|_| Refusal::NotReady)?;
     response.headers_mut().append(header::SET_COOKIE, value);
     Ok(())
 }
 
-fn cookie_text(name: &str, value: &str, life_s: Option<i64>, rules: CookieRules) -> String {
-    let life = life_s.map_or(String::new(), |it| format!("; Max-Age={it}"));
-    let partitioned = if rules.partitioned { "; Partitioned" } else { "" };
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={}{partitioned}{life}", rules.same_site.as_str())
-}
-
-fn random_token() -> String {
-    URL_SAFE_NO_PAD.encode(runtime::clock::random_bytes::<32>())
-}
-
-fn hash(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
+fn attributes(life_s: Option<i64>, rules: CookieRules) -> Attributes {
+    Attributes { same_site: rules.same_site.as_str(), partitioned: rules.partitioned, life_s }
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ impl World {
             quarantine: None,
             signed_apps: Arc::default(),
             signed_tenants: Arc::default(),
+            signed_keys: Arc::default(),
         };
         Self { view, audience: Arc::default(), version: 0 }
     }
@@ -69,6 +70,9 @@ impl World {
             Arc::make_mut(&mut self.view.signed_apps).insert(*id, signed(format!("{id} retired")));
         } else if let Event::TenantChanged { .. } = &event {
             Arc::make_mut(&mut self.view.signed_tenants).insert(tenant.clone(), signed("tenant".into()));
+        } else if let Event::KeyRetired(id) = &event {
+            let keys = Arc::make_mut(&mut self.view.signed_keys).entry(tenant.clone()).or_default();
+            Arc::make_mut(keys).insert(id.clone(), signed(format!("{id} retired")));
         }
         Arc::make_mut(&mut self.view.snapshot).apply(&tenant, event, self.version);
     }
@@ -227,4 +231,19 @@ fn where_relays_are_is_told_to_links_old_and_new() {
     assert!(old.news.has_changed().unwrap());
     let second = old.news.borrow_and_update().tenant_since(&first).unwrap();
     assert_eq!(world.link(2).news.borrow().tenant_since(&told), Some(second), "a group nobody knew says the same");
+}
+
+#[test]
+fn keys_of_user_statements_are_told_to_links_old_and_new() {
+    let mut world = World::new();
+    world.happens(Event::KeyRetired("k1".into()));
+    world.tell();
+    let (mut old, told) = (world.link(1), GroupNews::default());
+    let first = old.news.borrow_and_update().clone();
+    assert_eq!(first.keys_since(&told), ["1 k1 retired"]);
+    world.happens(Event::KeyRetired("k2".into()));
+    world.tell();
+    assert!(old.news.has_changed().unwrap());
+    assert_eq!(old.news.borrow_and_update().keys_since(&first), ["2 k2 retired"], "what is known is not told again");
+    assert_eq!(world.link(2).news.borrow().keys_since(&told).len(), 2, "a group nobody knew hears of both");
 }

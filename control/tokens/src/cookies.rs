@@ -1,4 +1,4 @@
-//! Reading cookies of a request (RFC 6265, section 5.4).
+//! Cookies (RFC 6265): reading ours from a request, and the text that sets one.
 
 use http::{HeaderMap, header};
 
@@ -15,6 +15,27 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value);
     let first = found.next()?;
     found.next().is_none().then_some(first)
+}
+
+/// How a cookie of ours travels. All are `Secure`, `HttpOnly` and of the whole host.
+pub struct Attributes {
+    pub same_site: &'static str,
+    pub partitioned: bool,
+    /// None: as long as the browser is open.
+    pub life_s: Option<i64>,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self { same_site: "Lax", partitioned: false, life_s: None }
+    }
+}
+
+/// The value of `Set-Cookie`.
+pub fn cookie_text(name: &str, value: &str, attributes: &Attributes) -> String {
+    let life = attributes.life_s.map_or(String::new(), |it| format!("; Max-Age={it}"));
+    let partitioned = if attributes.partitioned { "; Partitioned" } else { "" };
+    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={}{partitioned}{life}", attributes.same_site)
 }
 
 #[cfg(test)]
