@@ -3,6 +3,54 @@
 
 pub(crate) mod gate;
 pub(crate) mod http3;
+pub(crate) mod http3_body;
 pub(crate) mod http3_gate;
 pub(crate) mod listener;
 pub(crate) mod plain;
+pub(crate) mod tls;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use rustls::ServerConfig;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::{
+    current::Current,
+    entrance::{listener::ComingLink, tls::UserTls},
+    life::Life,
+    links::Links,
+    open::slots::Slots,
+    record::metrics::RelayMetrics,
+    request::Requests,
+};
+
+#[derive(Debug, Error)]
+pub enum RelayError {
+    #[error("listening on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("preparing TLS")]
+    Tls(#[from] rustls::Error),
+    #[error("starting a worker")]
+    Worker(#[source] io::Error),
+}
+
+/// What accepting connections takes.
+pub(crate) struct Entrance {
+    pub requests: Arc<Requests>,
+    pub links: Arc<Links>,
+    pub current: Arc<Current>,
+    pub metrics: Arc<RelayMetrics>,
+    pub slots: Arc<Slots>,
+    pub user_tls: UserTls,
+    pub challenge_tls: Arc<ServerConfig>,
+    /// By thread.
+    pub link_queues: Vec<mpsc::Sender<ComingLink>>,
+    /// Links on their way to each thread.
+    pub coming: Vec<AtomicUsize>,
+    pub life: Life,
+}

@@ -2,24 +2,28 @@
 
 pub(crate) mod body;
 pub mod headers;
+pub(crate) mod routed;
+pub(crate) mod user_body;
 
 use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header, request::Parts};
-use http_body_util::BodyExt;
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use model::{AppId, ConnectorGroupId, TenantId, policy::Authorized};
-use proto::v1::{RequestHead, ResponseHead};
-use runtime::telemetry::chain;
+use model::{PolicyId, policy::Authorized};
+use proto::v1::{Access, RequestHead, ResponseHead};
+use runtime::{Clock, telemetry::chain};
 use strict::fields::names;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
+use translate::Translator;
 use tunnel::{
     TunnelError,
     exchange::{self, Download, Exchange, FirstBody, Upload},
@@ -27,22 +31,36 @@ use tunnel::{
 };
 
 use crate::{
-    Relay,
-    body::{Body, Forwarded, Pump, PumpError, Record, UserBody},
-    connectors::{Link, NoStream, Parked},
+    forward::{
+        body::{Body, Forwarded, Pump, PumpError},
+        routed::Routed,
+        user_body::UserBody,
+    },
+    links::connectors::{Connectors, Link, NoStream, Parked},
+    open::{
+        exchanges::{Admission, OpenGuard},
+        rejudge::Rejudge,
+        visitor::ExchangeGuard,
+    },
+    record::access::Record,
     refusal::Refusal,
-    renewal::Asking,
-    request::{Routed, ids, response_head},
     settings::{ATTEMPTS_MAX, HEARD_TIMEOUT},
-    streams::{Admission, Place},
 };
 
 /// The connector keeps the application's time-outs; this is for a connector
 /// that does not.
 pub(crate) const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 
-/// All that is needed, and the proof that policy agreed.
+/// What every request that is forwarded needs.
+pub(crate) struct Forwarder {
+    pub connectors: Arc<Connectors>,
+    pub open: Arc<Rejudge>,
+    pub clock: Clock,
+}
+
+/// One request that is forwarded, and the proof that policy agreed.
 pub(crate) struct Forward<'a> {
+    pub forwarder: &'a Forwarder,
     pub routed: &'a Routed<'a>,
     pub authorized: Authorized,
     pub fields: Bytes,
@@ -64,43 +82,69 @@ struct Answered {
     raw: Option<Upload>,
 }
 
+/// A response of an application on its way to the user: its head, and the rest.
+pub(crate) struct Delivery {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    rest: Rest,
+    open: OpenGuard,
+}
+
+enum Rest {
+    Body { download: Download, upload: Option<Pump>, translator: Option<Box<Translator>> },
+    Switched { download: Download, upload: Upload, upgrade: OnUpgrade },
+}
+
+impl Delivery {
+    /// The response for the user. The access is recorded when all of it is over.
+    pub(crate) fn into_response(self, record: Record, busy: ExchangeGuard, tasks: &TaskTracker) -> Response<Body> {
+        let Self { status, headers, rest, open: place } = self;
+        let body = match rest {
+            Rest::Body { download, upload, translator } => {
+                Body::Forwarded(Box::new(Forwarded { download, upload, place, record, busy, translator }))
+            }
+            Rest::Switched { download, upload, upgrade } => {
+                tasks.spawn(Pipe { upload, download, place, record, busy }.run(upgrade));
+                Body::Whole(None)
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
 impl Forward<'_> {
     pub(crate) async fn send(
         self,
         body: UserBody,
-        has_body: bool,
         upgrade: Option<OnUpgrade>,
         admission: Admission,
-        record: &mut Option<Record>,
-    ) -> Result<Response<Body>, Refusal> {
+        access: &mut Access,
+    ) -> Result<Delivery, Refusal> {
         let routed = self.routed;
         // From here on it is open: a drain waits for it, a revocation cuts it.
-        let place = routed.relay.open[routed.visitor.thread].enter(admission);
-        routed.relay.judge_opened(routed.view, &place.open, routed.visitor.thread);
+        let open = self.forwarder.open.enter(admission, routed.view, routed.visitor.thread);
+        let has_body = !body.is_end_stream();
         let upgrades = routed.upgrade.is_some();
         let may_repeat = !has_body && !upgrades && exchange::may_repeat(routed.parts.method.as_str());
-        let mut answered = self.attempt(has_body.then_some(body), record).await;
+        let mut answered = self.attempt(has_body.then_some(body), access).await;
         for _ in 1..ATTEMPTS_MAX {
             if !may_repeat || !matches!(answered, Err(Refusal::LinkLost)) {
                 break;
             }
-            answered = self.attempt(None, record).await;
+            answered = self.attempt(None, access).await;
         }
-        let answered = answered?;
-        let (status, headers) =
-            response_head(answered.head.status, &answered.head.fields).ok_or(Refusal::OriginBadResponse)?;
-        let mut record = record.take().ok_or(Refusal::NotReady)?;
-        record.access.status = status.as_u16().into();
-        record.access.policies = ids(&self.authorized.applied);
-        record.access.report_only = ids(&self.authorized.would_refuse);
-        let mut response = Response::new(Body::Whole(None));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        let agreed = routed.upgrade.as_deref().is_some_and(|asked| switches_to(response.headers(), asked));
-        match (status, answered.raw, upgrade) {
+        let Answered { head, download, upload, raw } = answered?;
+        let (status, mut headers) = response_head(head.status, &head.fields).ok_or(Refusal::OriginBadResponse)?;
+        access.status = status.as_u16().into();
+        access.policies = ids(&self.authorized.applied);
+        access.report_only = ids(&self.authorized.would_refuse);
+        let agreed = routed.upgrade.as_deref().is_some_and(|asked| switches_to(&headers, asked));
+        let rest = match (status, raw, upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(upload), Some(upgrade)) if agreed => {
-                let pipe = Pipe { upload, download: answered.download, place, record };
-                routed.relay.tasks.spawn(pipe.run(upgrade));
+                Rest::Switched { download, upload, upgrade }
             }
             (StatusCode::SWITCHING_PROTOCOLS, _, _) => return Err(Refusal::OriginBadResponse),
             (_, raw, _) => {
@@ -108,26 +152,26 @@ impl Forward<'_> {
                 if let Some(mut raw) = raw {
                     raw.finish().map_err(|_| Refusal::LinkLost)?;
                 }
-                let (download, upload) = (answered.download, answered.upload);
-                let translator = routed.translator(status, response.headers_mut()).map(Box::new);
-                let forwarded = Forwarded { download, upload, place, record, translator };
-                *response.body_mut() = Body::Forwarded(Box::new(forwarded));
+                let translator = routed.translator(status, &mut headers).map(Box::new);
+                Rest::Body { download, upload, translator }
             }
-        }
-        Ok(response)
+        };
+        Ok(Delivery { status, headers, rest, open })
     }
 
-    async fn attempt(&self, body: Option<UserBody>, record: &mut Option<Record>) -> Result<Answered, Refusal> {
-        let routed = self.routed;
-        let started = routed.relay.clock.instant();
-        let parked = routed.stream_of(routed.app().group).await?;
+    async fn attempt(&self, body: Option<UserBody>, access: &mut Access) -> Result<Answered, Refusal> {
+        let Forwarder { connectors, clock, .. } = self.forwarder;
+        let (routed, app) = (self.routed, self.routed.app());
+        let started = clock.instant();
+        let parked = connectors.pick(routed.tenant_id, app.group, routed.visitor.thread).await?;
         let waited = started.elapsed();
         let connector = parked.link.connector;
-        let app = routed.app();
         let patience = app.connect_timeout + app.response_timeout + CONNECTOR_GRACE;
-        let sent = routed.relay.clock.instant();
+        let sent = clock.instant();
         let answered = timeout(patience, self.exchange(parked, body)).await;
-        note(record, &connector.to_string(), waited, sent);
+        access.connector = connector.to_string();
+        access.wait_us = waited.as_micros() as u32;
+        access.origin_us = sent.elapsed().as_micros() as u32;
         answered.map_err(|_| Refusal::OriginTimeout)?
     }
 
@@ -152,7 +196,7 @@ impl Forward<'_> {
         };
         let first = if body.is_some() || upgrade { FirstBody::Later } else { FirstBody::None };
         let link = parked.link.link();
-        let exchange = routed.relay.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;
+        let exchange = self.forwarder.connectors.begin(parked, head, first).map_err(|_| Refusal::LinkLost)?;
         let Exchange { upload, mut download, .. } = exchange;
         let (mut pump, raw) = match body {
             Some(body) => (Some(Pump::new(body, upload, may_pause(routed.parts))), None),
@@ -231,126 +275,38 @@ async fn poll_pump(pump: &mut Option<Pump>) -> Result<(), PumpError> {
     }
 }
 
-fn note(record: &mut Option<Record>, connector: &str, waited: Duration, sent: Instant) {
-    if let Some(record) = record {
-        record.access.connector = connector.to_owned();
-        record.access.wait_us = waited.as_micros() as u32;
-        record.access.origin_us = sent.elapsed().as_micros() as u32;
-    }
+pub(crate) fn ids(policies: &[PolicyId]) -> Vec<String> {
+    policies.iter().map(ToString::to_string).collect()
 }
 
-impl Routed<'_> {
-    pub(crate) async fn stream_of(&self, group: ConnectorGroupId) -> Result<Parked, Refusal> {
-        let connectors = &self.relay.connectors;
-        let picked = connectors.pick(self.tenant_id, group, self.visitor.thread).await;
-        picked.map_err(|why| match why {
-            NoStream::Offline => Refusal::NoConnector,
-            NoStream::Busy => Refusal::Busy,
-        })
-    }
+/// Status and header fields of a response, unless they are none.
+fn response_head(status: u32, fields: &Bytes) -> Option<(StatusCode, HeaderMap)> {
+    let status = StatusCode::from_u16(u16::try_from(status).ok()?).ok()?;
+    Some((status, tunnel::fields::decode(fields).ok()?))
 }
 
-/// An answer of identity is small.
-const IDENTITY_ANSWER_BYTES_MAX: usize = 64 * 1024;
-const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
-
-impl Relay {
-    /// Begins an exchange; the stream comes back to its shelf by itself.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        parked: Parked,
-        head: RequestHead,
-        body: FirstBody,
-    ) -> Result<Exchange, TunnelError> {
-        let Parked { whole, link } = parked;
-        let connectors = self.connectors.clone();
-        Exchange::begin(whole, head, body, move |whole| connectors.park(Parked { whole, link }))
-    }
-
-    /// Asks identity for a token, through the tunnel like any application.
-    pub(crate) async fn ask_identity(
-        self: &Arc<Self>,
-        asking: &Asking,
-        path: &str,
-        form: String,
-    ) -> Result<String, Refusal> {
-        let asked = timeout(IDENTITY_TIMEOUT, self.post_to_identity(asking, path, form)).await;
-        let (status, body) = asked.map_err(|_| Refusal::SignInUnavailable)??;
-        match status {
-            200 => {
-                let answer: TokenAnswer =
-                    serde_json::from_slice(&body).map_err(|_| Refusal::SignInFailed("an unreadable answer"))?;
-                Ok(answer.id_token)
-            }
-            400..=499 => Err(Refusal::SignInFailed("identity refused")),
-            _ => Err(Refusal::SignInUnavailable),
+impl From<NoStream> for Refusal {
+    fn from(why: NoStream) -> Self {
+        match why {
+            NoStream::Offline => Self::NoConnector,
+            NoStream::Busy => Self::Busy,
         }
     }
-
-    async fn post_to_identity(
-        self: &Arc<Self>,
-        asking: &Asking,
-        path: &str,
-        form: String,
-    ) -> Result<(u32, Bytes), Refusal> {
-        const AWAY: Refusal = Refusal::SignInUnavailable;
-        let (app, version, group, host) = self.login_app(&asking.tenant).ok_or(AWAY)?;
-        let picked = self.connectors.pick(&asking.tenant, group, asking.thread).await;
-        let parked = picked.map_err(|_| AWAY)?;
-        let mut fields = tunnel::fields::Builder::with_capacity(256);
-        fields.push("host", host.as_bytes());
-        fields.push("content-type", b"application/x-www-form-urlencoded");
-        fields.push("content-length", form.len().to_string().as_bytes());
-        fields.push("x-forwarded-for", asking.address.to_string().as_bytes());
-        let head = RequestHead {
-            app: app.to_string(),
-            app_version: version,
-            method: "POST".into(),
-            target: path.to_owned(),
-            fields: fields.finish(),
-            ..Default::default()
-        };
-        let mut exchange = self.begin(parked, head, FirstBody::Whole(form.into())).map_err(|_| AWAY)?;
-        let (head, _) = exchange.download.response().await.map_err(|_| AWAY)?;
-        let mut body = Vec::new();
-        while let Some(frame) = exchange.download.frame().await {
-            if let Ok(data) = frame.map_err(|_| AWAY)?.into_data() {
-                body.extend_from_slice(&data);
-            }
-            if body.len() > IDENTITY_ANSWER_BYTES_MAX {
-                return Err(AWAY);
-            }
-        }
-        Ok((head.status, body.into()))
-    }
-
-    /// Identity is published like an application, on the login host.
-    fn login_app(&self, tenant: &TenantId) -> Option<(AppId, u64, ConnectorGroupId, String)> {
-        let (view, keys) = (self.view(), self.keys());
-        let host = keys.tenants.get(tenant)?.login_host.clone();
-        let route = view.snapshot.routes.find(&host, "/").filter(|route| route.tenant == *tenant)?;
-        let login = view.snapshot.tenant(tenant)?.apps.get(&route.app)?;
-        Some((login.app.id, login.version, login.app.group, host))
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct TokenAnswer {
-    id_token: String,
 }
 
 /// After a 101: raw bytes both ways until one side ends or access does.
 struct Pipe {
     upload: Upload,
     download: Download,
-    place: Place,
+    place: OpenGuard,
     record: Record,
+    busy: ExchangeGuard,
 }
 
 impl Pipe {
     async fn run(self, upgrade: OnUpgrade) {
         let Ok(user) = upgrade.await else { return };
-        let Self { mut upload, download, place, mut record } = self;
+        let Self { mut upload, download, place, mut record, busy: _busy } = self;
         let cut = std::future::poll_fn(|context| match place.open.poll_cut(context) {
             true => std::task::Poll::Ready(()),
             false => std::task::Poll::Pending,

@@ -3,15 +3,16 @@
 //!
 //! Must never know: how configuration is decided.
 //!
-//! Read: `request` (the life of a request), `session`, `signin`,
-//! `client_auth`, `quota`, `headers`, `forward`, `body`; then `listener`, `http3`
-//! and `link` (connections), `gate` and `http3_gate` (what of them gets in),
-//! `audience` (what links are told), `connectors` (streams), `judge` (open
-//! exchanges), `keys`, `refusal`.
+//! Its folders are the life of a request, and arrows go one way: `entrance`,
+//! `request` (read it first: all steps on one page), `forward`, `open`,
+//! `sessions`, `links`, `record`. What all of them know: `current` (the snapshot
+//! and its keys), `refusal`, `settings`. `tests/it/tidy.rs` has the table.
 
+mod current;
 mod entrance;
 mod forward;
 pub mod keys;
+mod life;
 mod links;
 mod open;
 mod record;
@@ -21,22 +22,8 @@ mod request;
 mod sessions;
 pub mod settings;
 
-pub use forward::headers;
-pub use links::{audience, link};
-pub use sessions::{session, signin};
-
-use entrance::{gate, http3, http3_gate, listener, plain};
-use forward::body;
-use links::connectors;
-use open::{exchanges as streams, slots, visitor};
-use record::{activity, metrics, trace};
-use request::{client_authorities as client_auth, http_rules as edge, quota};
-use refusal_texts as words;
-use sessions::{assertion, renewal};
-
 use std::{
-    io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -45,48 +32,47 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use eventlog::{Journal, Presence, Projection, View};
-use model::TenantId;
+use eventlog::{Journal, Presence, Projection};
 use proto::signed::Verifier;
 use runtime::{Clock, clock::fresh_id, metrics::Metrics, probes::Readiness, sealing::SealingKey};
-use rustls::{ServerConfig, server::WebPkiClientVerifier};
-use thiserror::Error;
 use tokens::TokenFaults;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     runtime::Builder,
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::Instant,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tunnel::link::STREAMLESS_LOOK;
 
-use crate::{
-    activity::ActivityLog,
-    audience::Audience,
-    client_auth::ClientAuthorities,
-    connectors::{Connectors, Supply},
-    keys::Keys,
-    listener::{ACME_TLS, Challenges, ComingLink, FromSnapshot, user_tls},
-    metrics::RelayMetrics,
-    quota::Quotas,
-    renewal::Renewals,
-    session::Sessions,
-    slots::Slots,
-    streams::OpenExchanges,
-};
+pub use entrance::RelayError;
+pub use forward::headers;
+pub use links::{audience, link};
+pub use sessions::{session, signin};
 pub use settings::Settings;
 
-#[derive(Debug, Error)]
-pub enum RelayError {
-    #[error("listening on {address}")]
-    Listen { address: SocketAddr, source: io::Error },
-    #[error("preparing TLS")]
-    Tls(#[from] rustls::Error),
-    #[error("starting a worker")]
-    Worker(#[source] io::Error),
-}
+use crate::{
+    audience::Audience,
+    current::Current,
+    entrance::{
+        Entrance, http3,
+        listener::{self, ComingLink},
+        plain,
+        tls::{FromSnapshot, UserTls, challenge_tls},
+    },
+    forward::Forwarder,
+    life::Life,
+    link::ConnectorName,
+    links::{
+        Links,
+        connectors::{Connectors, Supply},
+    },
+    open::{rejudge::Rejudge, slots::Slots},
+    record::{Recorder, activity::ActivityLog, metrics::RelayMetrics},
+    request::{Requests, client_authorities::ClientAuthorities, quota::Quotas},
+    session::Sessions,
+    sessions::{UserSessions, identity::Identity, renewal::Renewals},
+};
 
 /// What a relay is given.
 pub struct Surroundings {
@@ -105,37 +91,16 @@ pub struct Surroundings {
     pub stop: CancellationToken,
 }
 
-/// Everything the threads share.
+/// Its parts, which share what is current and how long it lives.
 pub struct Relay {
-    id: String,
-    settings: Settings,
-    clock: Clock,
+    entrance: Arc<Entrance>,
+    links: Arc<Links>,
+    open: Arc<Rejudge>,
+    recorder: Arc<Recorder>,
+    current: Arc<Current>,
     projection: Projection,
-    trust: Verifier,
-    view: ArcSwap<View>,
-    /// Tells that `view` is another.
-    followed: watch::Sender<()>,
-    keys: Arc<ArcSwap<Keys>>,
-    user_tls: Arc<ServerConfig>,
-    client_authorities: ClientAuthorities,
-    challenge_tls: Arc<ServerConfig>,
-    connectors: Arc<Connectors>,
-    audience: Arc<Audience>,
-    sessions: Sessions,
-    quotas: Quotas,
-    renewals: Renewals,
-    activity: ActivityLog,
-    metrics: Arc<RelayMetrics>,
-    /// Open exchanges, by thread.
-    open: Vec<Arc<OpenExchanges>>,
-    slots: Arc<Slots>,
-    link_queues: Vec<mpsc::Sender<ComingLink>>,
-    /// Links on their way to each thread.
-    coming: Vec<AtomicUsize>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    /// The grace period is over.
-    ended: CancellationToken,
+    life: Life,
+    settings: Settings,
 }
 
 /// A relay that is listening.
@@ -146,17 +111,9 @@ pub struct Running {
 }
 
 impl Relay {
-    pub(crate) fn view(&self) -> arc_swap::Guard<Arc<View>> {
-        self.view.load()
-    }
-
-    pub(crate) fn keys(&self) -> arc_swap::Guard<Arc<Keys>> {
-        self.keys.load()
-    }
-
     /// Ready when it has a snapshot that is fresh enough to decide on.
     pub fn readiness(&self) -> Readiness {
-        let view = self.view();
+        let view = self.current.view();
         let age = view.age().as_secs();
         let known = view.snapshot.config > 0;
         let detail = match &view.quarantine {
@@ -170,32 +127,38 @@ impl Relay {
     /// Not ready while a link should take requests and has no stream for them. A
     /// relay that no connector has dialled yet is ready: it says who is missing.
     pub fn links_readiness(&self) -> Readiness {
-        let Supply { links, parked, streamless } = self.connectors.look_after(Instant::now());
+        let Supply { links, parked, streamless } = self.links.connectors.look_after(Instant::now());
         let detail =
             format!("{links} links to connectors, {parked} streams parked on them, {streamless} links without");
         Readiness { part: "links", ready: streamless == 0, detail }
     }
 
-    /// Keeps links able to take requests.
-    async fn look_after_links(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(STREAMLESS_LOOK) => {}
-                () = self.ended.cancelled() => return,
-            }
-            let supply = self.connectors.look_after(Instant::now());
-            self.metrics.parked_streams.set(supply.parked as i64);
-        }
+    /// One connection that came another way than by the listener, TLS and all
+    /// done: for simulations. It speaks HTTP/1.1.
+    pub async fn serve_user_on<T>(self: Arc<Self>, io: T, peer: IpAddr, host: &str)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.entrance.clone().serve_user_on(io, peer, host).await;
+    }
+
+    /// A connector's connection that came another way than by the listener, its
+    /// certificate read: for simulations.
+    pub async fn serve_connector_on<T>(self: Arc<Self>, io: T, name: ConnectorName)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.links.clone().serve_connector_on(io, name).await;
     }
 
     /// Waits until what happened so far is in the log.
     pub async fn settle(&self) {
-        self.activity.flush().await;
+        self.recorder.activity.flush().await;
     }
 
-    /// Connections and open exchanges, for benchmarks and drills.
+    /// How many exchanges are open, for benchmarks and drills.
     pub fn open_exchanges(&self) -> usize {
-        self.open.iter().map(|it| it.count()).sum()
+        self.open.count()
     }
 }
 
@@ -207,21 +170,22 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
     };
     let (relay, receivers) = assemble(settings, surroundings, count)?;
     let (address, listeners) = listeners(&relay.settings, count)?;
+    let (entrance, tasks) = (&relay.entrance, &relay.life.tasks);
     if relay.settings.http3 {
-        let endpoint = http3::bind(address, FromSnapshot(relay.keys.clone()))?;
-        relay.tasks.spawn(http3::accept(relay.clone(), endpoint));
+        let endpoint = http3::bind(address, FromSnapshot(relay.current.shared_keys()))?;
+        tasks.spawn(http3::accept(entrance.clone(), endpoint));
     }
     if let Some(plain) = relay.settings.http_listen {
         let failed = |source| RelayError::Listen { address: plain, source };
         let listener = listener::bind(plain).and_then(tokio::net::TcpListener::from_std).map_err(failed)?;
-        relay.tasks.spawn(plain::accept(relay.clone(), listener));
+        tasks.spawn(plain::accept(entrance.clone(), listener));
     }
     if let Some(limit_kib) = relay.settings.memory_limit_kib() {
-        relay.tasks.spawn(relay.slots.clone().watch_memory(limit_kib));
+        tasks.spawn(entrance.slots.clone().watch_memory(limit_kib));
     }
     let mut threads = Vec::new();
     for (thread, (listener, links)) in listeners.into_iter().zip(receivers).enumerate() {
-        threads.push(worker(relay.clone(), listener, links, thread)?);
+        threads.push(worker(entrance.clone(), listener, links, thread)?);
     }
     info!(%address, threads = count, "relay listens");
     Ok(Running { relay, address, threads })
@@ -240,51 +204,85 @@ fn assemble(
     count: usize,
 ) -> Result<(Arc<Relay>, Vec<mpsc::Receiver<ComingLink>>), RelayError> {
     let Surroundings { projection, journal, trust, sealing, clock, metrics, token_faults, stop } = surroundings;
-    let view = projection.view();
-    let keys = Arc::new(ArcSwap::from_pointee(Keys::derive(&view.snapshot, &sealing)));
-    let audience = Arc::new(Audience::default());
-    audience.tell(&view);
-    let id = fresh_id().simple().to_string();
+    let (life, current) = (Life::new(stop), Arc::new(Current::new(projection.view(), &sealing, clock)));
     let metrics = Arc::new(RelayMetrics::register(&metrics));
+    let id = fresh_id().simple().to_string();
     let dropped = metrics.accesses_dropped.clone();
     let (activity, writing) = ActivityLog::new(journal.clone(), format!("relay:{id}"), clock, dropped);
+    let recorder = Arc::new(Recorder { relay: id, clock, activity, metrics: metrics.clone() });
+    let (links, open) = outwards(&settings, count, &current, &recorder, &life, token_faults);
+    let slots = Slots::new(settings.connections_max, settings.connections_per_source_max);
+    let requests = Arc::new(Requests {
+        current: current.clone(),
+        sessions: open.sessions.clone(),
+        forwarder: Forwarder { connectors: links.connectors.clone(), open: open.clone(), clock },
+        client_authorities: ClientAuthorities::default(),
+        quotas: Quotas::default(),
+        recorder: recorder.clone(),
+        slots: slots.clone(),
+        tasks: life.tasks.clone(),
+        trust,
+        http3: settings.http3,
+    });
     let (link_queues, receivers): (Vec<_>, Vec<_>) =
         (0..count).map(|_| mpsc::channel(listener::WAITING_LINKS_MAX)).unzip();
-    let nobody = WebPkiClientVerifier::no_client_auth();
-    let user_tls = user_tls(runtime::tls::USER_VERSIONS, nobody, FromSnapshot(keys.clone()), &USER_ALPN)?;
-    let relay = Arc::new(Relay {
-        id,
-        clock,
-        client_authorities: ClientAuthorities::new(FromSnapshot(keys.clone()))?,
-        user_tls: Arc::new(user_tls),
-        challenge_tls: challenge_tls(&keys),
-        view: ArcSwap::from_pointee(view),
-        followed: watch::Sender::new(()),
-        keys,
-        connectors: Arc::new(Connectors::new(count)),
-        audience,
-        sessions: Sessions::counting(token_faults),
-        quotas: Quotas::default(),
-        renewals: Renewals::default(),
-        activity,
+    let entrance = Arc::new(Entrance {
+        requests,
+        links: links.clone(),
+        current: current.clone(),
         metrics,
-        open: (0..count).map(|_| Arc::default()).collect(),
-        slots: Slots::new(settings.connections_max, settings.connections_per_source_max),
+        slots,
+        user_tls: UserTls::new(&current.shared_keys())?,
+        challenge_tls: challenge_tls(&current.shared_keys()),
         link_queues,
         coming: (0..count).map(|_| AtomicUsize::new(0)).collect(),
-        tasks: TaskTracker::new(),
-        stop,
-        ended: CancellationToken::new(),
-        projection,
-        trust,
-        settings,
+        life: life.clone(),
     });
-    relay.tasks.spawn(writing);
-    relay.tasks.spawn(relay.clone().follow(sealing));
-    relay.tasks.spawn(relay.clone().look_after_links());
-    relay.tasks.spawn(relay.clone().judge_open_exchanges());
-    relay.tasks.spawn(relay.clone().announce(journal));
+    life.tasks.spawn(writing);
+    life.tasks.spawn(links.clone().look_after());
+    life.tasks.spawn(open.clone().run());
+    let relay = Arc::new(Relay { entrance, links, open, recorder, current, projection, life, settings });
+    relay.life.tasks.spawn(relay.clone().follow(sealing));
+    relay.life.tasks.spawn(relay.clone().announce(journal));
     Ok((relay, receivers))
+}
+
+/// Links, and what is open through them.
+fn outwards(
+    settings: &Settings,
+    threads: usize,
+    current: &Arc<Current>,
+    recorder: &Arc<Recorder>,
+    life: &Life,
+    token_faults: TokenFaults,
+) -> (Arc<Links>, Arc<Rejudge>) {
+    let connectors = Arc::new(Connectors::new(threads));
+    let audience = Arc::new(Audience::default());
+    audience.tell(&current.view());
+    let sessions = Arc::new(UserSessions {
+        verified: Sessions::counting(token_faults),
+        identity: Identity { connectors: connectors.clone(), current: current.clone() },
+        renewals: Renewals::default(),
+        current: current.clone(),
+        tasks: life.tasks.clone(),
+    });
+    let open = Arc::new(Rejudge {
+        by_thread: (0..threads).map(|_| Arc::default()).collect(),
+        current: current.clone(),
+        sessions,
+        metrics: recorder.metrics.clone(),
+        life: life.clone(),
+    });
+    let links = Arc::new(Links {
+        connectors,
+        audience,
+        current: current.clone(),
+        recorder: recorder.clone(),
+        life: life.clone(),
+        controllers: settings.controllers.clone(),
+        threads: threads as u32,
+    });
+    (links, open)
 }
 
 fn listeners(settings: &Settings, count: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), RelayError> {
@@ -300,7 +298,7 @@ fn listeners(settings: &Settings, count: usize) -> Result<(SocketAddr, Vec<std::
 }
 
 fn worker(
-    relay: Arc<Relay>,
+    entrance: Arc<Entrance>,
     listener: std::net::TcpListener,
     links: mpsc::Receiver<ComingLink>,
     thread: usize,
@@ -309,26 +307,14 @@ fn worker(
     let run = move || {
         runtime.block_on(async {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => listener::accept(relay.clone(), listener, links, thread).await,
+                Ok(listener) => listener::accept(entrance.clone(), listener, links, thread).await,
                 Err(error) => warn!(%error, "a worker cannot listen"),
             }
             // Connections of this thread live on it until the drain is over.
-            relay.ended.cancelled().await;
+            entrance.life.ended.cancelled().await;
         });
     };
     thread::Builder::new().name(format!("relay-{thread}")).spawn(run).map_err(RelayError::Worker)
-}
-
-/// Over TCP.
-const USER_ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
-/// For ACME servers that ask whether a host leads here.
-fn challenge_tls(keys: &Arc<ArcSwap<Keys>>) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder_with_protocol_versions(runtime::tls::USER_VERSIONS)
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Challenges(FromSnapshot(keys.clone()))));
-    config.alpn_protocols = vec![ACME_TLS.to_vec()];
-    Arc::new(config)
 }
 
 /// How often a relay says what it serves, besides at every change.
@@ -340,20 +326,16 @@ impl Relay {
         let mut views = self.projection.watch();
         loop {
             let view = views.borrow_and_update().clone();
-            if keys_changed(&self.view.load(), &view) {
-                let keys = self.keys().derive_again(&view.snapshot, &sealing);
-                self.keys.store(Arc::new(keys));
-            }
-            self.metrics.snapshot_age.set(view.age().as_secs() as i64);
-            self.metrics.open.set(self.open_exchanges() as i64);
-            self.view.store(Arc::new(view.clone()));
-            self.audience.tell(&view);
-            self.followed.send_replace(());
+            self.current.follow(&view, &sealing);
+            self.recorder.metrics.snapshot_age.set(view.age().as_secs() as i64);
+            self.recorder.metrics.open.set(self.open_exchanges() as i64);
+            self.links.audience.tell(&view);
+            self.current.tell();
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
                 // A confirmation of the same snapshot wakes nobody.
                 () = tokio::time::sleep(ANNOUNCE_INTERVAL) => {}
-                () = self.ended.cancelled() => return,
+                () = self.life.ended.cancelled() => return,
             }
         }
     }
@@ -363,9 +345,13 @@ impl Relay {
         let mut views = self.projection.watch();
         loop {
             // Only what requests are judged by counts as served.
-            let served = self.view.load().snapshot.clone();
-            let presence =
-                Presence { role: "relay".into(), id: self.id.clone(), config: served.config, risk: served.risk };
+            let served = self.current.view().snapshot.clone();
+            let presence = Presence {
+                role: "relay".into(),
+                id: self.recorder.relay.clone(),
+                config: served.config,
+                risk: served.risk,
+            };
             if let Err(error) = journal.log().announce(presence).await {
                 warn!(%error, "cannot announce");
             }
@@ -374,41 +360,29 @@ impl Relay {
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(pause) => {}
-                () = self.ended.cancelled() => return,
+                () = self.life.ended.cancelled() => return,
             }
         }
     }
-}
-
-fn keys_changed(before: &View, after: &View) -> bool {
-    let same = |id: &TenantId| match (before.snapshot.tenant(id), after.snapshot.tenant(id)) {
-        (Some(a), Some(b)) => {
-            let same_address = a.domain == b.domain && a.public_port == b.public_port;
-            Arc::ptr_eq(a, b) || same_address && a.keys == b.keys && a.certificates == b.certificates
-        }
-        (None, None) => true,
-        (None, Some(_)) | (Some(_), None) => false,
-    };
-    before.snapshot.tenants.len() != after.snapshot.tenants.len() || !after.snapshot.tenants.keys().all(same)
 }
 
 impl Running {
     /// Serves until told to stop, then drains.
     pub async fn run(self) {
         let relay = self.relay;
-        relay.stop.cancelled().await;
+        relay.life.stop.cancelled().await;
         info!("relay drains");
         let grace = relay.settings.drain_grace();
         let idle = async {
             // A connection closes when its last answer is written.
-            while relay.open_exchanges() > 0 || relay.slots.taken() > 0 {
+            while relay.open_exchanges() > 0 || relay.entrance.slots.taken() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         if tokio::time::timeout(grace, idle).await.is_err() {
             warn!(open = relay.open_exchanges(), "the grace period is over; open exchanges are cut");
         }
-        relay.ended.cancel();
+        relay.life.ended.cancel();
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
@@ -418,10 +392,10 @@ impl Running {
         });
         let _joined = joined.await;
         relay.settle().await;
-        let dropped = relay.activity.dropped_total();
+        let dropped = relay.recorder.activity.dropped_total();
         if dropped > 0 {
             warn!(dropped, "accesses were not recorded");
         }
-        info!(links = relay.coming.iter().map(|it| it.load(Ordering::SeqCst)).sum::<usize>(), "relay stopped");
+        info!(links = relay.entrance.coming.iter().map(|it| it.load(Ordering::SeqCst)).sum::<usize>(), "relay stopped");
     }
 }

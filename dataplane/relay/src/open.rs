@@ -1,6 +1,7 @@
 //! What is open: connections of users, of which there may be so many, and
 //! exchanges with applications, which are judged again when what is known changes.
 
+pub(crate) mod client_certificate;
 pub(crate) mod exchanges;
 pub(crate) mod rejudge;
 pub(crate) mod slots;

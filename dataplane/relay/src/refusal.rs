@@ -9,7 +9,7 @@ use proto::v1::ResetCode;
 use serde::Serialize;
 use strict::canonical::Fault;
 
-use crate::words::{Labels, Language, Message};
+use crate::refusal_texts::{Labels, Language, Message};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {

@@ -1,151 +1,164 @@
-//! The life of a request, on one page:
+//! The life of a request, on one page. In this order ([`RequestContext`]):
 //!
-//! canonical → route → fresh enough? → session → policy → stream → application.
+//! 1. `read`: the request has one meaning ([`strict::canonical`]), or is refused.
+//! 2. `route`: host and path name an application, whose configuration is fresh
+//!    enough; from here on an answer is given in its name ([`Routed`]).
+//! 3. Paths of ours (`/.postern/…`: callback, sign-out, keys, test) end here.
+//! 4. [`http_rules`]: CORS preflights and `robots.txt` are answered here.
+//! 5. Maintenance refuses.
+//! 6. `client_certificate`: the user's, where the application asks for one.
+//! 7. `enter`: the session, renewed if it must be; or the user is sent to sign in.
+//! 8. `authorize`: policy judges, and alone makes the `Authorized` to go on with.
+//! 9. `meter`: the application is not asked more often than it may be.
+//! 10. `forward`: through a stream to a connector, which asks the application.
+//! 11. `handle` makes the response of whatever came of it, with what every answer
+//!     carries. The access is recorded when the last byte of it has left.
 //!
 //! Nothing here waits for controller, identity, log or analytics while a
-//! signed-in user waits. What refuses is a `Refusal`; what forwards takes an
-//! `Authorized`, which only policy makes.
+//! signed-in user waits. What refuses is a `Refusal`.
 
 pub(crate) mod client_authorities;
 pub(crate) mod http_rules;
 pub(crate) mod quota;
 mod reachability;
+mod route;
 
-use std::{borrow::Cow, collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use eventlog::View;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use http_body::Body as _;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use model::{
-    App, Decision, Facts, Origin, Tenant, TenantId, Timestamp,
-    app::{PreAuthentication, Spot},
+    Decision, Facts,
+    app::PreAuthentication,
     branding::Branding,
-    edge::Translate,
-    links::Links,
     policy::{self, Authorized, Denied},
     session::SessionFault,
-    snapshot::Published,
 };
-use proto::v1::Access;
+use proto::signed::Verifier;
 use runtime::clock::fresh_id;
-use strict::{
-    canonical::{self, Canonical},
-    fields,
-};
+use strict::canonical::{self, Canonical};
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, debug, warn};
-use translate::Translator;
 
 use crate::{
-    Relay, assertion,
-    body::{Body, Record, UserBody},
-    edge,
-    forward::Forward,
-    headers, http3,
-    keys::{Keys, TenantKeys},
-    quota::Who,
+    current::Current,
+    forward::{Delivery, Forward, Forwarder, body::Body, headers, ids, routed::Routed, user_body::UserBody},
+    keys::Keys,
+    open::{
+        exchanges::Admission,
+        slots::Slots,
+        visitor::{ExchangeGuard, Visitor},
+    },
+    record::{Recorder, access::Record, trace},
     refusal::{Reader, Refusal, Wants},
-    renewal::Asking,
-    session::{Presented, Session, presented},
-    signin,
-    streams::Admission,
-    trace,
-    visitor::{Visit, Visitor},
-    words::Language,
+    refusal_texts::Language,
+    request::{
+        client_authorities::ClientAuthorities,
+        quota::{Quotas, Who},
+    },
+    sessions::{
+        UserSessions, assertion,
+        session::{Presented, Session, presented},
+        signin,
+    },
 };
 
-/// A request that belongs to a published application.
-pub(crate) struct Routed<'a> {
-    pub relay: &'a Arc<Relay>,
-    pub visitor: &'a Visitor,
-    pub parts: &'a Parts,
-    pub canonical: &'a Canonical,
-    pub view: &'a View,
-    pub keys: &'a TenantKeys,
-    pub tenant_id: &'a TenantId,
-    pub tenant: &'a Arc<Tenant>,
-    pub published: &'a Published,
-    pub spot: Spot<'a>,
-    /// What is behind the address that was asked for.
-    pub origin: Cow<'a, Origin>,
-    /// Protocols that are asked for and that the application may switch to.
-    pub upgrade: Option<String>,
-    pub now: Timestamp,
-}
-
-/// Who was let in, and what their answer must carry.
-#[derive(Default)]
-struct Entry {
-    session: Option<Arc<Session>>,
-    took_authorization: bool,
-    /// A fresh token for the user's cookie.
-    renewed: Option<Arc<Session>>,
+/// What answering requests takes.
+pub(crate) struct Requests {
+    pub current: Arc<Current>,
+    pub sessions: Arc<UserSessions>,
+    pub forwarder: Forwarder,
+    pub client_authorities: ClientAuthorities,
+    pub quotas: Quotas,
+    pub recorder: Arc<Recorder>,
+    pub slots: Arc<Slots>,
+    pub tasks: TaskTracker,
+    /// Whose permits are believed: the controllers'.
+    pub trust: Verifier,
+    /// HTTP/3 is spoken, and browsers are told so.
+    pub http3: bool,
 }
 
 /// Every request ends here, as a response.
-pub(crate) async fn handle(relay: Arc<Relay>, visitor: Arc<Visitor>, mut request: Request<UserBody>) -> Response<Body> {
+pub(crate) async fn handle(
+    requests: Arc<Requests>,
+    visitor: Arc<Visitor>,
+    mut request: Request<UserBody>,
+) -> Response<Body> {
     let request_id = fresh_id().simple().to_string();
     let wants = Wants::of(request.method(), request.headers());
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     // Bytes behind a declined upgrade could be read in two ways.
-    let mut closes = upgrade.is_some() || relay.slots.is_pressed();
+    let mut closes = upgrade.is_some() || requests.slots.is_pressed();
     let (parts, body) = request.into_parts();
     let span = trace::span(&parts, &request_id);
-    let mut record = relay.record(&visitor, &parts, &request_id, &span);
-    let view = relay.view();
-    let keys = relay.keys();
-    let mut found = None;
-    let answering = answer(&relay, &visitor, &parts, body, upgrade, &view, &keys, &mut record, &mut found);
-    let answered = answering.instrument(span).await;
-    let mut response = match answered {
-        Ok(response) => response,
+    let busy = ExchangeGuard::begin(visitor.clone());
+    let record = requests.recorder.begin(visitor.peer, &parts, &request_id, &span);
+    let (view, keys) = (requests.current.view(), requests.current.keys());
+    let mut context =
+        RequestContext { requests: &requests, visitor: &visitor, parts: &parts, view: &view, keys: &keys, record };
+    let read = context.read();
+    let routed = read.as_ref().map_err(Clone::clone).and_then(|canonical| context.route(canonical));
+    let ended = match &routed {
+        Ok(routed) => context.answer(routed, body, upgrade).instrument(span).await,
+        Err(refusal) => Err(refusal.clone().into()),
+    };
+    let mut record = context.record;
+    let mut response = match ended {
+        Ok(delivery) => delivery.into_response(record, busy, &requests.tasks),
+        Err(Ended::Answered(response)) => {
+            record.access.status = response.status().as_u16().into();
+            response.map(Body::whole)
+        }
         Err(Ended::Refused(refusal)) => {
             debug!(code = refusal.code(), ?refusal, "refused");
-            if let Some(record) = &mut record {
-                record.access.status = refusal.status().as_u16().into();
-                record.access.refusal = refusal.code().to_owned();
-            }
-            let nobody = Branding::default();
-            let reader = Reader {
-                wants,
-                language: Language::of(&parts.headers),
-                branding: found.map_or(&nobody, |it| &it.tenant.branding),
-                now: Timestamp(relay.clock.now_ms()),
-            };
-            let mut response = refusal.response(&reader, &request_id).map(Body::whole);
-            if refusal.status() == StatusCode::UNAUTHORIZED {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(&refusal));
-            }
+            record.access.status = refusal.status().as_u16().into();
+            record.access.refusal = refusal.code().to_owned();
             // What follows on this connection cannot be trusted either.
             closes |= matches!(refusal, Refusal::BadRequest(_));
-            response
-        }
-        Err(Ended::Answered(response)) => {
-            if let Some(record) = &mut record {
-                record.access.status = response.status().as_u16().into();
-            }
-            response.map(Body::whole)
+            let nobody = Branding::default();
+            let branding = routed.as_ref().map_or(&nobody, |it| &it.tenant.branding);
+            let now = requests.current.now();
+            refused(&refusal, &Reader { wants, language: Language::of(&parts.headers), branding, now }, &request_id)
         }
     };
     if parts.method == Method::HEAD && matches!(response.body(), Body::Whole(_)) {
         // The library leaves this to us over HTTP/2 (RFC 9110, section 9.3.2).
         *response.body_mut() = Body::Whole(None);
     }
-    if let Some(found) = found.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
-        edge::finish(response.headers_mut(), found.app, &parts);
-        let over_quic_too = relay.settings.http3 && found.app.client_ca_pem.is_empty();
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if let Some(routed) = routed.as_ref().ok().filter(|_| !switches) {
+        http_rules::finish(response.headers_mut(), routed.app(), &parts);
+        let over_quic_too = requests.http3 && routed.app().client_ca_pem.is_empty();
         if over_quic_too && parts.version < http::Version::HTTP_3 {
-            http3::advertise(response.headers_mut(), found.tenant);
+            http_rules::advertise(response.headers_mut(), routed.tenant);
         }
     }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", value);
     }
-    if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS && parts.version < http::Version::HTTP_2 {
+    if closes && !switches && parts.version < http::Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+fn refused(refusal: &Refusal, reader: &Reader<'_>, request_id: &str) -> Response<Body> {
+    let mut response = refusal.response(reader, request_id).map(Body::whole);
+    if refusal.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(refusal));
+    }
+    response
+}
+
+/// What a program is told to bring (RFC 6750, section 3).
+fn challenge(refusal: &Refusal) -> HeaderValue {
+    HeaderValue::from_static(match *refusal == Refusal::MoreProofRequired {
+        true => "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\"",
+        false => "Bearer error=\"invalid_token\"",
+    })
 }
 
 /// A request that ends before an application sees it.
@@ -167,352 +180,236 @@ impl From<Response<Bytes>> for Ended {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of a request, borrowed apart")]
-async fn answer<'a>(
-    relay: &Arc<Relay>,
-    visitor: &Visitor,
-    parts: &Parts,
-    body: UserBody,
-    upgrade: Option<OnUpgrade>,
-    view: &'a View,
-    keys: &Keys,
-    record: &mut Option<Record>,
-    found: &mut Option<Found<'a>>,
-) -> Result<Response<Body>, Ended> {
-    let canonical = canonical::parse(parts, visitor.sni.as_deref()).map_err(Refusal::from)?;
-    if let Some(record) = record {
-        record.access.host = canonical.host.clone();
-        record.access.path_class = path_class(canonical.path());
+impl From<Result<Response<Bytes>, Refusal>> for Ended {
+    fn from(answer: Result<Response<Bytes>, Refusal>) -> Self {
+        answer.map_or_else(Self::Refused, Self::from)
     }
-    let routed = match route(relay, visitor, parts, &canonical, view, keys, found) {
-        Ok(routed) => routed,
-        Err(refusal) => {
-            if let (Refusal::NotPublished, Some(record)) = (&refusal, record) {
-                record.access.app = whose_page(view, &canonical, &parts.headers).unwrap_or_default();
-            }
-            return Err(refusal.into());
-        }
-    };
-    if let Some(record) = record {
-        record.tenant = routed.tenant_id.clone();
-        record.access.app = routed.app().id.to_string();
-        record.access.snapshot = view.snapshot.config;
-    }
-    if canonical.path().starts_with(signin::OUR_PATHS) {
-        // Boxed, as is all that few requests need: the rest stays small.
-        return Err(Box::pin(routed.our_own_path(record)).await);
-    }
-    if let Some(response) = edge::answer(routed.app(), parts, canonical.path()) {
-        return Err(response.into());
-    }
-    if routed.app().edge.maintenance {
-        return Err(Refusal::Maintenance.into());
-    }
-    let certificate = routed.client_certificate()?;
-    let entry = routed.enter().await?;
-    let authorized = routed.authorize(&entry, record)?;
-    routed.meter(&entry)?;
-    routed.forward(entry, authorized, certificate.as_deref(), body, upgrade, record).await
 }
 
-/// Whose answer it is, for what every answer carries.
-#[derive(Clone, Copy)]
-struct Found<'a> {
-    tenant: &'a Tenant,
-    app: &'a App,
+/// Who was let in, and what their answer must carry.
+#[derive(Default)]
+struct Entry {
+    session: Option<Arc<Session>>,
+    took_authorization: bool,
+    /// A fresh token for the user's cookie.
+    renewed: Option<Arc<Session>>,
 }
 
-/// The application on the same host whose page asks for what is published nowhere
-/// (PUB-07). Whoever looks for holes has no such page.
-fn whose_page(view: &View, canonical: &Canonical, headers: &HeaderMap) -> Option<String> {
-    let page: http::Uri = headers.get(header::REFERER)?.to_str().ok()?.parse().ok()?;
-    page.host().filter(|it| it.eq_ignore_ascii_case(&canonical.host))?;
-    view.snapshot.routes.find(&canonical.host, page.path()).map(|it| it.app.to_string())
-}
-
-/// Which application, and may it be served from what is known?
-fn route<'a, 'view: 'a>(
-    relay: &'a Arc<Relay>,
+/// One request: how it came, what it is judged by for its whole life, and the
+/// record of its access, which it owns.
+struct RequestContext<'a> {
+    requests: &'a Requests,
     visitor: &'a Visitor,
     parts: &'a Parts,
-    canonical: &'a Canonical,
-    view: &'view View,
+    view: &'a View,
     keys: &'a Keys,
-    found: &mut Option<Found<'view>>,
-) -> Result<Routed<'a>, Refusal> {
-    let snapshot = &view.snapshot;
-    if snapshot.config == 0 {
-        return Err(Refusal::NotReady);
-    }
-    let routes = snapshot.routes.on_host(&canonical.host);
-    if routes.is_empty() {
-        return Err(Refusal::UnknownHost);
-    }
-    if canonical.double_slash && routes.len() > 1 {
-        return Err(Refusal::BadRequest("// in the path, on a host where paths tell applications apart"));
-    }
-    let route = snapshot.routes.find(&canonical.host, canonical.path());
-    if snapshot.routes.reads_otherwise(&canonical.host, canonical.path()) {
-        return Err(Refusal::BadRequest("the path is another application's for servers that read it leniently"));
-    }
-    // Paths of ours work on the whole host, whatever is published below it.
-    let ours = routes.last().filter(|_| canonical.path().starts_with(signin::OUR_PATHS));
-    let route = route.or(ours).ok_or(Refusal::NotPublished)?;
-    let tenant = snapshot.tenant(&route.tenant).ok_or(Refusal::NotPublished)?;
-    let published = tenant.apps.get(&route.app).ok_or(Refusal::NotPublished)?;
-    let app = &published.app;
-    if view.age() > app.staleness_max && !app.serve_when_stale {
-        return Err(Refusal::Stale);
-    }
-    if canonical.encoded_slash && !app.encoded_slashes {
-        return Err(Refusal::BadRequest(
-            "%2F or %5C in the path, which this application does not take (encoded_slashes)",
-        ));
-    }
-    let keys = keys.tenants.get(&route.tenant).ok_or(Refusal::NotReady)?;
-    let external = app.addresses().nth(route.segment.into()).map(|(external, _)| external);
-    let label = external.and_then(|it| it.label(&canonical.host)).ok_or(Refusal::NotPublished)?;
-    let spot = Spot { segment: route.segment, label };
-    let origin = app.origin_at(spot).ok_or(Refusal::NotPublished)?;
-    let (tenant_id, now) = (&route.tenant, Timestamp(relay.clock.now_ms()));
-    let upgrade = canonical.upgrade.then(|| upgrade(app, &parts.headers)).flatten();
-    *found = Some(Found { tenant, app });
-    Ok(Routed {
-        relay,
-        visitor,
-        parts,
-        canonical,
-        view,
-        keys,
-        tenant_id,
-        tenant,
-        published,
-        spot,
-        origin,
-        upgrade,
-        now,
-    })
+    record: Record,
 }
 
-/// A server need not switch (RFC 9110, section 7.8): what the application may not
-/// switch to is not asked of it, and the request is like any other.
-fn upgrade(app: &App, headers: &HeaderMap) -> Option<String> {
-    let allowed: Vec<&str> =
-        fields::names(headers, &header::UPGRADE).filter(|it| app.edge.allows_upgrade(it)).collect();
-    (!allowed.is_empty()).then(|| allowed.join(", "))
-}
-
-impl Routed<'_> {
-    pub(crate) fn app(&self) -> &App {
-        &self.published.app
+impl<'a> RequestContext<'a> {
+    fn read(&mut self) -> Result<Canonical, Refusal> {
+        let canonical = canonical::parse(self.parts, self.visitor.sni.as_deref())?;
+        self.record.access.host = canonical.host.clone();
+        self.record.access.path_class = route::path_class(canonical.path());
+        Ok(canonical)
     }
 
-    fn links(&self) -> Links {
-        Links::new(self.tenant.clone(), self.app().id, &self.canonical.authority)
-    }
-
-    /// For a response whose body is to be translated.
-    pub(crate) fn translator(&self, status: StatusCode, headers: &mut HeaderMap) -> Option<Translator> {
-        let depth = self.app().edge.translate;
-        if depth == Translate::Headers || self.parts.method == Method::HEAD {
-            return None;
+    /// Which application, and may it be served from what is known?
+    fn route<'c>(&mut self, canonical: &'c Canonical) -> Result<Routed<'c>, Refusal>
+    where
+        'a: 'c,
+    {
+        let routed =
+            route::route(self.visitor, self.parts, canonical, self.view, self.keys, self.requests.current.now());
+        let access = &mut self.record.access;
+        match &routed {
+            Ok(routed) => {
+                access.app = routed.app().id.to_string();
+                access.snapshot = self.view.snapshot.config;
+                self.record.tenant = routed.tenant_id.clone();
+            }
+            Err(Refusal::NotPublished) => {
+                access.app = route::whose_page(self.view, canonical, &self.parts.headers).unwrap_or_default();
+            }
+            Err(_) => {}
         }
-        let takes_gzip = headers::takes_gzip(&self.parts.headers);
-        Translator::begin(status, headers, takes_gzip, depth, &self.links())
+        routed
     }
 
-    /// The address policy judges.
-    pub(crate) fn address(&self) -> IpAddr {
-        headers::client_address(&self.parts.headers, self.app(), self.visitor.peer)
+    async fn answer(
+        &mut self,
+        routed: &Routed<'_>,
+        body: UserBody,
+        upgrade: Option<OnUpgrade>,
+    ) -> Result<Delivery, Ended> {
+        let path = routed.canonical.path();
+        if path.starts_with(signin::OUR_PATHS) {
+            // Boxed, as is all that few requests need: the rest stays small.
+            return Err(Box::pin(self.our_own_path(routed)).await);
+        }
+        if let Some(response) = http_rules::answer(routed.app(), routed.parts, path) {
+            return Err(response.into());
+        }
+        if routed.app().edge.maintenance {
+            return Err(Refusal::Maintenance.into());
+        }
+        let certificate = self.client_certificate(routed)?;
+        let entry = self.enter(routed).await?;
+        let authorized = self.authorize(routed, &entry)?;
+        self.meter(routed, &entry)?;
+        self.forward(routed, entry, authorized, certificate.as_deref(), body, upgrade).await
+    }
+
+    async fn our_own_path(&mut self, routed: &Routed<'_>) -> Ended {
+        match routed.canonical.path() {
+            signin::CALLBACK if routed.parts.method == Method::GET => self.callback(routed).await.into(),
+            signin::SIGN_OUT => signin::sign_out(routed.keys, routed.app(), routed.canonical).into(),
+            signin::ASSERTION_KEYS => assertion::key_set(routed.keys).into(),
+            signin::TEST => reachability::test(routed, &self.requests.forwarder, &self.requests.trust).await.into(),
+            _ => Refusal::NotPublished.into(),
+        }
+    }
+
+    async fn callback(&mut self, routed: &Routed<'_>) -> Result<Response<Bytes>, Refusal> {
+        const FAILED: fn(&'static str) -> Refusal = Refusal::SignInFailed;
+        let Routed { keys, canonical, now, .. } = *routed;
+        let (app, exchange) = signin::callback(keys, canonical, &routed.parts.headers, now)?;
+        // The state names the application; it must be one on this host.
+        let on_host = routed.view.snapshot.routes.on_host(&canonical.host);
+        if !on_host.iter().any(|route| route.app == app && route.tenant == *routed.tenant_id) {
+            return Err(FAILED("another application began"));
+        }
+        let sessions = &self.requests.sessions;
+        let token = sessions.identity.ask(&routed.asking(), "/token", exchange.form).await?;
+        let session = sessions.verified.verify(&token, app, routed.tenant_id, keys);
+        let session = session.map_err(|_| FAILED("a token that does not verify"))?;
+        if session.claims.nonce.as_deref() != Some(exchange.nonce.as_str()) {
+            return Err(FAILED("a token of another sign-in"));
+        }
+        self.note_user(&session);
+        // Identity made it a moment ago. Whoever went on with it would be sent to
+        // sign in again, and again.
+        if !session.claims.is_of_now(now) {
+            let ahead_s = now.seconds() - session.claims.iat;
+            warn!(ahead_s, "a token that was just made does not hold: this clock and identity's differ");
+            return Err(Refusal::ClockWrong);
+        }
+        let app = routed.tenant.app(app).ok_or(Refusal::NotPublished)?;
+        signin::finish(app, &session, &exchange.back, now)
+    }
+
+    fn note_user(&mut self, session: &Session) {
+        self.record.access.user = session.claims.sub.to_string();
+        self.record.access.session = session.claims.sid.to_string();
     }
 
     /// The session, renewed if it must be; a redirect or challenge if there is none.
-    async fn enter(&self) -> Result<Entry, Ended> {
-        if self.app().pre_authentication == PreAuthentication::Passthrough {
+    async fn enter(&self, routed: &Routed<'_>) -> Result<Entry, Ended> {
+        if routed.app().pre_authentication == PreAuthentication::Passthrough {
             return Ok(Entry::default());
         }
-        let (token, is_bearer) = match presented(&self.parts.headers, self.app().id) {
+        let (token, is_bearer) = match presented(&routed.parts.headers, routed.app().id) {
             Presented::Cookie(token) => (token, false),
             Presented::Bearer(token) => (token, true),
-            Presented::Nothing => return Err(self.ask_to_sign_in(false)),
+            Presented::Nothing => return Err(ask_to_sign_in(routed, false)),
         };
-        let verified = self.relay.sessions.verify(token, self.app().id, self.tenant_id, self.keys);
-        let Ok(session) = verified else { return Err(self.ask_to_sign_in(false)) };
-        match session.claims.check(self.tenant, self.now) {
+        let verified = self.requests.sessions.verified.verify(token, routed.app().id, routed.tenant_id, routed.keys);
+        let Ok(session) = verified else { return Err(ask_to_sign_in(routed, false)) };
+        match session.claims.check(routed.tenant, routed.now) {
             Ok(()) => {
-                let renewed = match session.claims.wants_renewal(self.now) && !is_bearer {
-                    true => self.relay.renew_soon(Asking::of(self), &session),
+                let renewed = match session.claims.wants_renewal(routed.now) && !is_bearer {
+                    true => self.requests.sessions.renew_soon(routed.asking(), &session),
                     false => None,
                 };
                 Ok(Entry { session: Some(session), took_authorization: is_bearer, renewed })
             }
             Err(SessionFault::Renew) if !is_bearer => {
-                match Box::pin(self.relay.renew_now(Asking::of(self), &session)).await {
+                match Box::pin(self.requests.sessions.renew_now(routed.asking(), &session)).await {
                     Ok(fresh) => Ok(Entry { session: Some(fresh.clone()), renewed: Some(fresh), ..Entry::default() }),
                     Err(away @ (Refusal::SignInUnavailable | Refusal::NotReady)) => Err(away.into()),
-                    Err(_) => Err(self.ask_to_sign_in(false)),
+                    Err(_) => Err(ask_to_sign_in(routed, false)),
                 }
             }
-            Err(SessionFault::Renew | SessionFault::Over) => Err(self.ask_to_sign_in(false)),
+            Err(SessionFault::Renew | SessionFault::Over) => Err(ask_to_sign_in(routed, false)),
         }
     }
 
-    fn authorize(&self, entry: &Entry, record: &mut Option<Record>) -> Result<Authorized, Ended> {
+    fn authorize(&mut self, routed: &Routed<'_>, entry: &Entry) -> Result<Authorized, Ended> {
         let (no_groups, no_proof) = (BTreeSet::new(), BTreeSet::new());
         let session = entry.session.as_deref();
         let facts = Facts {
-            app: self.app().id,
+            app: routed.app().id,
             user: session.map(|it| it.claims.sub),
             groups: session.map_or(&no_groups, |it| &it.groups),
-            address: self.address(),
+            address: routed.address(),
             satisfied: session.map_or(&no_proof, |it| &it.satisfied),
         };
-        if let (Some(record), Some(session)) = (record.as_mut(), session) {
-            record.access.user = session.claims.sub.to_string();
-            record.access.session = session.claims.sid.to_string();
+        if let Some(session) = session {
+            self.note_user(session);
         }
-        let verdict = match policy::authorize(self.tenant, &facts) {
+        let verdict = match policy::authorize(routed.tenant, &facts) {
             Ok(authorized) => return Ok(authorized),
             Err(Denied::NotAssigned) => return Err(Refusal::NotAssigned.into()),
             Err(Denied::Policy(verdict)) => verdict,
         };
-        if let Some(record) = record {
-            record.access.policies = ids(&verdict.applied);
-            record.access.report_only = ids(&verdict.would_refuse);
-        }
+        self.record.access.policies = ids(&verdict.applied);
+        self.record.access.report_only = ids(&verdict.would_refuse);
         Err(match verdict.decision {
             Decision::Deny(policy) => Refusal::Blocked(policy).into(),
-            Decision::Challenge(_) if session.is_some() => self.ask_to_sign_in(true),
+            Decision::Challenge(_) if session.is_some() => ask_to_sign_in(routed, true),
             // Nobody is there who could prove anything.
             Decision::Challenge(_) | Decision::Grant => Refusal::MoreProofRequired.into(),
         })
     }
 
     /// The user's certificate, where the application asks for one.
-    fn client_certificate(&self) -> Result<Option<String>, Refusal> {
-        let app = self.app();
+    fn client_certificate(&self, routed: &Routed<'_>) -> Result<Option<String>, Refusal> {
+        let app = routed.app();
         if app.client_ca_pem.is_empty() {
             return Ok(None);
         }
         // Not asked for over QUIC: who is told so comes again over TCP (RFC 9114, section 3.3).
-        if self.parts.version == http::Version::HTTP_3 {
+        if routed.parts.version == http::Version::HTTP_3 {
             return Err(Refusal::Misdirected);
         }
-        let shown = &self.visitor.shown;
-        match self.relay.client_authorities.verifies(app, shown, self.now.seconds()) {
-            true => Ok(shown.field()),
+        let certificate = &routed.visitor.certificate;
+        match self.requests.client_authorities.verifies(app, certificate, routed.now.seconds()) {
+            true => Ok(certificate.field()),
             false => Err(Refusal::ClientCertificate),
         }
     }
 
     /// Not more than the application may be asked.
-    fn meter(&self, entry: &Entry) -> Result<(), Refusal> {
-        let Some(per_minute) = self.app().edge.requests_per_minute else { return Ok(()) };
+    fn meter(&self, routed: &Routed<'_>, entry: &Entry) -> Result<(), Refusal> {
+        let Some(per_minute) = routed.app().edge.requests_per_minute else { return Ok(()) };
         let user = entry.session.as_ref().map(|it| Who::User(it.claims.sub));
-        let who = user.unwrap_or_else(|| Who::Address(self.address()));
-        self.relay.quotas.take(self.app().id, who, per_minute, self.now).map_err(Refusal::TooManyRequests)
-    }
-
-    /// People are sent to sign in; programs are told to.
-    fn ask_to_sign_in(&self, stronger: bool) -> Ended {
-        if self.canonical.full_name {
-            // Cookies of the name without the dot are not sent here.
-            return match signin::to_usual_name(self.canonical) {
-                Ok(response) => response.into(),
-                Err(refusal) => refusal.into(),
-            };
-        }
-        match Wants::of(&self.parts.method, &self.parts.headers) {
-            Wants::Page => {
-                let headers = &self.parts.headers;
-                match signin::begin(self.keys, self.app(), self.canonical, headers, self.now, stronger) {
-                    Ok(response) => response.into(),
-                    Err(refusal) => refusal.into(),
-                }
-            }
-            Wants::Json if stronger => Refusal::MoreProofRequired.into(),
-            Wants::Json => Refusal::SignInRequired.into(),
-        }
-    }
-
-    async fn our_own_path(&self, record: &mut Option<Record>) -> Ended {
-        match self.canonical.path() {
-            signin::CALLBACK if self.parts.method == Method::GET => self.callback(record).await,
-            signin::SIGN_OUT => match signin::sign_out(self.keys, self.app(), self.canonical) {
-                Ok(response) => response.into(),
-                Err(refusal) => refusal.into(),
-            },
-            signin::ASSERTION_KEYS => assertion::key_set(self.keys).into(),
-            signin::TEST => match self.test().await {
-                Ok(response) => response.into(),
-                Err(refusal) => refusal.into(),
-            },
-            _ => Refusal::NotPublished.into(),
-        }
-    }
-
-    async fn callback(&self, record: &mut Option<Record>) -> Ended {
-        let callback = signin::callback(self.keys, self.canonical, &self.parts.headers, self.now);
-        let (app, exchange) = match callback {
-            Ok(callback) => callback,
-            Err(refusal) => return refusal.into(),
-        };
-        // The state names the application; it must be one on this host.
-        let on_host = self.view.snapshot.routes.on_host(&self.canonical.host);
-        if !on_host.iter().any(|route| route.app == app && route.tenant == *self.tenant_id) {
-            return Refusal::SignInFailed("another application began").into();
-        }
-        let token = match self.relay.ask_identity(&Asking::of(self), "/token", exchange.form).await {
-            Ok(token) => token,
-            Err(refusal) => return refusal.into(),
-        };
-        let Ok(session) = self.relay.sessions.verify(&token, app, self.tenant_id, self.keys) else {
-            return Refusal::SignInFailed("a token that does not verify").into();
-        };
-        if session.claims.nonce.as_deref() != Some(exchange.nonce.as_str()) {
-            return Refusal::SignInFailed("a token of another sign-in").into();
-        }
-        if let Some(record) = record {
-            record.access.user = session.claims.sub.to_string();
-            record.access.session = session.claims.sid.to_string();
-        }
-        // Identity made it a moment ago. Whoever went on with it would be sent to
-        // sign in again, and again.
-        if !session.claims.is_of_now(self.now) {
-            let ahead_s = self.now.seconds() - session.claims.iat;
-            warn!(ahead_s, "a token that was just made does not hold: this clock and identity's differ");
-            return Refusal::ClockWrong.into();
-        }
-        let Some(app) = self.tenant.app(app) else { return Refusal::NotPublished.into() };
-        match signin::finish(app, &session, &exchange.back, self.now) {
-            Ok(response) => response.into(),
-            Err(refusal) => refusal.into(),
-        }
+        let who = user.unwrap_or_else(|| Who::Address(routed.address()));
+        self.requests.quotas.take(routed.app().id, who, per_minute, routed.now).map_err(Refusal::TooManyRequests)
     }
 
     async fn forward(
-        &self,
+        &mut self,
+        routed: &Routed<'_>,
         entry: Entry,
         authorized: Authorized,
         client_cert: Option<&str>,
         body: UserBody,
         upgrade: Option<OnUpgrade>,
-        record: &mut Option<Record>,
-    ) -> Result<Response<Body>, Ended> {
-        let request_id = record.as_ref().map_or(String::new(), |it| it.access.request_id.clone());
-        let traceparent = trace::traceparent(&Span::current(), &self.parts.headers, &request_id);
+    ) -> Result<Delivery, Ended> {
+        let request_id = self.record.access.request_id.clone();
+        let traceparent = trace::traceparent(&Span::current(), &routed.parts.headers, &request_id);
         let claims = entry.session.as_ref().map(|it| &it.claims);
-        let assertion = match (self.app().assertion, &entry.session) {
+        let assertion = match (routed.app().assertion, &entry.session) {
             (true, Some(session)) => {
-                let audience = self.app().external.to_string();
-                Some(assertion::sign(self.keys, session, &audience, self.now).ok_or(Refusal::NotReady)?)
+                let audience = routed.app().external.to_string();
+                Some(assertion::sign(routed.keys, session, &audience, routed.now).ok_or(Refusal::NotReady)?)
             }
             (true, None) | (false, _) => None,
         };
         let added = headers::Added {
-            origin: &self.origin,
-            upgrade: self.upgrade.as_deref(),
-            peer: self.visitor.peer,
+            origin: &routed.origin,
+            upgrade: routed.upgrade.as_deref(),
+            peer: routed.visitor.peer,
             request_id: &request_id,
             traceparent: &traceparent,
             user: claims,
@@ -520,76 +417,53 @@ impl Routed<'_> {
             client_cert,
             took_authorization: entry.took_authorization,
         };
-        let fields = headers::forward(&self.parts.headers, self.app(), self.canonical, &added)?;
+        let fields = headers::forward(&routed.parts.headers, routed.app(), routed.canonical, &added)?;
         let admission = Admission {
-            tenant: self.tenant_id.clone(),
-            app: self.app().id,
+            tenant: routed.tenant_id.clone(),
+            app: routed.app().id,
             session: std::sync::Mutex::new(entry.session.clone()),
-            address: std::sync::Mutex::new(self.address()),
+            address: std::sync::Mutex::new(routed.address()),
         };
         let session = entry.session.as_ref().map(|it| it.claims.sid.0.as_u64_pair().1);
-        let affinity = session.filter(|_| self.app().sticky).unwrap_or(0);
-        let owner = session.unwrap_or(self.visitor.id);
+        let affinity = session.filter(|_| routed.app().sticky).unwrap_or(0);
+        let owner = session.unwrap_or(routed.visitor.id);
         let user_statement = entry.session.as_ref().map_or_else(Bytes::new, |it| it.statement.clone());
-        let forward =
-            Forward { routed: self, authorized, fields, request_id, traceparent, affinity, owner, user_statement };
-        let has_body = !body.is_end_stream();
-        let mut response = forward.send(body, has_body, upgrade, admission, record).await?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            headers::back(response.headers_mut(), &self.canonical.authority, || self.links());
+        let forward = Forward {
+            forwarder: &self.requests.forwarder,
+            routed,
+            authorized,
+            fields,
+            request_id,
+            traceparent,
+            affinity,
+            owner,
+            user_statement,
+        };
+        let mut delivery = forward.send(body, upgrade, admission, &mut self.record.access).await?;
+        if delivery.status != StatusCode::SWITCHING_PROTOCOLS {
+            headers::back(&mut delivery.headers, &routed.canonical.authority, || routed.links());
         }
         if let Some(fresh) = entry.renewed
-            && let Some(cookie) = signin::renewed_cookie(self.app(), &fresh, self.now)
+            && let Some(cookie) = signin::renewed_cookie(routed.app(), &fresh, routed.now)
         {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
+            delivery.headers.append(header::SET_COOKIE, cookie);
         }
-        Ok(response)
+        Ok(delivery)
     }
 }
 
-impl Relay {
-    fn record(&self, visitor: &Arc<Visitor>, parts: &Parts, request_id: &str, span: &Span) -> Option<Record> {
-        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
-        let access = Access {
-            request_id: request_id.to_owned(),
-            address: visitor.peer.to_canonical().to_string(),
-            method: parts.method.as_str().to_owned(),
-            user_agent: user_agent.chars().take(256).collect(),
-            ..Default::default()
-        };
-        Some(Record {
-            access,
-            tenant: TenantId::default_tenant(),
-            started: self.clock.instant(),
-            clock: self.clock,
-            log: self.activity.clone(),
-            count: self.metrics.clone(),
-            visit: Visit::begin(visitor.clone()),
-            span: span.clone(),
-        })
+/// People are sent to sign in; programs are told to.
+fn ask_to_sign_in(routed: &Routed<'_>, stronger: bool) -> Ended {
+    if routed.canonical.full_name {
+        // Cookies of the name without the dot are not sent here.
+        return signin::to_usual_name(routed.canonical).into();
     }
-}
-
-/// What a program is told to bring (RFC 6750, section 3).
-fn challenge(refusal: &Refusal) -> HeaderValue {
-    HeaderValue::from_static(match *refusal == Refusal::MoreProofRequired {
-        true => "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\"",
-        false => "Bearer error=\"invalid_token\"",
-    })
-}
-
-/// The first segment, for the log: enough to see what was used, nothing private.
-fn path_class(path: &str) -> String {
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
-    format!("/{}", first.chars().take(64).collect::<String>())
-}
-
-pub(crate) fn ids(policies: &[model::PolicyId]) -> Vec<String> {
-    policies.iter().map(ToString::to_string).collect()
-}
-
-/// Header fields of a response, for the one place that makes them.
-pub(crate) fn response_head(status: u32, fields: &Bytes) -> Option<(StatusCode, HeaderMap)> {
-    let status = StatusCode::from_u16(u16::try_from(status).ok()?).ok()?;
-    Some((status, tunnel::fields::decode(fields).ok()?))
+    match Wants::of(&routed.parts.method, &routed.parts.headers) {
+        Wants::Page => {
+            let headers = &routed.parts.headers;
+            signin::begin(routed.keys, routed.app(), routed.canonical, headers, routed.now, stronger).into()
+        }
+        Wants::Json if stronger => Refusal::MoreProofRequired.into(),
+        Wants::Json => Refusal::SignInRequired.into(),
+    }
 }

@@ -1,6 +1,6 @@
 //! Settings of a relay, in TOML, environment (`POSTERN_RELAY_…`) or flags.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -52,7 +52,7 @@ impl Default for Settings {
 impl Settings {
     pub fn memory_limit_kib(&self) -> Option<u64> {
         match self.memory_max_mib {
-            0 => crate::slots::memory_limit_kib(),
+            0 => group_limit_kib(),
             mib => Some(mib * 1024),
         }
     }
@@ -60,6 +60,12 @@ impl Settings {
     pub fn drain_grace(&self) -> Duration {
         Duration::from_secs(self.drain_grace_s)
     }
+}
+
+/// What the control group of this process allows; none when it allows all.
+fn group_limit_kib() -> Option<u64> {
+    let bytes: u64 = fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?.trim().parse().ok()?;
+    Some(bytes / 1024)
 }
 
 /// TLS handshake, from the first byte to the last.

@@ -13,19 +13,17 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h3::{
     error::{Code, StreamError},
     server::RequestStream,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
-use http_body::{Body as HttpBody, Frame};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Either};
-use model::{Tenant, app::is_host};
+use model::app::is_host;
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicServerConfig},
@@ -37,14 +35,16 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::{
-    Relay, RelayError,
-    body::Body,
-    http3_gate::{Gate, Gated, Half, Halves},
-    listener::{FromSnapshot, host_asked_for, user_tls},
+    entrance::{
+        Entrance, RelayError,
+        http3_body::Http3Body,
+        http3_gate::{Gate, Gated, Half, Halves},
+        tls::{FromSnapshot, host_asked_for, user_tls},
+    },
+    forward::body::Body,
+    open::{slots::Slot, visitor::Visitor},
     request,
     settings::*,
-    slots::Slot,
-    visitor::Visitor,
 };
 
 const ALPN: &[u8] = b"h3";
@@ -68,7 +68,6 @@ const LINGER: Duration = Duration::from_secs(1);
 type UserHalf = Half<h3_quinn::SendStream<Bytes>>;
 type Connection = h3::server::Connection<Gate<h3_quinn::Connection, h3_quinn::SendStream<Bytes>>, Bytes>;
 type Sending = RequestStream<UserHalf, Bytes>;
-type Receiving = RequestStream<Gated<h3_quinn::RecvStream>, Bytes>;
 
 /// The UDP port of `address`.
 pub(crate) fn bind(address: SocketAddr, certificates: FromSnapshot) -> Result<Endpoint, RelayError> {
@@ -98,25 +97,17 @@ pub(crate) fn bind(address: SocketAddr, certificates: FromSnapshot) -> Result<En
     Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime)).map_err(failed)
 }
 
-/// Tells users of other versions where this one is (RFC 7838).
-pub(crate) fn advertise(headers: &mut HeaderMap, tenant: &Tenant) {
-    let port = if tenant.public_port == 0 { 443 } else { tenant.public_port };
-    if let Ok(value) = HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")) {
-        headers.insert(header::ALT_SVC, value);
-    }
-}
-
 /// Accepts until the relay stops.
-pub(crate) async fn accept(relay: Arc<Relay>, endpoint: Endpoint) {
+pub(crate) async fn accept(entrance: Arc<Entrance>, endpoint: Endpoint) {
     let unproven = Arc::new(AtomicUsize::new(0));
     let mut turn = 0;
     loop {
         let incoming = tokio::select! {
             Some(incoming) = endpoint.accept() => incoming,
-            () = relay.stop.cancelled() => break,
+            () = entrance.life.stop.cancelled() => break,
         };
-        let Some(slot) = Slot::take(&relay.slots, incoming.remote_address().ip()) else {
-            relay.metrics.connections_refused.inc();
+        let Some(slot) = Slot::take(&entrance.slots, incoming.remote_address().ip()) else {
+            entrance.metrics.connections_refused.inc();
             incoming.refuse();
             continue;
         };
@@ -125,17 +116,17 @@ pub(crate) async fn accept(relay: Arc<Relay>, endpoint: Endpoint) {
             let _refused = incoming.retry();
             continue;
         }
-        turn = (turn + 1) % relay.open.len();
+        turn = (turn + 1) % entrance.link_queues.len();
         unproven.fetch_add(1, Ordering::Relaxed);
-        relay.tasks.spawn(relay.clone().welcome_http3(incoming, slot, turn, unproven.clone()));
+        entrance.life.tasks.spawn(entrance.clone().welcome_http3(incoming, slot, turn, unproven.clone()));
     }
     // Connections end by themselves, or with the grace period.
-    relay.ended.cancelled().await;
+    entrance.life.ended.cancelled().await;
     endpoint.close(NO_ERROR, b"");
     endpoint.wait_idle().await;
 }
 
-impl Relay {
+impl Entrance {
     async fn welcome_http3(self: Arc<Self>, incoming: Incoming, slot: Slot, thread: usize, unproven: Arc<AtomicUsize>) {
         let handshake = async {
             let connection = incoming.accept()?.await?;
@@ -145,8 +136,8 @@ impl Relay {
         unproven.fetch_sub(1, Ordering::Relaxed);
         let connection = match connected {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return debug!(%error, "no QUIC"),
-            Err(_) => return debug!("no QUIC in time"),
+            Ok(Err(error)) => return debug!(%error, "the QUIC handshake failed"),
+            Err(_) => return debug!("the QUIC handshake took too long (timeout)"),
         };
         let greeting = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
         let sni = greeting.and_then(|it| it.server_name).map(|it| host_asked_for(&it)).filter(|it| is_host(it));
@@ -179,23 +170,23 @@ impl Relay {
                     None => return Ok(()),
                 },
                 () = visitor.idle(HTTP2_IDLE_TIMEOUT) => break,
-                () = self.stop.cancelled() => break,
+                () = self.life.stop.cancelled() => break,
             };
             let peer = connection.remote_address().ip();
             if peer != visitor.peer {
                 let Some(slot) = Slot::take(&self.slots, peer) else { return Ok(()) };
                 visitor = Visitor::new(peer, visitor.sni.clone(), visitor.thread, slot);
             }
-            let (relay, visitor, connection) = (self.clone(), visitor.clone(), connection.clone());
+            let (entrance, visitor, connection) = (self.clone(), visitor.clone(), connection.clone());
             let halves = halves.clone();
             requests.spawn(async move {
                 let served = async {
                     let Ok(resolved) = timeout(HEAD_TIMEOUT, resolver.resolve_request()).await else {
-                        debug!("a head that drips");
+                        debug!("a request head took too long (timeout)");
                         return Ok(());
                     };
                     let (request, stream) = resolved?;
-                    Exchange { relay, visitor, connection: &connection }.serve(request, stream, &halves).await
+                    Exchange { entrance, visitor, connection: &connection }.serve(request, stream, &halves).await
                 };
                 tokio::select! {
                     served = served => if let Err(error) = served {
@@ -219,7 +210,7 @@ impl Relay {
         tokio::select! {
             () = left => {}
             () = done => {}
-            () = self.ended.cancelled() => {}
+            () = self.life.ended.cancelled() => {}
         }
         Ok(())
     }
@@ -227,7 +218,7 @@ impl Relay {
 
 /// One request and where it came from.
 struct Exchange<'a> {
-    relay: Arc<Relay>,
+    entrance: Arc<Entrance>,
     visitor: Arc<Visitor>,
     connection: &'a quinn::Connection,
 }
@@ -247,8 +238,8 @@ impl Exchange<'_> {
         let Some(user) = halves.take(id) else { return Ok(()) };
         let is_head = request.method() == Method::HEAD;
         let body = Http3Body::begin(&request, receiving).await;
-        let request = request.map(|()| Either::Right(body));
-        let answering = request::handle(self.relay.clone(), self.visitor.clone(), request);
+        let request = request.map(|()| Either::Right(Box::pin(body) as Pin<Box<_>>));
+        let answering = request::handle(self.entrance.requests.clone(), self.visitor.clone(), request);
         let sent = match wanted(&user, answering).await {
             Ok(response) => self.send(response, is_head, &mut sending, &user).await,
             Err(cut) => Err(cut),
@@ -293,15 +284,16 @@ impl Exchange<'_> {
         taken(sending.finish()).await
     }
 
-    /// What the user may read at the office they may not at the station.
+    /// Judges the exchange again when the user's address changes during a response
+    /// (QUIC migration).
     fn look_where_the_user_is(&self, here: &mut IpAddr, body: &Body) {
         let from = std::mem::replace(here, self.connection.remote_address().ip());
         if from != *here
             && let Body::Forwarded(forwarded) = body
             && forwarded.place.open.admission.moved(from, *here)
         {
-            let view = self.relay.view();
-            self.relay.judge(&view, forwarded.place.open.clone(), self.visitor.thread);
+            let open = &self.entrance.requests.forwarder.open;
+            open.judge(&open.current.view(), forwarded.place.open.clone(), self.visitor.thread);
         }
     }
 }
@@ -331,81 +323,4 @@ async fn wanted<T>(user: &UserHalf, piece: impl Future<Output = T>) -> Result<T,
 /// A user must take what is sent to them.
 async fn taken(sent: impl Future<Output = Result<(), StreamError>>) -> Result<(), Cut> {
     timeout(WRITE_STALL_TIMEOUT, sent).await.map_err(|_| Cut::Stalled)?.map_err(Cut::Stream)
-}
-
-/// What a user sends, held to the length they said (RFC 9114, section 4.1.2).
-pub(crate) struct Http3Body {
-    receiving: Box<Receiving>,
-    /// What came with the head.
-    first: Option<Result<Bytes, BrokenBody>>,
-    /// Bytes still to come, where a length was given.
-    left: Option<u64>,
-    ended: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("a body of another length than it said")]
-struct OtherLength;
-
-impl Http3Body {
-    /// Looks whether anything follows the head: the library does not say so.
-    async fn begin(request: &Request<()>, receiving: Receiving) -> Self {
-        let length = request.headers().get(header::CONTENT_LENGTH);
-        let left = length.and_then(|it| it.to_str().ok()).and_then(|it| it.parse().ok());
-        let mut body = Self { receiving: Box::new(receiving), first: None, left, ended: false };
-        std::future::poll_fn(|context| {
-            if let Poll::Ready(first) = body.poll_data(context) {
-                body.first = first.transpose();
-            }
-            Poll::Ready(())
-        })
-        .await;
-        body
-    }
-
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenBody>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(first.map(Some));
-        }
-        if self.ended {
-            return Poll::Ready(Ok(None));
-        }
-        let data = ready!(self.receiving.poll_recv_data(context))?.map(|mut it| it.copy_to_bytes(it.remaining()));
-        let taken = data.as_ref().map_or(0, |it| it.len() as u64);
-        self.ended = data.is_none();
-        if let Some(left) = &mut self.left {
-            *left = left.checked_sub(taken).filter(|left| !self.ended || *left == 0).ok_or(OtherLength)?;
-        }
-        Poll::Ready(Ok(data))
-    }
-}
-
-impl Drop for Http3Body {
-    fn drop(&mut self) {
-        if !self.ended {
-            // The answer needs no more of it (RFC 9114, section 4.1).
-            self.receiving.stop_sending(Code::H3_NO_ERROR);
-        }
-    }
-}
-
-/// Whichever protocol it came by.
-pub(crate) type BrokenBody = Box<dyn std::error::Error + Send + Sync>;
-
-impl HttpBody for Http3Body {
-    type Data = Bytes;
-    type Error = BrokenBody;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        // Trailers of users are not forwarded: nobody judged them.
-        let data = ready!(self.poll_data(context)).transpose();
-        Poll::Ready(data.map(|it| it.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended && self.first.is_none()
-    }
 }

@@ -16,11 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::TenantId;
-use rustls::{
-    ServerConfig, SupportedProtocolVersion,
-    server::{Acceptor, ClientHello, ResolvesServerCert, danger::ClientCertVerifier},
-    sign::CertifiedKey,
-};
+use rustls::{ServerConfig, server::Acceptor};
 use socket2::{Domain, Protocol, Socket, Type};
 use strict::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
 use tokio::{
@@ -34,23 +30,20 @@ use tracing::{debug, warn};
 use tunnel::io::{Corked, Wide};
 
 use crate::{
-    Relay,
-    body::Body,
-    client_auth::{ClientAuthorities, Shown},
-    gate::Gate,
-    request,
+    entrance::{
+        Entrance,
+        gate::Gate,
+        tls::{ACME_TLS, host_asked_for},
+    },
+    forward::body::Body,
+    open::{client_certificate::ClientCertificate, exchanges::Streams, slots::Slot, visitor::Visitor},
+    request::{self, Requests},
     settings::*,
-    slots::Slot,
-    streams::Streams,
-    visitor::Visitor,
 };
 
 const BACKLOG: i32 = 1024;
 /// Links on their way to the thread they will live on.
 pub(crate) const WAITING_LINKS_MAX: usize = 64;
-
-/// Anybody's connection after its handshake.
-pub(crate) type UserStream = TlsStream<Wide<TcpStream>>;
 
 /// A connection to the connector endpoint, before its handshake.
 pub(crate) struct ComingLink {
@@ -73,7 +66,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Accepts until the relay stops.
 pub(crate) async fn accept(
-    relay: Arc<Relay>,
+    entrance: Arc<Entrance>,
     listener: TcpListener,
     mut links: mpsc::Receiver<ComingLink>,
     thread: usize,
@@ -82,18 +75,18 @@ pub(crate) async fn accept(
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(link) = links.recv() => {
-                relay.tasks.spawn(relay.clone().finish_link(link, thread));
+                entrance.life.tasks.spawn(entrance.clone().finish_link(link, thread));
                 continue;
             }
-            () = relay.stop.cancelled() => return,
+            () = entrance.life.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match Slot::take(&relay.slots, peer.ip()) {
+            Ok((stream, peer)) => match Slot::take(&entrance.slots, peer.ip()) {
                 Some(slot) => {
-                    relay.tasks.spawn(relay.clone().welcome(stream, peer, slot, thread));
+                    entrance.life.tasks.spawn(entrance.clone().welcome(stream, peer, slot, thread));
                 }
                 None => {
-                    relay.metrics.connections_refused.inc();
+                    entrance.metrics.connections_refused.inc();
                 }
             },
             Err(error) => {
@@ -105,7 +98,7 @@ pub(crate) async fn accept(
     }
 }
 
-impl Relay {
+impl Entrance {
     async fn welcome(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Slot, thread: usize) {
         // A socket option the kernel may refuse; requests work without it.
         let _slower = stream.set_nodelay(true);
@@ -113,11 +106,11 @@ impl Relay {
             timeout(TLS_HANDSHAKE_TIMEOUT, LazyConfigAcceptor::new(Acceptor::default(), Wide::new(stream))).await;
         let start = match hello {
             Ok(Ok(start)) => start,
-            Ok(Err(error)) => return debug!(%error, "no TLS"),
-            Err(_) => return debug!("no TLS in time"),
+            Ok(Err(error)) => return debug!(%error, "the TLS handshake failed"),
+            Err(_) => return debug!("the TLS handshake took too long (timeout)"),
         };
         let sni = start.client_hello().server_name().map(host_asked_for);
-        let keys = self.keys();
+        let keys = self.current.keys();
         let endpoint = sni.as_deref().and_then(|host| keys.endpoint(host));
         if let Some((tenant, of_tenant)) = endpoint {
             let Some(config) = of_tenant.endpoint_tls.clone() else { return };
@@ -129,18 +122,17 @@ impl Relay {
             let proved = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(self.challenge_tls.clone())).await;
             return debug!(host = sni, proved = matches!(proved, Ok(Ok(_))), "an ACME server asks");
         }
-        let asks = sni.as_deref().is_some_and(|host| ClientAuthorities::asks(&self.view().snapshot, host));
-        let config = if asks { &self.client_authorities.tls } else { &self.user_tls };
+        let config = self.user_tls.of_host(&self.current.view().snapshot, sni.as_deref());
         let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, start.into_stream(config.clone())).await;
         match handshake {
             Ok(Ok(stream)) => {
-                let shown = Shown::new(stream.get_ref().1.peer_certificates());
-                let visitor = Visitor::showing(peer.ip(), sni, thread, slot, shown);
+                let certificate = ClientCertificate::new(stream.get_ref().1.peer_certificates());
+                let visitor = Visitor::showing(peer.ip(), sni, thread, slot, certificate);
                 // A task of its own: what the handshake needed goes.
-                self.tasks.spawn(self.clone().serve_user(stream, visitor));
+                self.life.tasks.spawn(self.clone().serve_user(stream, visitor));
             }
-            Ok(Err(error)) => debug!(%error, "no TLS"),
-            Err(_) => debug!("no TLS in time"),
+            Ok(Err(error)) => debug!(%error, "the TLS handshake failed"),
+            Err(_) => debug!("the TLS handshake took too long (timeout)"),
         }
     }
 
@@ -148,7 +140,7 @@ impl Relay {
     fn deal(&self, start: StartHandshake<Wide<TcpStream>>, tenant: TenantId, config: Arc<ServerConfig>, _slot: Slot) {
         let threads = self.link_queues.len();
         let coming =
-            |thread: usize| self.connectors.links(thread, &tenant) + self.coming[thread].load(Ordering::SeqCst);
+            |thread: usize| self.links.connectors.links(thread, &tenant) + self.coming[thread].load(Ordering::SeqCst);
         let Some(thread) = (0..threads).min_by_key(|thread| coming(*thread)) else { return };
         // A connector says nothing after its hello before it is answered.
         let Some(Ok(stream)) = start.io.into_inner().map(TcpStream::into_std) else { return };
@@ -167,30 +159,30 @@ impl Relay {
         let finished = timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await;
         self.coming[thread].fetch_sub(1, Ordering::SeqCst);
         match finished {
-            Ok(Ok(stream)) => self.serve_link(stream, link.tenant, thread).await,
-            Ok(Err(error)) => debug!(%error, "a connector's TLS fails"),
-            Err(_) => debug!("a connector's TLS is late"),
+            Ok(Ok(stream)) => self.links.clone().serve_link(stream, link.tenant, thread).await,
+            Ok(Err(error)) => debug!(%error, "the TLS handshake of a connector failed"),
+            Err(_) => debug!("the TLS handshake of a connector took too long (timeout)"),
         }
     }
 
     /// One connection that came another way than by the listener, TLS and all
     /// done: for simulations. It speaks HTTP/1.1.
-    pub async fn serve_user_on<T>(self: Arc<Self>, io: T, peer: IpAddr, host: &str)
+    pub(crate) async fn serve_user_on<T>(self: Arc<Self>, io: T, peer: IpAddr, host: &str)
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Some(slot) = Slot::take(&self.slots, peer) else { return };
         let visitor = Visitor::new(peer, Some(host.to_owned()), 0, slot);
-        let service = service(self.clone(), visitor);
+        let service = service(self.requests.clone(), visitor);
         if let Err(error) = self.serve_http1(io, service).await {
             debug!(%error, "a user's connection ended early");
         }
     }
 
-    async fn serve_user(self: Arc<Self>, stream: UserStream, visitor: Arc<Visitor>) {
+    async fn serve_user(self: Arc<Self>, stream: TlsStream<Wide<TcpStream>>, visitor: Arc<Visitor>) {
         self.metrics.connections.inc();
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let service = service(self.clone(), visitor.clone());
+        let service = service(self.requests.clone(), visitor.clone());
         let served = match is_http2 {
             // Boxed: its state is the larger one.
             true => Box::pin(self.serve_http2(stream, service, &visitor)).await,
@@ -221,14 +213,19 @@ impl Relay {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             served = connection.as_mut() => served,
-            () = self.stop.cancelled() => {
+            () = self.life.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 self.until_ended(connection).await
             }
         }
     }
 
-    async fn serve_http2<S>(&self, stream: UserStream, service: S, visitor: &Visitor) -> hyper::Result<()>
+    async fn serve_http2<S>(
+        &self,
+        stream: TlsStream<Wide<TcpStream>>,
+        service: S,
+        visitor: &Visitor,
+    ) -> hyper::Result<()>
     where
         S: HttpService<Incoming, ResBody = Body>,
         S::Future: Send + 'static,
@@ -258,7 +255,7 @@ impl Relay {
                 // Whole answers may wait in it for a user who takes nothing.
                 timeout(WRITE_STALL_TIMEOUT, self.until_ended(connection)).await.unwrap_or(Ok(()))
             }
-            () = self.stop.cancelled() => {
+            () = self.life.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 self.until_ended(connection).await
             }
@@ -269,71 +266,18 @@ impl Relay {
     async fn until_ended(&self, connection: impl Future<Output = hyper::Result<()>>) -> hyper::Result<()> {
         tokio::select! {
             served = connection => served,
-            () = self.ended.cancelled() => Ok(()),
+            () = self.life.ended.cancelled() => Ok(()),
         }
     }
 }
 
 /// Answers the requests of one connection.
 fn service(
-    relay: Arc<Relay>,
+    requests: Arc<Requests>,
     visitor: Arc<Visitor>,
 ) -> impl HttpService<Incoming, ResBody = Body, Future: Send + 'static, Error = Infallible> {
     service_fn(move |request: Request<Incoming>| {
-        let answer = request::handle(relay.clone(), visitor.clone(), request.map(Either::Left));
+        let answer = request::handle(requests.clone(), visitor.clone(), request.map(Either::Left));
         async move { Ok::<Response<Body>, Infallible>(answer.await) }
     })
-}
-
-/// TLS for users, in which they choose the cipher: a phone without AES in
-/// hardware asks for ChaCha20.
-pub(crate) fn user_tls(
-    versions: &[&'static SupportedProtocolVersion],
-    clients: Arc<dyn ClientCertVerifier>,
-    certificates: FromSnapshot,
-    protocols: &[&[u8]],
-) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_protocol_versions(versions)
-        .with_client_cert_verifier(clients)
-        .with_cert_resolver(Arc::new(certificates));
-    config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
-    config.time_provider = Arc::new(runtime::Clock::default());
-    // Of its own: no session is resumed on terms it did not begin with.
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(config)
-}
-
-/// Chooses the user's certificate from what is configured now.
-pub(crate) struct FromSnapshot(pub Arc<arc_swap::ArcSwap<crate::keys::Keys>>);
-
-impl std::fmt::Debug for FromSnapshot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FromSnapshot")
-    }
-}
-
-/// Proves hosts to an ACME server (RFC 8737).
-#[derive(Debug)]
-pub(crate) struct Challenges(pub FromSnapshot);
-
-pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
-
-impl ResolvesServerCert for Challenges {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let host = host_asked_for(hello.server_name()?);
-        self.0.0.load().certificates.challenge(&host)
-    }
-}
-
-impl ResolvesServerCert for FromSnapshot {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let host = host_asked_for(hello.server_name()?);
-        self.0.load().certificates.find(&host)
-    }
-}
-
-/// In lower case. Some send the dot of a host written in full, though they should
-/// not (RFC 6066, section 3).
-pub(crate) fn host_asked_for(server_name: &str) -> String {
-    server_name.strip_suffix('.').unwrap_or(server_name).to_ascii_lowercase()
 }

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::{Timestamp, app::is_host, branding::Branding, hosts::port_suffix};
+use model::{app::is_host, branding::Branding, hosts::port_suffix};
 use runtime::clock::fresh_id;
 use strict::limits::HEADER_BYTES_MAX;
 use tokio::{
@@ -19,30 +19,30 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    Relay,
-    listener::host_asked_for,
+    current::Current,
+    entrance::{Entrance, tls::host_asked_for},
+    open::slots::Slot,
     refusal::{Reader, Refusal, Wants},
+    refusal_texts::Language,
     settings::HEAD_TIMEOUT,
-    slots::Slot,
-    words::Language,
 };
 
 const CHALLENGE: &str = "/.well-known/acme-challenge/";
 
 /// Accepts until the relay stops.
-pub(crate) async fn accept(relay: Arc<Relay>, listener: TcpListener) {
+pub(crate) async fn accept(entrance: Arc<Entrance>, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = relay.stop.cancelled() => return,
+            () = entrance.life.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match Slot::take(&relay.slots, peer.ip()) {
+            Ok((stream, peer)) => match Slot::take(&entrance.slots, peer.ip()) {
                 Some(slot) => {
-                    relay.tasks.spawn(serve(relay.clone(), stream, peer.ip(), slot));
+                    entrance.life.tasks.spawn(serve(entrance.current.clone(), stream, peer.ip(), slot));
                 }
                 None => {
-                    relay.metrics.connections_refused.inc();
+                    entrance.metrics.connections_refused.inc();
                 }
             },
             Err(error) => {
@@ -53,9 +53,9 @@ pub(crate) async fn accept(relay: Arc<Relay>, listener: TcpListener) {
     }
 }
 
-async fn serve(relay: Arc<Relay>, stream: TcpStream, peer: IpAddr, _slot: Slot) {
+async fn serve(current: Arc<Current>, stream: TcpStream, peer: IpAddr, _slot: Slot) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&relay, &request);
+        let response = answer(&current, &request);
         async move { Ok::<_, Infallible>(response.map(Full::new)) }
     });
     let mut http1 = hyper::server::conn::http1::Builder::new();
@@ -64,16 +64,16 @@ async fn serve(relay: Arc<Relay>, stream: TcpStream, peer: IpAddr, _slot: Slot) 
     debug!(%peer, ended = served.is_ok(), "a plain request");
 }
 
-fn answer(relay: &Relay, request: &Request<Incoming>) -> Response<Bytes> {
+fn answer(current: &Current, request: &Request<Incoming>) -> Response<Bytes> {
     let host = request.headers().get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let host = host_asked_for(host.split_once(':').map_or(host, |(host, _)| host));
     let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
     if let Some(token) = path.strip_prefix(CHALLENGE)
-        && let Some(proof) = relay.keys().certificates.key_authorization(&host, token)
+        && let Some(proof) = current.keys().certificates.key_authorization(&host, token)
     {
         return Response::new(Bytes::copy_from_slice(proof.as_bytes()));
     }
-    match secure(relay, &host, path) {
+    match secure(current, &host, path) {
         Some(location) => {
             let mut response = Response::new(Bytes::new());
             // 308: the method stays, and so does a body that has to come again.
@@ -86,7 +86,7 @@ fn answer(relay: &Relay, request: &Request<Incoming>) -> Response<Bytes> {
                 wants: Wants::of(request.method(), request.headers()),
                 language: Language::of(request.headers()),
                 branding: &Branding::default(),
-                now: Timestamp(relay.clock.now_ms()),
+                now: current.now(),
             };
             Refusal::UnknownHost.response(&reader, &fresh_id().simple().to_string())
         }
@@ -94,8 +94,8 @@ fn answer(relay: &Relay, request: &Request<Incoming>) -> Response<Bytes> {
 }
 
 /// Only to what is published: nobody is sent anywhere else in our name.
-fn secure(relay: &Relay, host: &str, path: &str) -> Option<HeaderValue> {
-    let view = relay.view();
+fn secure(current: &Current, host: &str, path: &str) -> Option<HeaderValue> {
+    let view = current.view();
     let route = view.snapshot.routes.on_host(host).first().filter(|_| is_host(host) && path.starts_with('/'))?;
     let port = port_suffix(view.snapshot.tenant(&route.tenant)?.public_port);
     HeaderValue::from_str(&format!("https://{host}{port}{path}")).ok()

@@ -3,19 +3,12 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use eventlog::Activity;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::Either;
-use hyper::body::Incoming;
-use proto::v1::Access;
-use runtime::Clock;
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::Span;
 use translate::Translator;
 use tunnel::{
     TunnelError,
@@ -23,11 +16,10 @@ use tunnel::{
 };
 
 use crate::{
-    activity::ActivityLog,
-    http3::{BrokenBody, Http3Body},
+    forward::user_body::{BrokenBody, UserBody},
+    open::{exchanges::OpenGuard, visitor::ExchangeGuard},
+    record::access::Record,
     settings::{BODY_PROGRESS_BYTES, BODY_STALL_TIMEOUT},
-    streams::Place,
-    visitor::Visit,
 };
 
 /// What hyper sends to the user.
@@ -73,8 +65,10 @@ impl HttpBody for Body {
 pub(crate) struct Forwarded {
     pub download: Download,
     pub upload: Option<Pump>,
-    pub place: Place,
+    pub place: OpenGuard,
     pub record: Record,
+    #[expect(dead_code, reason = "the connection is busy until this goes")]
+    pub busy: ExchangeGuard,
     /// Boxed: few bodies have one.
     pub translator: Option<Box<Translator>>,
 }
@@ -160,9 +154,6 @@ impl Drop for Forwarded {
         }
     }
 }
-
-/// What the user sends, whichever protocol brings it.
-pub(crate) type UserBody = Either<Incoming, Http3Body>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PumpError {
@@ -255,33 +246,5 @@ impl Future for Pump {
                 }
             }
         }
-    }
-}
-
-/// An access that is recorded when its exchange ends, however it ends.
-pub(crate) struct Record {
-    pub access: Access,
-    pub tenant: model::TenantId,
-    pub started: std::time::Instant,
-    pub clock: Clock,
-    pub log: ActivityLog,
-    pub count: Arc<crate::metrics::RelayMetrics>,
-    #[expect(dead_code, reason = "the connection is busy until this goes")]
-    pub visit: Visit,
-    pub span: Span,
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let mut access = std::mem::take(&mut self.access);
-        self.span.record("http.response.status_code", i64::from(access.status));
-        self.span.record("server.address", &access.host);
-        self.span.record("postern.app", &access.app);
-        if !access.refusal.is_empty() {
-            self.span.record("postern.refusal", &access.refusal);
-        }
-        access.total_us = self.started.elapsed().as_micros().min(u32::MAX.into()) as u32;
-        self.count.observe(&access);
-        self.log.record(&self.tenant, self.clock.now_ms(), Activity::Access(access));
     }
 }

@@ -16,11 +16,16 @@ use std::{
 };
 
 use model::{ConnectorGroupId, ConnectorId, TenantId};
+use proto::v1::RequestHead;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
-use tunnel::{exchange::Whole, link::streamless_max};
+use tunnel::{
+    TunnelError,
+    exchange::{Exchange, FirstBody, Whole},
+    link::streamless_max,
+};
 
 use crate::settings::{PARKED_MAX, STREAM_WAIT, WAITING_REQUESTS_MAX};
 
@@ -274,6 +279,18 @@ impl Connectors {
                 return Err(if self.is_online(group) { NoStream::Busy } else { NoStream::Offline });
             }
         }
+    }
+
+    /// Begins an exchange; the stream comes back to its shelf by itself.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        parked: Parked,
+        head: RequestHead,
+        body: FirstBody,
+    ) -> Result<Exchange, TunnelError> {
+        let Parked { whole, link } = parked;
+        let connectors = self.clone();
+        Exchange::begin(whole, head, body, move |whole| connectors.park(Parked { whole, link }))
     }
 
     fn take(&self, tenant: &TenantId, group: ConnectorGroupId, thread: usize) -> Option<Parked> {

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{Activity, View};
+use eventlog::View;
 use h2::RecvStream;
 use http::Request;
 use model::{ConnectorGroupId, ConnectorId, TenantId};
 use proto::{
     enrolment::{CONTROLLER_NAME, ConnectorUri, ENROL, RENEW},
-    v1::{ConnectorActivity, EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient},
+    v1::{EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient},
 };
 use runtime::{
     dial::dial_any,
@@ -24,22 +24,27 @@ use runtime::{
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     sync::watch,
     time::{sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, info, warn};
 use tunnel::{
     TunnelError,
+    io::Wide,
     link::{self, ControlReceiver, ControlSender, FOLLOW, SERVE, ServerResponse},
 };
 
-use crate::{
-    Relay,
+use crate::links::{
+    Links,
     audience::GroupNews,
     connectors::{Link, Parked, StreamLink},
-    listener::UserStream,
 };
+
+/// A connection to the connector endpoint after its handshake.
+pub(crate) type LinkStream = TlsStream<Wide<TcpStream>>;
 
 /// Signed events in one control message.
 const EVENTS_PER_MESSAGE: usize = 64;
@@ -75,9 +80,9 @@ impl ConnectorName {
     }
 }
 
-impl Relay {
+impl Links {
     /// Serves one connection to the connector endpoint until it ends.
-    pub(crate) async fn serve_link(self: Arc<Self>, stream: UserStream, tenant: TenantId, thread: usize) {
+    pub(crate) async fn serve_link(self: Arc<Self>, stream: LinkStream, tenant: TenantId, thread: usize) {
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let name = leaf.and_then(ConnectorName::read).filter(|name| name.tenant == tenant);
         let connection = match link::serve(stream).await {
@@ -88,7 +93,7 @@ impl Relay {
             }
         };
         match name {
-            Some(name) if name.is_welcome(&self.view()) => self.keep(connection, name, thread).await,
+            Some(name) if name.is_welcome(&self.current.view()) => self.keep(connection, name, thread).await,
             Some(name) => debug!(connector = %name.connector, "an unknown or revoked connector is turned away"),
             None => {
                 // Over when the life ends, whatever was asked.
@@ -99,12 +104,12 @@ impl Relay {
 
     /// A connector's connection that came another way than by the listener, its
     /// certificate read: for simulations.
-    pub async fn serve_connector_on<T>(self: Arc<Self>, io: T, name: ConnectorName)
+    pub(crate) async fn serve_connector_on<T>(self: Arc<Self>, io: T, name: ConnectorName)
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
         if let Ok(connection) = link::serve(io).await
-            && name.is_welcome(&self.view())
+            && name.is_welcome(&self.current.view())
         {
             self.keep(connection, name, 0).await;
         }
@@ -116,13 +121,13 @@ impl Relay {
     {
         let link = Arc::new(Link::new(name.tenant.clone(), name.group, name.connector, thread));
         self.connectors.add(&link);
-        self.metrics.links.inc();
+        self.recorder.metrics.links.inc();
         let ends = jiff::Timestamp::from_second(name.expires_s).map_or(String::new(), |it| it.to_string());
         self.tell(&name, "linked", &format!("certificate ends {ends}"));
         info!(connector = %name.connector, "link up");
         let why = self.drive(&mut connection, &link, &name).await;
         self.connectors.remove(&link);
-        self.metrics.links.dec();
+        self.recorder.metrics.links.dec();
         self.tell(&name, "unlinked", why);
         info!(connector = %name.connector, why, "link down");
     }
@@ -145,7 +150,7 @@ impl Relay {
             window.send_if_modified(|it| std::mem::replace(it, grown.measured(round_trip)) != *it);
         });
         let mut alive = std::pin::pin!(alive);
-        let life = name.expires_s.saturating_sub(self.clock.now_ms() / 1000).max(0) as u64;
+        let life = name.expires_s.saturating_sub(self.current.clock.now_ms() / 1000).max(0) as u64;
         let mut expired = std::pin::pin!(sleep(Duration::from_secs(life)));
         let mut membership = self.audience.of_connector(&name.tenant, name.connector);
         let mut draining = false;
@@ -174,19 +179,19 @@ impl Relay {
                     return "revoked";
                 }
                 () = link.given_up.notified() => {
-                    self.metrics.links_revived.inc();
+                    self.recorder.metrics.links_revived.inc();
                     warn!(connector = %name.connector, "a link has no stream left; its connector is to dial again");
                     return "no stream left";
                 }
                 () = &mut expired => return "certificate expired",
-                () = self.stop.cancelled(), if !draining => {
+                () = self.life.stop.cancelled(), if !draining => {
                     draining = true;
                     // The control stream tells the connector; its parked
                     // streams go back, busy ones end by themselves.
                     self.connectors.drain(link);
                     connection.graceful_shutdown();
                 }
-                () = self.ended.cancelled() => return "relay stopped",
+                () = self.life.ended.cancelled() => return "relay stopped",
             }
         }
     }
@@ -199,10 +204,10 @@ impl Relay {
                 }
             }
             FOLLOW => {
-                let (relay, link) = (self.clone(), link.clone());
-                self.tasks.spawn(async move {
+                let (links, link) = (self.clone(), link.clone());
+                self.life.tasks.spawn(async move {
                     if let Ok((sender, receiver)) = link::followed(request, respond)
-                        && let Err(error) = relay.control(sender, receiver, &link).await
+                        && let Err(error) = links.control(sender, receiver, &link).await
                     {
                         debug!(%error, "control stream ended");
                     }
@@ -228,7 +233,7 @@ impl Relay {
     ) -> Result<(), TunnelError> {
         let mut told = GroupNews::default();
         let mut group = self.audience.of_group(&link.tenant, link.group);
-        let threads = self.open.len() as u32;
+        let threads = self.threads;
         let mut first = true;
         loop {
             let news = group.borrow_and_update().clone();
@@ -255,7 +260,7 @@ impl Relay {
                     Some(report) => link.acknowledges.store(report.acknowledges, Ordering::Relaxed),
                     None => return Ok(()),
                 },
-                () = self.stop.cancelled() => {
+                () = self.life.stop.cancelled() => {
                     sender.send(&LinkSettings { drain: true, ..Default::default() })?;
                     break;
                 }
@@ -268,23 +273,17 @@ impl Relay {
     }
 
     fn tell(&self, name: &ConnectorName, what: &str, detail: &str) {
-        let activity = ConnectorActivity {
-            connector: name.connector.to_string(),
-            relay: self.id.clone(),
-            what: what.to_owned(),
-            detail: detail.to_owned(),
-        };
-        self.activity.record(&name.tenant, self.clock.now_ms(), Activity::Connector(activity));
+        self.recorder.connector(&name.tenant, name.connector.to_string(), what, detail);
     }
 
     /// A connection without a certificate may enrol or renew, and nothing else.
-    async fn serve_stranger(self: &Arc<Self>, mut connection: link::ServerConnection<UserStream>, tenant: &TenantId) {
+    async fn serve_stranger(self: &Arc<Self>, mut connection: link::ServerConnection<LinkStream>, tenant: &TenantId) {
         while let Some(Ok((request, respond))) = connection.accept().await {
-            let relay = self.clone();
+            let links = self.clone();
             match request.uri().path() {
                 ENROL | RENEW => {
                     let tenant = tenant.clone();
-                    self.tasks.spawn(async move { relay.enrolment(request, respond, &tenant).await });
+                    self.life.tasks.spawn(async move { links.enrolment(request, respond, &tenant).await });
                 }
                 _ => self.refuse(respond),
             }
@@ -319,11 +318,11 @@ impl Relay {
 
     async fn controller(&self, tenant: &TenantId) -> Result<EnrolmentClient<Channel>, Status> {
         let away = || Status::unavailable("no controller can be reached; try again");
-        let keys = self.keys();
+        let keys = self.current.keys();
         let authorities = keys.tenants.get(tenant).map(|it| it.authorities.clone()).unwrap_or_default();
         let tls = roots(authorities.iter().map(Vec::as_slice)).and_then(|it| link_client(it, None));
         let tls = tls.map_err(|_| away())?;
-        let channel = dial_any(&self.settings.controllers, CONTROLLER_NAME, &tls, ENROLMENT_TIMEOUT).await;
+        let channel = dial_any(&self.controllers, CONTROLLER_NAME, &tls, ENROLMENT_TIMEOUT).await;
         channel.map(EnrolmentClient::new).ok_or_else(away)
     }
 }

@@ -17,7 +17,7 @@ use hyper::rt::Executor;
 use model::{AppId, TenantId};
 use tokio::task::AbortHandle;
 
-use crate::session::Session;
+use crate::sessions::session::Session;
 
 /// What an open exchange was let in with.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 
 /// One open exchange.
 #[derive(Debug)]
-pub(crate) struct Open {
+pub(crate) struct OpenExchange {
     pub admission: Admission,
     cut: AtomicBool,
     waker: AtomicWaker,
@@ -82,7 +82,7 @@ pub(crate) struct Open {
     renewing: AtomicBool,
 }
 
-impl Open {
+impl OpenExchange {
     pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
         self.waker.wake();
@@ -103,8 +103,8 @@ impl Open {
         self.turn.store(self.turn.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// For how long the user has not taken what was handed over, as far as
-    /// those know who ask from time to time.
+    /// How long the last piece of the body has been waiting for its user. Sampled
+    /// by whoever asks from time to time, so late by up to their interval.
     pub(crate) fn untaken(&self, now: Instant) -> Duration {
         let turn = self.turn.load(Ordering::Relaxed);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,13 +152,13 @@ fn is_odd(turn: u64) -> bool {
 pub(crate) struct OpenExchanges {
     next: AtomicU64,
     /// By application: a change of one walks its own.
-    open: Mutex<BTreeMap<(AppId, u64), Arc<Open>>>,
+    open: Mutex<BTreeMap<(AppId, u64), Arc<OpenExchange>>>,
 }
 
 impl OpenExchanges {
-    pub(crate) fn enter(self: &Arc<Self>, admission: Admission) -> Place {
+    pub(crate) fn enter(self: &Arc<Self>, admission: Admission) -> OpenGuard {
         let id = (admission.app, self.next.fetch_add(1, Ordering::Relaxed));
-        let open = Arc::new(Open {
+        let open = Arc::new(OpenExchange {
             admission,
             cut: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -168,14 +168,14 @@ impl OpenExchanges {
             renewing: AtomicBool::new(false),
         });
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, open.clone());
-        Place { id, open, among: self.clone() }
+        OpenGuard { id, open, among: self.clone() }
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Open>> {
+    pub(crate) fn all(&self) -> Vec<Arc<OpenExchange>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    pub(crate) fn of(&self, app: AppId) -> Vec<Arc<Open>> {
+    pub(crate) fn of(&self, app: AppId) -> Vec<Arc<OpenExchange>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.range((app, 0)..=(app, u64::MAX)).map(|(_, open)| open.clone()).collect()
     }
@@ -186,13 +186,13 @@ impl OpenExchanges {
 }
 
 /// An exchange is open for as long as this lives.
-pub(crate) struct Place {
+pub(crate) struct OpenGuard {
     id: (AppId, u64),
-    pub open: Arc<Open>,
+    pub open: Arc<OpenExchange>,
     among: Arc<OpenExchanges>,
 }
 
-impl Drop for Place {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.among.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }

@@ -9,19 +9,27 @@ use std::{
 
 use eventlog::View;
 use imbl::ordmap::DiffItem;
-use model::{
-    AppId, Facts, SessionId, Snapshot, Tenant, Timestamp, UserId, app::PreAuthentication, policy, session::SessionFault,
-};
+use model::{AppId, Facts, SessionId, Snapshot, Tenant, UserId, app::PreAuthentication, policy, session::SessionFault};
 use tokio::time::{interval, timeout};
 use tracing::info;
 
 use crate::{
-    Relay,
-    renewal::{Asking, RENEWAL_WAIT},
-    session::Session,
+    current::Current,
+    life::Life,
+    open::exchanges::{Admission, OpenExchange, OpenExchanges, OpenGuard},
+    record::metrics::RelayMetrics,
+    sessions::{UserSessions, identity::Asking, renewal::RENEWAL_WAIT, session::Session},
     settings::WRITE_STALL_TIMEOUT,
-    streams::{Open, OpenExchanges},
 };
+
+/// All open exchanges, by thread, and what judging them takes.
+pub(crate) struct Rejudge {
+    pub by_thread: Vec<Arc<OpenExchanges>>,
+    pub current: Arc<Current>,
+    pub sessions: Arc<UserSessions>,
+    pub metrics: Arc<RelayMetrics>,
+    pub life: Life,
+}
 
 /// Sessions end by themselves too; this often somebody looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -93,7 +101,7 @@ impl Scope {
         Self::Of { apps, users, sessions }
     }
 
-    fn of(&self, exchanges: &OpenExchanges) -> Vec<Arc<Open>> {
+    fn of(&self, exchanges: &OpenExchanges) -> Vec<Arc<OpenExchange>> {
         let (apps, users, sessions) = match self {
             Self::Everybody => return exchanges.all(),
             Self::Of { apps, users, sessions } => (apps, users, sessions),
@@ -117,14 +125,18 @@ fn key<K: Copy, V>(change: &DiffItem<'_, '_, K, V>) -> K {
     }
 }
 
-impl Relay {
+impl Rejudge {
+    pub(crate) fn count(&self) -> usize {
+        self.by_thread.iter().map(|it| it.count()).sum()
+    }
+
     /// Judges open exchanges whenever what is known of them changes, and all of
     /// them from time to time.
-    pub(crate) async fn judge_open_exchanges(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         // What requests are judged by, and not what is about to be.
-        let mut followed = self.followed.subscribe();
+        let mut followed = self.current.changes();
         let mut look_again = interval(LOOK_AGAIN);
-        let mut judged = self.view().snapshot.clone();
+        let mut judged = self.current.view().snapshot.clone();
         loop {
             let everybody = tokio::select! {
                 changed = followed.changed() => match changed {
@@ -132,13 +144,13 @@ impl Relay {
                     Err(_) => return,
                 },
                 _ = look_again.tick() => true,
-                () = self.ended.cancelled() => return,
+                () = self.life.ended.cancelled() => return,
             };
-            let view = self.view().clone();
+            let view = self.current.view().clone();
             let scope = if everybody { Scope::Everybody } else { Scope::between(&judged, &view.snapshot) };
-            for (thread, exchanges) in self.open.iter().enumerate() {
+            for (thread, exchanges) in self.by_thread.iter().enumerate() {
                 for open in scope.of(exchanges) {
-                    if everybody && open.untaken(self.clock.instant()) >= WRITE_STALL_TIMEOUT {
+                    if everybody && open.untaken(self.current.clock.instant()) >= WRITE_STALL_TIMEOUT {
                         open.abandon();
                     }
                     self.judge(&view, open, thread);
@@ -148,26 +160,28 @@ impl Relay {
         }
     }
 
-    /// An exchange that has just opened was let in by an older view, perhaps.
-    pub(crate) fn judge_opened(self: &Arc<Self>, by: &View, open: &Arc<Open>, thread: usize) {
-        let view = self.view().clone();
+    /// A new open exchange. The view that let it in may be an older one by now.
+    pub(crate) fn enter(self: &Arc<Self>, admission: Admission, by: &View, thread: usize) -> OpenGuard {
+        let guard = self.by_thread[thread].enter(admission);
+        let view = self.current.view().clone();
         if !Arc::ptr_eq(&by.snapshot, &view.snapshot) {
-            self.judge(&view, open.clone(), thread);
+            self.judge(&view, guard.open.clone(), thread);
         }
+        guard
     }
 
-    pub(crate) fn judge(self: &Arc<Self>, view: &View, open: Arc<Open>, thread: usize) {
+    pub(crate) fn judge(self: &Arc<Self>, view: &View, open: Arc<OpenExchange>, thread: usize) {
         match self.judgement(view, &open) {
             Judgement::Passes => {}
             Judgement::Ends => self.end(&open),
             Judgement::AskIdentity(session) => {
                 if open.begins_renewal() {
-                    let relay = self.clone();
-                    self.tasks.spawn(async move {
-                        let renewed = timeout(RENEWAL_WAIT, relay.renew_open(&open, session, thread)).await;
+                    let judge = self.clone();
+                    self.life.tasks.spawn(async move {
+                        let renewed = timeout(RENEWAL_WAIT, judge.renew_open(&open, session, thread)).await;
                         open.renewed();
                         if renewed != Ok(true) {
-                            relay.end(&open);
+                            judge.end(&open);
                         }
                     });
                 }
@@ -176,14 +190,14 @@ impl Relay {
     }
 
     /// Does it pass with a fresh token? Asked again when the user changes meanwhile.
-    async fn renew_open(self: &Arc<Self>, open: &Open, mut session: Arc<Session>, thread: usize) -> bool {
+    async fn renew_open(self: &Arc<Self>, open: &OpenExchange, mut session: Arc<Session>, thread: usize) -> bool {
         let admission = &open.admission;
         loop {
             let (tenant, app, address) = (admission.tenant.clone(), admission.app, admission.address());
             let asking = Asking { tenant, app, address, thread };
-            let Ok(fresh) = self.renew_now(asking, &session).await else { return false };
+            let Ok(fresh) = self.sessions.renew_now(asking, &session).await else { return false };
             *admission.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
-            let view = self.view().clone();
+            let view = self.current.view().clone();
             match self.judgement(&view, open) {
                 Judgement::Passes => return true,
                 Judgement::Ends => return false,
@@ -192,7 +206,7 @@ impl Relay {
         }
     }
 
-    fn judgement(&self, view: &View, open: &Open) -> Judgement {
+    fn judgement(&self, view: &View, open: &OpenExchange) -> Judgement {
         let admission = &open.admission;
         let tenant = view.snapshot.tenant(&admission.tenant);
         let Some(tenant) = tenant else { return Judgement::Ends };
@@ -202,7 +216,7 @@ impl Relay {
             return Judgement::Ends;
         }
         if let Some(session) = &session {
-            let now = Timestamp(self.clock.now_ms());
+            let now = self.current.now();
             match session.claims.check(tenant, now) {
                 Err(SessionFault::Over) => return Judgement::Ends,
                 Err(SessionFault::Renew) if session.claims.is_behind(tenant) => {
@@ -226,7 +240,7 @@ impl Relay {
         }
     }
 
-    fn end(&self, open: &Open) {
+    fn end(&self, open: &OpenExchange) {
         if !open.is_cut() {
             self.metrics.cuts.inc();
             info!(app = %open.admission.app, "an open exchange is cut");

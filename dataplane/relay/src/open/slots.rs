@@ -100,12 +100,6 @@ fn descriptors() -> usize {
     line.and_then(|it| it.split_whitespace().next()?.parse().ok()).unwrap_or(ASSUMED)
 }
 
-/// What the control group of this process allows; none when it allows all.
-pub(crate) fn memory_limit_kib() -> Option<u64> {
-    let bytes: u64 = fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?.trim().parse().ok()?;
-    Some(bytes / 1024)
-}
-
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -9,7 +9,7 @@ use std::{
 use runtime::clock::random_bytes;
 use tokio::time::Instant;
 
-use crate::{client_auth::Shown, slots::Slot};
+use crate::open::{client_certificate::ClientCertificate, slots::Slot};
 
 pub(crate) struct Visitor {
     /// No other connection has it, here or at another relay.
@@ -18,7 +18,7 @@ pub(crate) struct Visitor {
     pub sni: Option<String>,
     pub thread: usize,
     /// The user's certificate, if one was asked for and shown.
-    pub shown: Shown,
+    pub certificate: ClientCertificate,
     usage: Mutex<Usage>,
     /// Taken until the connection and everything on it has ended, also what it
     /// was switched to.
@@ -33,13 +33,19 @@ struct Usage {
 
 impl Visitor {
     pub(crate) fn new(peer: IpAddr, sni: Option<String>, thread: usize, slot: Slot) -> Arc<Self> {
-        Self::showing(peer, sni, thread, slot, Shown::default())
+        Self::showing(peer, sni, thread, slot, ClientCertificate::default())
     }
 
-    pub(crate) fn showing(peer: IpAddr, sni: Option<String>, thread: usize, slot: Slot, shown: Shown) -> Arc<Self> {
+    pub(crate) fn showing(
+        peer: IpAddr,
+        sni: Option<String>,
+        thread: usize,
+        slot: Slot,
+        certificate: ClientCertificate,
+    ) -> Arc<Self> {
         let usage = Mutex::new(Usage { open: 0, since: Instant::now() });
         let id = u64::from_be_bytes(random_bytes());
-        Arc::new(Self { id, peer, sni, thread, shown, usage, _slot: slot })
+        Arc::new(Self { id, peer, sni, thread, certificate, usage, _slot: slot })
     }
 
     fn change(&self, by: isize) {
@@ -63,16 +69,16 @@ impl Visitor {
 }
 
 /// One exchange on a connection.
-pub(crate) struct Visit(Arc<Visitor>);
+pub(crate) struct ExchangeGuard(Arc<Visitor>);
 
-impl Visit {
+impl ExchangeGuard {
     pub(crate) fn begin(visitor: Arc<Visitor>) -> Self {
         visitor.change(1);
         Self(visitor)
     }
 }
 
-impl Drop for Visit {
+impl Drop for ExchangeGuard {
     fn drop(&mut self) {
         self.0.change(-1);
     }
@@ -81,7 +87,7 @@ impl Drop for Visit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slots::Slots;
+    use crate::open::slots::Slots;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_when_nothing_was_open_for_the_whole_time() {
@@ -90,14 +96,14 @@ mod tests {
         let peer = IpAddr::from([127, 0, 0, 1]);
         let slots = Slots::new(1, 1);
         let visitor = Visitor::new(peer, None, 0, Slot::take(&slots, peer).unwrap());
-        let visit = Visit::begin(visitor.clone());
+        let visit = ExchangeGuard::begin(visitor.clone());
         let ended = async {
             tokio::time::sleep(LIMIT * 10).await;
             drop(visit);
         };
         tokio::join!(ended, visitor.idle(LIMIT));
         assert!(started.elapsed() >= LIMIT * 11, "{:?}", started.elapsed());
-        let switched = Visit::begin(visitor.clone());
+        let switched = ExchangeGuard::begin(visitor.clone());
         drop(visitor);
         assert_eq!(slots.taken(), 1, "what goes on after a switch counts");
         drop(switched);

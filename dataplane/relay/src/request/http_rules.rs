@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use model::{
-    App,
+    App, Tenant,
     app::PreAuthentication,
     edge::{CorsRule, Edge, HeaderAction, HeaderRule},
 };
@@ -83,6 +83,14 @@ pub(crate) fn finish(headers: &mut HeaderMap, app: &App, parts: &Parts) {
     }
     for rule in &edge.response_headers {
         apply(headers, rule);
+    }
+}
+
+/// Tells users of other versions where this one is (RFC 7838).
+pub(crate) fn advertise(headers: &mut HeaderMap, tenant: &Tenant) {
+    let port = if tenant.public_port == 0 { 443 } else { tenant.public_port };
+    if let Ok(value) = HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")) {
+        headers.insert(header::ALT_SVC, value);
     }
 }
 

@@ -11,7 +11,10 @@ use serde_json::json;
 use tokens::assertion::Assertion;
 use tracing::warn;
 
-use crate::{keys::TenantKeys, session::Session};
+use crate::{
+    keys::TenantKeys,
+    sessions::session::{Session, SignedAssertion},
+};
 
 /// Long enough for one request, short enough to be of no use in a log.
 const ASSERTION_LIFE_S: i64 = 60;
@@ -19,15 +22,6 @@ const ASSERTION_LIFE_S: i64 = 60;
 /// A signature costs more than the rest of a request, so one serves a session
 /// for a while and still lives at least this much less than its whole life.
 const REUSED_S: i64 = 20;
-
-/// What was signed last for a session.
-#[derive(Debug)]
-pub(crate) struct Signed {
-    text: Arc<str>,
-    key: String,
-    audience: String,
-    iat: i64,
-}
 
 /// `audience` is the application's external URL.
 pub(crate) fn sign(keys: &TenantKeys, session: &Session, audience: &str, now: Timestamp) -> Option<Arc<str>> {
@@ -42,7 +36,7 @@ pub(crate) fn sign(keys: &TenantKeys, session: &Session, audience: &str, now: Ti
     }
     let text: Arc<str> = fresh(keys, &session.claims, audience, now)?.into();
     let (key, audience) = (key.id().to_owned(), audience.to_owned());
-    *signed = Some(Signed { text: text.clone(), key, audience, iat: now.seconds() });
+    *signed = Some(SignedAssertion { text: text.clone(), key, audience, iat: now.seconds() });
     Some(text)
 }
 

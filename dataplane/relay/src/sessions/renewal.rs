@@ -6,9 +6,9 @@
 //! longer than `RENEWAL_WAIT`, and a renewal that failed is remembered for
 //! `FAILURE_LIFE`: with identity away everybody is answered at once.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use model::{AppId, TenantId, Timestamp, session::SessionFault};
+use model::{TenantId, session::SessionFault};
 use quick_cache::sync::Cache;
 use tokio::{
     sync::{Semaphore, watch},
@@ -17,7 +17,9 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Relay, refusal::Refusal, request::Routed, session::Session, settings::SESSION_CACHE_ENTRIES, signin::renewal_form,
+    refusal::Refusal,
+    sessions::{UserSessions, identity::Asking, session::Session, signin::renewal_form},
+    settings::SESSION_CACHE_ENTRIES,
 };
 
 /// Nobody waits longer for a fresh token, counted from when it was asked for.
@@ -46,23 +48,7 @@ impl Default for Renewals {
     }
 }
 
-/// Whose session, and from where it is asked.
-#[derive(Clone)]
-pub(crate) struct Asking {
-    pub tenant: TenantId,
-    pub app: AppId,
-    pub address: IpAddr,
-    pub thread: usize,
-}
-
-impl Asking {
-    pub(crate) fn of(routed: &Routed<'_>) -> Self {
-        let (tenant, app) = (routed.tenant_id.clone(), routed.app().id);
-        Self { tenant, app, address: routed.address(), thread: routed.visitor.thread }
-    }
-}
-
-impl Relay {
+impl UserSessions {
     /// The fresh session if it is there; else it is asked for beside the
     /// request, and a later response carries it.
     pub(crate) fn renew_soon(self: &Arc<Self>, asking: Asking, session: &Arc<Session>) -> Option<Arc<Session>> {
@@ -83,16 +69,16 @@ impl Relay {
 
     fn join_renewal(self: &Arc<Self>, asking: Asking, session: &Arc<Session>) -> Joined {
         let renewal = self.renewal_of(&asking.tenant, session);
-        let (relay, old) = (self.clone(), session.clone());
+        let (sessions, old) = (self.clone(), session.clone());
         let renew = || async move {
-            let Ok(_place) = relay.renewals.at_once.acquire().await else { return Err(Refusal::NotReady) };
-            relay.renew(&asking, &old).await
+            let Ok(_place) = sessions.renewals.at_once.acquire().await else { return Err(Refusal::NotReady) };
+            sessions.renew(&asking, &old).await
         };
         renewal.join(&self.tasks, renew)
     }
 
     fn renewal_of(&self, tenant: &TenantId, session: &Session) -> Arc<Renewal> {
-        let view = self.view();
+        let view = self.current.view();
         let directory = view.snapshot.tenant(tenant).map_or(0, |it| it.directory_for(session.claims.sub));
         let key = (session.token.clone(), directory);
         let Ok(renewal) = self.renewals.by_token.get_or_insert_with(&key, || Ok::<_, Infallible>(Arc::default()));
@@ -102,18 +88,18 @@ impl Relay {
     async fn renew(self: &Arc<Self>, asking: &Asking, session: &Session) -> Result<Arc<Session>, Refusal> {
         loop {
             let form = {
-                let keys = self.keys();
-                let now = Timestamp(self.clock.now_ms());
+                let keys = self.current.keys();
+                let now = self.current.now();
                 let secret = keys.tenants.get(&asking.tenant).and_then(|it| it.secret(now)).ok_or(Refusal::NotReady)?;
                 renewal_form(secret, asking.app, &session.token)
             };
-            let token = self.ask_identity(asking, "/token", form).await?;
-            let (keys, view) = (self.keys(), self.view().clone());
+            let token = self.identity.ask(asking, "/token", form).await?;
+            let (keys, view) = (self.current.keys(), self.current.view().clone());
             let keys = keys.tenants.get(&asking.tenant).ok_or(Refusal::NotReady)?;
             let tenant = view.snapshot.tenant(&asking.tenant).ok_or(Refusal::NotReady)?;
-            let fresh = self.sessions.verify(&token, asking.app, &asking.tenant, keys);
+            let fresh = self.verified.verify(&token, asking.app, &asking.tenant, keys);
             let fresh = fresh.map_err(|_| Refusal::SignInFailed("a token that does not verify"))?;
-            match fresh.claims.check(tenant, Timestamp(self.clock.now_ms())) {
+            match fresh.claims.check(tenant, self.current.now()) {
                 Ok(()) => return Ok(fresh),
                 Err(SessionFault::Renew) if fresh.claims.is_behind(tenant) => {}
                 Err(SessionFault::Renew | SessionFault::Over) => return Err(Refusal::SignInRequired),

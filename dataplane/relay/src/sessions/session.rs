@@ -18,7 +18,7 @@ use tokens::{
     session::{COOKIE_TOKEN_BYTES_MAX, Session as ExpectedSession, VerifiedSession, verify},
 };
 
-use crate::{assertion::Signed, keys::TenantKeys, settings::SESSION_CACHE_ENTRIES};
+use crate::{keys::TenantKeys, settings::SESSION_CACHE_ENTRIES};
 
 /// Every cookie of ours begins with this; none is forwarded, none is accepted
 /// from an application. `__Host-` makes browsers refuse it from other hosts.
@@ -36,7 +36,16 @@ pub struct Session {
     /// The key that signed it.
     key: String,
     /// The assertion that was signed last for it.
-    pub(crate) signed: Mutex<Option<Signed>>,
+    pub(crate) signed: Mutex<Option<SignedAssertion>>,
+}
+
+/// The assertion of a session, for one audience.
+#[derive(Debug)]
+pub(crate) struct SignedAssertion {
+    pub text: Arc<str>,
+    pub key: String,
+    pub audience: String,
+    pub iat: i64,
 }
 
 /// Somebody for tests.

@@ -28,7 +28,7 @@ use url::form_urlencoded;
 use crate::{
     keys::TenantKeys,
     refusal::Refusal,
-    session::{COOKIE_PREFIX, Session, cookie_name},
+    sessions::session::{COOKIE_PREFIX, Session, cookie_name},
     settings::SIGN_IN_LIFE_S,
 };
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::session::alice;
+use crate::sessions::session::alice;
 
 fn app() -> App {
     let external = ExternalUrl::parse("https://wiki.example.com/").unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::{
-    App, ConnectorGroupId, Event, Principal, SessionId, TenantId,
+    App, ConnectorGroupId, Event, Principal, SessionId, TenantId, Timestamp,
     app::{ExternalUrl, Name, Origin},
     policy::{Grant, Policy, State},
     risk::{SessionRevocation, UserRevocation},

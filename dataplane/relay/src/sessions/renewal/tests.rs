@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::session::alice;
+use crate::sessions::session::alice;
 
 /// One token's renewal, and how often identity was asked.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 //! (attack classes R5 to R7).
 
 use super::*;
-use crate::session::alice;
+use crate::sessions::session::alice;
 
 use model::{ConnectorGroupId, ExternalUrl, Origin, app::Name, edge::Edge, session::SessionClaims};
 use url::Url;
