@@ -68,6 +68,114 @@ fn dependencies_point_down() {
     }
 }
 
+/// Folders of the relay, by the life of a request, and below them the files they
+/// all know. Each row may use those named in it, which are rows further down.
+const RELAY_MAY_USE: [(&str, &[&str]); 13] = [
+    (
+        "entrance",
+        &[
+            "request",
+            "forward",
+            "open",
+            "links",
+            "record",
+            "current",
+            "keys",
+            "refusal",
+            "refusal_texts",
+            "life",
+            "settings",
+        ],
+    ),
+    ("request", &["forward", "open", "sessions", "record", "current", "keys", "refusal", "refusal_texts"]),
+    ("forward", &["open", "sessions", "links", "record", "keys", "refusal", "settings"]),
+    ("open", &["sessions", "record", "current", "life", "settings"]),
+    ("sessions", &["links", "current", "keys", "refusal", "settings"]),
+    ("links", &["record", "current", "life", "settings"]),
+    ("record", &["settings"]),
+    ("current", &["keys"]),
+    ("keys", &[]),
+    ("refusal", &["refusal_texts"]),
+    ("refusal_texts", &[]),
+    ("life", &[]),
+    ("settings", &[]),
+];
+
+#[test]
+fn the_relay_goes_one_way_from_entrance_to_record() {
+    let names: Vec<&str> = RELAY_MAY_USE.iter().map(|(name, _)| *name).collect();
+    for (at, (name, used)) in RELAY_MAY_USE.iter().enumerate() {
+        assert!(used.iter().all(|it| names[at + 1..].contains(it)), "{name} may use only rows below it");
+    }
+    let known: BTreeMap<&str, &[&str]> = RELAY_MAY_USE.into_iter().collect();
+    let folder = root().join("dataplane/relay/src");
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut arrows = BTreeSet::new();
+    for path in sources(&folder) {
+        let file = path.strip_prefix(&folder).unwrap().with_extension("").to_str().unwrap().to_owned();
+        // The root puts the parts together, and tests are nobody's part.
+        if file == "lib" || file.ends_with("/tests") {
+            continue;
+        }
+        let part = file.split('/').next().unwrap();
+        let allowed = known.get(part).unwrap_or_else(|| panic!("{part} is not in the table"));
+        let uses = uses_of_crate(&fs::read_to_string(&path).unwrap());
+        for used in &uses {
+            let other = used.split('/').next().unwrap();
+            assert!(other == part || allowed.contains(&other), "{file} may not use {used}");
+            arrows.insert((part.to_owned(), other.to_owned()));
+        }
+        let of_file = |used: String| match folder.join(&used).with_extension("rs").exists() {
+            true => used,
+            false => used.split('/').next().unwrap().to_owned(),
+        };
+        files.insert(file.clone(), uses.into_iter().map(of_file).filter(|it| *it != file).collect());
+    }
+    for (part, allowed) in RELAY_MAY_USE {
+        let unused: Vec<_> =
+            allowed.iter().filter(|it| !arrows.contains(&(part.to_owned(), (**it).to_owned()))).collect();
+        assert!(unused.is_empty(), "{part} does not use {unused:?}");
+    }
+    assert!(files.len() > 30);
+    // Without those that use none of the others, again and again, nothing is left.
+    while let Some(ends) = files.iter().find(|(_, uses)| uses.iter().all(|it| !files.contains_key(it))) {
+        let ends = ends.0.clone();
+        files.remove(&ends);
+    }
+    assert!(files.is_empty(), "these files use each other in a circle: {files:#?}");
+}
+
+/// The first two names, `a/b`, of each path that begins with `crate::`.
+fn uses_of_crate(text: &str) -> BTreeSet<String> {
+    let code: String = text.lines().filter(|line| !line.trim().starts_with("//")).collect();
+    let code: String = code.chars().filter(|it| !it.is_whitespace()).collect();
+    let paths = code.split("crate::").skip(1).flat_map(|rest| {
+        let mut depth = 0;
+        let end = rest.find(|it: char| {
+            depth += i32::from(it == '{') - i32::from(it == '}');
+            it == ';' || depth < 0 || depth == 0 && !(it.is_alphanumeric() || "_:}".contains(it))
+        });
+        branches(&rest[..end.unwrap_or(rest.len())])
+    });
+    paths.map(|path| path.split("::").take(2).collect::<Vec<_>>().join("/")).collect()
+}
+
+/// `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn branches(tree: &str) -> Vec<String> {
+    let Some((front, rest)) = tree.split_once('{') else { return vec![tree.to_owned()] };
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, byte) in rest.bytes().enumerate() {
+        let ends = depth == 0 && matches!(byte, b',' | b'}');
+        if ends {
+            found
+                .extend(branches(&rest[start..at]).iter().filter(|it| !it.is_empty()).map(|it| format!("{front}{it}")));
+            start = at + 1;
+        }
+        depth += i32::from(byte == b'{') - i32::from(byte == b'}');
+    }
+    found
+}
+
 #[test]
 fn every_file_says_what_it_is_and_is_about_something() {
     const EMPTY_NAMES: [&str; 7] =

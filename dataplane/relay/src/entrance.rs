@@ -15,18 +15,14 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use rustls::ServerConfig;
+use model::TenantId;
+use rustls::{ServerConfig, server::Accepted};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-    current::Current,
-    entrance::{listener::ComingLink, tls::UserTls},
-    life::Life,
-    links::Links,
-    open::slots::Slots,
-    record::metrics::RelayMetrics,
-    request::Requests,
+    current::Current, entrance::tls::UserTls, life::Life, links::Links, open::slots::Slots,
+    record::metrics::RelayMetrics, request::Requests,
 };
 
 #[derive(Debug, Error)]
@@ -53,4 +49,12 @@ pub(crate) struct Entrance {
     /// Links on their way to each thread.
     pub coming: Vec<AtomicUsize>,
     pub life: Life,
+}
+
+/// A connection to the connector endpoint, before its handshake.
+pub(crate) struct ComingLink {
+    pub start: Accepted,
+    pub stream: std::net::TcpStream,
+    pub tenant: TenantId,
+    pub config: Arc<ServerConfig>,
 }

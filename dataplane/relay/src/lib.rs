@@ -55,9 +55,7 @@ use crate::{
     audience::Audience,
     current::Current,
     entrance::{
-        Entrance, http3,
-        listener::{self, ComingLink},
-        plain,
+        ComingLink, Entrance, http3, listener, plain,
         tls::{FromSnapshot, UserTls, challenge_tls},
     },
     forward::Forwarder,

@@ -31,7 +31,7 @@ use tunnel::io::{Corked, Wide};
 
 use crate::{
     entrance::{
-        Entrance,
+        ComingLink, Entrance,
         gate::Gate,
         tls::{ACME_TLS, host_asked_for},
     },
@@ -44,14 +44,6 @@ use crate::{
 const BACKLOG: i32 = 1024;
 /// Links on their way to the thread they will live on.
 pub(crate) const WAITING_LINKS_MAX: usize = 64;
-
-/// A connection to the connector endpoint, before its handshake.
-pub(crate) struct ComingLink {
-    start: rustls::server::Accepted,
-    stream: std::net::TcpStream,
-    tenant: TenantId,
-    config: Arc<ServerConfig>,
-}
 
 /// One socket of several on the same port; the kernel deals connections out.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {

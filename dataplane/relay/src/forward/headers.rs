@@ -20,7 +20,7 @@ use strict::{
 };
 use tunnel::fields::Builder;
 
-use crate::{refusal::Refusal, session::COOKIE_PREFIX};
+use crate::{refusal::Refusal, sessions::session::COOKIE_PREFIX};
 
 /// What the relay adds for one request.
 pub struct Added<'a> {

@@ -17,8 +17,13 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    current::Current,
     refusal::Refusal,
-    sessions::{UserSessions, identity::Asking, session::Session, signin::renewal_form},
+    sessions::{
+        identity::{Asking, Identity},
+        session::{Session, Sessions},
+        signin::renewal_form,
+    },
     settings::SESSION_CACHE_ENTRIES,
 };
 
@@ -34,6 +39,15 @@ const FAILURE_LIFE: Duration = Duration::from_secs(1);
 const RENEWALS_AT_ONCE: usize = 64;
 /// Identity may read of a change a moment after the relay has.
 const LATE_IDENTITY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Sessions of users: verified, and renewed by identity.
+pub(crate) struct UserSessions {
+    pub verified: Sessions,
+    pub identity: Identity,
+    pub renewals: Renewals,
+    pub current: Arc<Current>,
+    pub tasks: TaskTracker,
+}
 
 /// Keyed by the token that is renewed, and the position of DIRECTORY that made
 /// it stale: a change of the user makes an earlier answer useless.
