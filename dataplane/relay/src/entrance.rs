@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
-    current::Current, entrance::tls::UserTls, life::Life, links::Links, open::slots::Slots,
+    current::Current, entrance::tls::UserTls, life::Life, links::Links, open::connection_permits::ConnectionPermits,
     record::metrics::RelayMetrics, request::Requests,
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct Entrance {
     pub links: Arc<Links>,
     pub current: Arc<Current>,
     pub metrics: Arc<RelayMetrics>,
-    pub slots: Arc<Slots>,
+    pub permits: Arc<ConnectionPermits>,
     pub user_tls: UserTls,
     pub challenge_tls: Arc<ServerConfig>,
     /// By thread.

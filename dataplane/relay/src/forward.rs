@@ -40,7 +40,7 @@ use crate::{
     open::{
         exchanges::{Admission, OpenGuard},
         rejudge::Rejudge,
-        visitor::ExchangeGuard,
+        user_connection::ExchangeGuard,
     },
     record::access::Record,
     refusal::Refusal,
@@ -125,7 +125,7 @@ impl Forward<'_> {
     ) -> Result<Delivery, Refusal> {
         let routed = self.routed;
         // From here on it is open: a drain waits for it, a revocation cuts it.
-        let open = self.forwarder.open.enter(admission, routed.view, routed.visitor.thread);
+        let open = self.forwarder.open.enter(admission, routed.view, routed.connection.thread);
         let has_body = !body.is_end_stream();
         let upgrades = routed.upgrade.is_some();
         let may_repeat = !has_body && !upgrades && exchange::may_repeat(routed.parts.method.as_str());
@@ -163,7 +163,7 @@ impl Forward<'_> {
         let Forwarder { connectors, clock, .. } = self.forwarder;
         let (routed, app) = (self.routed, self.routed.app());
         let started = clock.instant();
-        let parked = connectors.pick(routed.tenant_id, app.group, routed.visitor.thread).await?;
+        let parked = connectors.pick(routed.tenant_id, app.group, routed.connection.thread).await?;
         let waited = started.elapsed();
         let connector = parked.link.connector;
         let patience = app.connect_timeout + app.response_timeout + CONNECTOR_GRACE;

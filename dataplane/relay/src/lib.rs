@@ -65,7 +65,7 @@ use crate::{
         Links,
         connectors::{Connectors, Supply},
     },
-    open::{rejudge::Rejudge, slots::Slots},
+    open::{connection_permits::ConnectionPermits, rejudge::Rejudge},
     record::{Recorder, activity::ActivityLog, metrics::RelayMetrics},
     request::{Requests, client_authorities::ClientAuthorities, quota::Quotas},
     session::Sessions,
@@ -179,7 +179,7 @@ pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, 
         tasks.spawn(plain::accept(entrance.clone(), listener));
     }
     if let Some(limit_kib) = relay.settings.memory_limit_kib() {
-        tasks.spawn(entrance.slots.clone().watch_memory(limit_kib));
+        tasks.spawn(entrance.permits.clone().watch_memory(limit_kib));
     }
     let mut threads = Vec::new();
     for (thread, (listener, links)) in listeners.into_iter().zip(receivers).enumerate() {
@@ -209,7 +209,7 @@ fn assemble(
     let (activity, writing) = ActivityLog::new(journal.clone(), format!("relay:{id}"), clock, dropped);
     let recorder = Arc::new(Recorder { relay: id, clock, activity, metrics: metrics.clone() });
     let (links, open) = outwards(&settings, count, &current, &recorder, &life, token_faults);
-    let slots = Slots::new(settings.connections_max, settings.connections_per_source_max);
+    let permits = ConnectionPermits::new(settings.connections_max, settings.connections_per_source_max);
     let requests = Arc::new(Requests {
         current: current.clone(),
         sessions: open.sessions.clone(),
@@ -217,7 +217,7 @@ fn assemble(
         client_authorities: ClientAuthorities::default(),
         quotas: Quotas::default(),
         recorder: recorder.clone(),
-        slots: slots.clone(),
+        permits: permits.clone(),
         tasks: life.tasks.clone(),
         trust,
         http3: settings.http3,
@@ -229,7 +229,7 @@ fn assemble(
         links: links.clone(),
         current: current.clone(),
         metrics,
-        slots,
+        permits,
         user_tls: UserTls::new(&current.shared_keys())?,
         challenge_tls: challenge_tls(&current.shared_keys()),
         link_queues,
@@ -373,7 +373,7 @@ impl Running {
         let grace = relay.settings.drain_grace();
         let idle = async {
             // A connection closes when its last answer is written.
-            while relay.open_exchanges() > 0 || relay.entrance.slots.taken() > 0 {
+            while relay.open_exchanges() > 0 || relay.entrance.permits.taken() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -47,9 +47,9 @@ use crate::{
     forward::{Delivery, Forward, Forwarder, body::Body, headers, ids, routed::Routed, user_body::UserBody},
     keys::Keys,
     open::{
+        connection_permits::ConnectionPermits,
         exchanges::Admission,
-        slots::Slots,
-        visitor::{ExchangeGuard, Visitor},
+        user_connection::{ExchangeGuard, UserConnection},
     },
     record::{Recorder, access::Record, trace},
     refusal::{Reader, Refusal, Wants},
@@ -73,7 +73,7 @@ pub(crate) struct Requests {
     pub client_authorities: ClientAuthorities,
     pub quotas: Quotas,
     pub recorder: Arc<Recorder>,
-    pub slots: Arc<Slots>,
+    pub permits: Arc<ConnectionPermits>,
     pub tasks: TaskTracker,
     /// Whose permits are believed: the controllers'.
     pub trust: Verifier,
@@ -84,21 +84,27 @@ pub(crate) struct Requests {
 /// Every request ends here, as a response.
 pub(crate) async fn handle(
     requests: Arc<Requests>,
-    visitor: Arc<Visitor>,
+    connection: Arc<UserConnection>,
     mut request: Request<UserBody>,
 ) -> Response<Body> {
     let request_id = fresh_id().simple().to_string();
     let wants = Wants::of(request.method(), request.headers());
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     // Bytes behind a declined upgrade could be read in two ways.
-    let mut closes = upgrade.is_some() || requests.slots.is_pressed();
+    let mut closes = upgrade.is_some() || requests.permits.is_pressed();
     let (parts, body) = request.into_parts();
     let span = trace::span(&parts, &request_id);
-    let busy = ExchangeGuard::begin(visitor.clone());
-    let record = requests.recorder.begin(visitor.peer, &parts, &request_id, &span);
+    let busy = ExchangeGuard::begin(connection.clone());
+    let record = requests.recorder.begin(connection.peer, &parts, &request_id, &span);
     let (view, keys) = (requests.current.view(), requests.current.keys());
-    let mut context =
-        RequestContext { requests: &requests, visitor: &visitor, parts: &parts, view: &view, keys: &keys, record };
+    let mut context = RequestContext {
+        requests: &requests,
+        connection: &connection,
+        parts: &parts,
+        view: &view,
+        keys: &keys,
+        record,
+    };
     let read = context.read();
     let routed = read.as_ref().map_err(Clone::clone).and_then(|canonical| context.route(canonical));
     let ended = match &routed {
@@ -199,7 +205,7 @@ struct Entry {
 /// record of its access, which it owns.
 struct RequestContext<'a> {
     requests: &'a Requests,
-    visitor: &'a Visitor,
+    connection: &'a UserConnection,
     parts: &'a Parts,
     view: &'a View,
     keys: &'a Keys,
@@ -208,7 +214,7 @@ struct RequestContext<'a> {
 
 impl<'a> RequestContext<'a> {
     fn read(&mut self) -> Result<Canonical, Refusal> {
-        let canonical = canonical::parse(self.parts, self.visitor.sni.as_deref())?;
+        let canonical = canonical::parse(self.parts, self.connection.sni.as_deref())?;
         self.record.access.host = canonical.host.clone();
         self.record.access.path_class = route::path_class(canonical.path());
         Ok(canonical)
@@ -220,7 +226,7 @@ impl<'a> RequestContext<'a> {
         'a: 'c,
     {
         let routed =
-            route::route(self.visitor, self.parts, canonical, self.view, self.keys, self.requests.current.now());
+            route::route(self.connection, self.parts, canonical, self.view, self.keys, self.requests.current.now());
         let access = &mut self.record.access;
         match &routed {
             Ok(routed) => {
@@ -372,7 +378,7 @@ impl<'a> RequestContext<'a> {
         if routed.parts.version == http::Version::HTTP_3 {
             return Err(Refusal::Misdirected);
         }
-        let certificate = &routed.visitor.certificate;
+        let certificate = &routed.connection.certificate;
         match self.requests.client_authorities.verifies(app, certificate, routed.now.seconds()) {
             true => Ok(certificate.field()),
             false => Err(Refusal::ClientCertificate),
@@ -409,7 +415,7 @@ impl<'a> RequestContext<'a> {
         let added = headers::Added {
             origin: &routed.origin,
             upgrade: routed.upgrade.as_deref(),
-            peer: routed.visitor.peer,
+            peer: routed.connection.peer,
             request_id: &request_id,
             traceparent: &traceparent,
             user: claims,
@@ -426,7 +432,7 @@ impl<'a> RequestContext<'a> {
         };
         let session = entry.session.as_ref().map(|it| it.claims.sid.0.as_u64_pair().1);
         let affinity = session.filter(|_| routed.app().sticky).unwrap_or(0);
-        let owner = session.unwrap_or(routed.visitor.id);
+        let owner = session.unwrap_or(routed.connection.id);
         let user_statement = entry.session.as_ref().map_or_else(Bytes::new, |it| it.statement.clone());
         let forward = Forward {
             forwarder: &self.requests.forwarder,

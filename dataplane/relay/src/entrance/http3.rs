@@ -42,7 +42,7 @@ use crate::{
         tls::{FromSnapshot, host_asked_for, user_tls},
     },
     forward::body::Body,
-    open::{slots::Slot, visitor::Visitor},
+    open::{connection_permits::ConnectionPermit, user_connection::UserConnection},
     request,
     settings::*,
 };
@@ -106,7 +106,7 @@ pub(crate) async fn accept(entrance: Arc<Entrance>, endpoint: Endpoint) {
             Some(incoming) = endpoint.accept() => incoming,
             () = entrance.life.stop.cancelled() => break,
         };
-        let Some(slot) = Slot::take(&entrance.slots, incoming.remote_address().ip()) else {
+        let Some(permit) = ConnectionPermit::take(&entrance.permits, incoming.remote_address().ip()) else {
             entrance.metrics.connections_refused.inc();
             incoming.refuse();
             continue;
@@ -118,7 +118,7 @@ pub(crate) async fn accept(entrance: Arc<Entrance>, endpoint: Endpoint) {
         }
         turn = (turn + 1) % entrance.link_queues.len();
         unproven.fetch_add(1, Ordering::Relaxed);
-        entrance.life.tasks.spawn(entrance.clone().welcome_http3(incoming, slot, turn, unproven.clone()));
+        entrance.life.tasks.spawn(entrance.clone().welcome_http3(incoming, permit, turn, unproven.clone()));
     }
     // Connections end by themselves, or with the grace period.
     entrance.life.ended.cancelled().await;
@@ -127,7 +127,13 @@ pub(crate) async fn accept(entrance: Arc<Entrance>, endpoint: Endpoint) {
 }
 
 impl Entrance {
-    async fn welcome_http3(self: Arc<Self>, incoming: Incoming, slot: Slot, thread: usize, unproven: Arc<AtomicUsize>) {
+    async fn welcome_http3(
+        self: Arc<Self>,
+        incoming: Incoming,
+        permit: ConnectionPermit,
+        thread: usize,
+        unproven: Arc<AtomicUsize>,
+    ) {
         let handshake = async {
             let connection = incoming.accept()?.await?;
             Ok::<_, quinn::ConnectionError>(connection)
@@ -141,9 +147,9 @@ impl Entrance {
         };
         let greeting = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
         let sni = greeting.and_then(|it| it.server_name).map(|it| host_asked_for(&it)).filter(|it| is_host(it));
-        let visitor = Visitor::new(connection.remote_address().ip(), sni, thread, slot);
+        let user = UserConnection::new(connection.remote_address().ip(), sni, thread, permit);
         self.metrics.connections.inc();
-        if let Err(error) = self.serve_http3(&connection, visitor).await {
+        if let Err(error) = self.serve_http3(&connection, user).await {
             debug!(%error, "a user's connection ended early");
         }
         self.metrics.connections.dec();
@@ -153,7 +159,7 @@ impl Entrance {
     async fn serve_http3(
         self: &Arc<Self>,
         connection: &quinn::Connection,
-        mut visitor: Arc<Visitor>,
+        mut user: Arc<UserConnection>,
     ) -> Result<(), h3::error::ConnectionError> {
         let mut builder = h3::server::builder();
         builder.max_field_section_size(HEADER_BYTES_MAX as u64).send_grease(false);
@@ -169,15 +175,15 @@ impl Entrance {
                     Some(resolver) => resolver,
                     None => return Ok(()),
                 },
-                () = visitor.idle(HTTP2_IDLE_TIMEOUT) => break,
+                () = user.idle(HTTP2_IDLE_TIMEOUT) => break,
                 () = self.life.stop.cancelled() => break,
             };
             let peer = connection.remote_address().ip();
-            if peer != visitor.peer {
-                let Some(slot) = Slot::take(&self.slots, peer) else { return Ok(()) };
-                visitor = Visitor::new(peer, visitor.sni.clone(), visitor.thread, slot);
+            if peer != user.peer {
+                let Some(permit) = ConnectionPermit::take(&self.permits, peer) else { return Ok(()) };
+                user = UserConnection::new(peer, user.sni.clone(), user.thread, permit);
             }
-            let (entrance, visitor, connection) = (self.clone(), visitor.clone(), connection.clone());
+            let (entrance, user, connection) = (self.clone(), user.clone(), connection.clone());
             let halves = halves.clone();
             requests.spawn(async move {
                 let served = async {
@@ -186,7 +192,7 @@ impl Entrance {
                         return Ok(());
                     };
                     let (request, stream) = resolved?;
-                    Exchange { entrance, visitor, connection: &connection }.serve(request, stream, &halves).await
+                    Exchange { entrance, user, connection: &connection }.serve(request, stream, &halves).await
                 };
                 tokio::select! {
                     served = served => if let Err(error) = served {
@@ -219,7 +225,7 @@ impl Entrance {
 /// One request and where it came from.
 struct Exchange<'a> {
     entrance: Arc<Entrance>,
-    visitor: Arc<Visitor>,
+    user: Arc<UserConnection>,
     connection: &'a quinn::Connection,
 }
 
@@ -235,13 +241,13 @@ impl Exchange<'_> {
     {
         let id = stream.id();
         let (mut sending, receiving) = stream.split();
-        let Some(user) = halves.take(id) else { return Ok(()) };
+        let Some(half) = halves.take(id) else { return Ok(()) };
         let is_head = request.method() == Method::HEAD;
         let body = Http3Body::begin(&request, receiving).await;
         let request = request.map(|()| Either::Right(Box::pin(body) as Pin<Box<_>>));
-        let answering = request::handle(self.entrance.requests.clone(), self.visitor.clone(), request);
-        let sent = match wanted(&user, answering).await {
-            Ok(response) => self.send(response, is_head, &mut sending, &user).await,
+        let answering = request::handle(self.entrance.requests.clone(), self.user.clone(), request);
+        let sent = match wanted(&half, answering).await {
+            Ok(response) => self.send(response, is_head, &mut sending, &half).await,
             Err(cut) => Err(cut),
         };
         match sent {
@@ -268,7 +274,7 @@ impl Exchange<'_> {
         user: &UserHalf,
     ) -> Result<(), Cut> {
         let (parts, mut body) = response.into_parts();
-        let mut here = self.visitor.peer;
+        let mut here = self.user.peer;
         taken(sending.send_response(Response::from_parts(parts, ()))).await?;
         while let Some(frame) = wanted(user, body.frame()).await?.filter(|_| !is_head) {
             self.look_where_the_user_is(&mut here, &body);
@@ -293,7 +299,7 @@ impl Exchange<'_> {
             && forwarded.place.open.admission.moved(from, *here)
         {
             let open = &self.entrance.requests.forwarder.open;
-            open.judge(&open.current.view(), forwarded.place.open.clone(), self.visitor.thread);
+            open.judge(&open.current.view(), forwarded.place.open.clone(), self.user.thread);
         }
     }
 }

@@ -36,7 +36,10 @@ use crate::{
         tls::{ACME_TLS, host_asked_for},
     },
     forward::body::Body,
-    open::{client_certificate::ClientCertificate, exchanges::Streams, slots::Slot, visitor::Visitor},
+    open::{
+        client_certificate::ClientCertificate, connection_permits::ConnectionPermit, exchanges::Streams,
+        user_connection::UserConnection,
+    },
     request::{self, Requests},
     settings::*,
 };
@@ -73,9 +76,9 @@ pub(crate) async fn accept(
             () = entrance.life.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match Slot::take(&entrance.slots, peer.ip()) {
-                Some(slot) => {
-                    entrance.life.tasks.spawn(entrance.clone().welcome(stream, peer, slot, thread));
+            Ok((stream, peer)) => match ConnectionPermit::take(&entrance.permits, peer.ip()) {
+                Some(permit) => {
+                    entrance.life.tasks.spawn(entrance.clone().welcome(stream, peer, permit, thread));
                 }
                 None => {
                     entrance.metrics.connections_refused.inc();
@@ -91,7 +94,7 @@ pub(crate) async fn accept(
 }
 
 impl Entrance {
-    async fn welcome(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Slot, thread: usize) {
+    async fn welcome(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit, thread: usize) {
         // A socket option the kernel may refuse; requests work without it.
         let _slower = stream.set_nodelay(true);
         let hello =
@@ -106,7 +109,7 @@ impl Entrance {
         let endpoint = sni.as_deref().and_then(|host| keys.endpoint(host));
         if let Some((tenant, of_tenant)) = endpoint {
             let Some(config) = of_tenant.endpoint_tls.clone() else { return };
-            return self.deal(start, tenant.clone(), config, slot);
+            return self.deal(start, tenant.clone(), config, permit);
         }
         let proves = start.client_hello().alpn().is_some_and(|mut it| it.any(|protocol| protocol == ACME_TLS));
         if proves {
@@ -119,9 +122,9 @@ impl Entrance {
         match handshake {
             Ok(Ok(stream)) => {
                 let certificate = ClientCertificate::new(stream.get_ref().1.peer_certificates());
-                let visitor = Visitor::showing(peer.ip(), sni, thread, slot, certificate);
+                let user = UserConnection::showing(peer.ip(), sni, thread, permit, certificate);
                 // A task of its own: what the handshake needed goes.
-                self.life.tasks.spawn(self.clone().serve_user(stream, visitor));
+                self.life.tasks.spawn(self.clone().serve_user(stream, user));
             }
             Ok(Err(error)) => debug!(%error, "the TLS handshake failed"),
             Err(_) => debug!("the TLS handshake took too long (timeout)"),
@@ -129,7 +132,13 @@ impl Entrance {
     }
 
     /// Links go to the thread that has the fewest, so each has one.
-    fn deal(&self, start: StartHandshake<Wide<TcpStream>>, tenant: TenantId, config: Arc<ServerConfig>, _slot: Slot) {
+    fn deal(
+        &self,
+        start: StartHandshake<Wide<TcpStream>>,
+        tenant: TenantId,
+        config: Arc<ServerConfig>,
+        _permit: ConnectionPermit,
+    ) {
         let threads = self.link_queues.len();
         let coming =
             |thread: usize| self.links.connectors.links(thread, &tenant) + self.coming[thread].load(Ordering::SeqCst);
@@ -163,21 +172,21 @@ impl Entrance {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Some(slot) = Slot::take(&self.slots, peer) else { return };
-        let visitor = Visitor::new(peer, Some(host.to_owned()), 0, slot);
-        let service = service(self.requests.clone(), visitor);
+        let Some(permit) = ConnectionPermit::take(&self.permits, peer) else { return };
+        let user = UserConnection::new(peer, Some(host.to_owned()), 0, permit);
+        let service = service(self.requests.clone(), user);
         if let Err(error) = self.serve_http1(io, service).await {
             debug!(%error, "a user's connection ended early");
         }
     }
 
-    async fn serve_user(self: Arc<Self>, stream: TlsStream<Wide<TcpStream>>, visitor: Arc<Visitor>) {
+    async fn serve_user(self: Arc<Self>, stream: TlsStream<Wide<TcpStream>>, user: Arc<UserConnection>) {
         self.metrics.connections.inc();
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let service = service(self.requests.clone(), visitor.clone());
+        let service = service(self.requests.clone(), user.clone());
         let served = match is_http2 {
             // Boxed: its state is the larger one.
-            true => Box::pin(self.serve_http2(stream, service, &visitor)).await,
+            true => Box::pin(self.serve_http2(stream, service, &user)).await,
             false => self.serve_http1(stream, service).await,
         };
         if let Err(error) = served {
@@ -216,7 +225,7 @@ impl Entrance {
         &self,
         stream: TlsStream<Wide<TcpStream>>,
         service: S,
-        visitor: &Visitor,
+        user: &UserConnection,
     ) -> hyper::Result<()>
     where
         S: HttpService<Incoming, ResBody = Body>,
@@ -242,7 +251,7 @@ impl Entrance {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             served = connection.as_mut() => served,
-            () = visitor.idle(HTTP2_IDLE_TIMEOUT) => {
+            () = user.idle(HTTP2_IDLE_TIMEOUT) => {
                 connection.as_mut().graceful_shutdown();
                 // Whole answers may wait in it for a user who takes nothing.
                 timeout(WRITE_STALL_TIMEOUT, self.until_ended(connection)).await.unwrap_or(Ok(()))
@@ -266,10 +275,10 @@ impl Entrance {
 /// Answers the requests of one connection.
 fn service(
     requests: Arc<Requests>,
-    visitor: Arc<Visitor>,
+    user: Arc<UserConnection>,
 ) -> impl HttpService<Incoming, ResBody = Body, Future: Send + 'static, Error = Infallible> {
     service_fn(move |request: Request<Incoming>| {
-        let answer = request::handle(requests.clone(), visitor.clone(), request.map(Either::Left));
+        let answer = request::handle(requests.clone(), user.clone(), request.map(Either::Left));
         async move { Ok::<Response<Body>, Infallible>(answer.await) }
     })
 }

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use crate::{
     current::Current,
     entrance::{Entrance, tls::host_asked_for},
-    open::slots::Slot,
+    open::connection_permits::ConnectionPermit,
     refusal::{Reader, Refusal, Wants},
     refusal_texts::Language,
     settings::HEAD_TIMEOUT,
@@ -37,9 +37,9 @@ pub(crate) async fn accept(entrance: Arc<Entrance>, listener: TcpListener) {
             () = entrance.life.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match Slot::take(&entrance.slots, peer.ip()) {
-                Some(slot) => {
-                    entrance.life.tasks.spawn(serve(entrance.current.clone(), stream, peer.ip(), slot));
+            Ok((stream, peer)) => match ConnectionPermit::take(&entrance.permits, peer.ip()) {
+                Some(permit) => {
+                    entrance.life.tasks.spawn(serve(entrance.current.clone(), stream, peer.ip(), permit));
                 }
                 None => {
                     entrance.metrics.connections_refused.inc();
@@ -53,7 +53,7 @@ pub(crate) async fn accept(entrance: Arc<Entrance>, listener: TcpListener) {
     }
 }
 
-async fn serve(current: Arc<Current>, stream: TcpStream, peer: IpAddr, _slot: Slot) {
+async fn serve(current: Arc<Current>, stream: TcpStream, peer: IpAddr, _permit: ConnectionPermit) {
     let service = service_fn(|request: Request<Incoming>| {
         let response = answer(&current, &request);
         async move { Ok::<_, Infallible>(response.map(Full::new)) }

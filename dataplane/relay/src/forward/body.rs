@@ -17,7 +17,7 @@ use tunnel::{
 
 use crate::{
     forward::user_body::{BrokenBody, UserBody},
-    open::{exchanges::OpenGuard, visitor::ExchangeGuard},
+    open::{exchanges::OpenGuard, user_connection::ExchangeGuard},
     record::access::Record,
     settings::{BODY_PROGRESS_BYTES, BODY_STALL_TIMEOUT},
 };

@@ -9,11 +9,11 @@ use model::{App, Origin, Tenant, TenantId, Timestamp, app::Spot, edge::Translate
 use strict::canonical::Canonical;
 use translate::Translator;
 
-use crate::{forward::headers, keys::TenantKeys, open::visitor::Visitor, sessions::identity::Asking};
+use crate::{forward::headers, keys::TenantKeys, open::user_connection::UserConnection, sessions::identity::Asking};
 
 /// A request that belongs to a published application.
 pub(crate) struct Routed<'a> {
-    pub visitor: &'a Visitor,
+    pub connection: &'a UserConnection,
     pub parts: &'a Parts,
     pub canonical: &'a Canonical,
     pub view: &'a View,
@@ -50,12 +50,12 @@ impl Routed<'_> {
 
     /// The address policy judges.
     pub(crate) fn address(&self) -> IpAddr {
-        headers::client_address(&self.parts.headers, self.app(), self.visitor.peer)
+        headers::client_address(&self.parts.headers, self.app(), self.connection.peer)
     }
 
     /// For a question to identity about this user.
     pub(crate) fn asking(&self) -> Asking {
         let (tenant, app) = (self.tenant_id.clone(), self.app().id);
-        Asking { tenant, app, address: self.address(), thread: self.visitor.thread }
+        Asking { tenant, app, address: self.address(), thread: self.connection.thread }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) async fn test(
     });
     let (segment, label) = here.ok_or(Refusal::NotPublished)?;
     let started = clock.instant();
-    let parked = connectors.pick(routed.tenant_id, app.group, routed.visitor.thread).await?;
+    let parked = connectors.pick(routed.tenant_id, app.group, routed.connection.thread).await?;
     let connector = parked.link.connector;
     let head = RequestHead {
         app: id.to_string(),

@@ -7,11 +7,13 @@ use http::{HeaderMap, header, request::Parts};
 use model::{App, Timestamp, app::Spot};
 use strict::{canonical::Canonical, fields};
 
-use crate::{forward::routed::Routed, keys::Keys, open::visitor::Visitor, refusal::Refusal, sessions::signin};
+use crate::{
+    forward::routed::Routed, keys::Keys, open::user_connection::UserConnection, refusal::Refusal, sessions::signin,
+};
 
 /// Which application, and may it be served from what is known?
 pub(super) fn route<'a>(
-    visitor: &'a Visitor,
+    connection: &'a UserConnection,
     parts: &'a Parts,
     canonical: &'a Canonical,
     view: &'a View,
@@ -54,7 +56,7 @@ pub(super) fn route<'a>(
     let origin = app.origin_at(spot).ok_or(Refusal::NotPublished)?;
     let tenant_id = &route.tenant;
     let upgrade = canonical.upgrade.then(|| upgrade(app, &parts.headers)).flatten();
-    Ok(Routed { visitor, parts, canonical, view, keys, tenant_id, tenant, published, spot, origin, upgrade, now })
+    Ok(Routed { connection, parts, canonical, view, keys, tenant_id, tenant, published, spot, origin, upgrade, now })
 }
 
 /// The application on the same host whose page asks for what is published nowhere

@@ -9,9 +9,9 @@ use std::{
 use runtime::clock::random_bytes;
 use tokio::time::Instant;
 
-use crate::open::{client_certificate::ClientCertificate, slots::Slot};
+use crate::open::{client_certificate::ClientCertificate, connection_permits::ConnectionPermit};
 
-pub(crate) struct Visitor {
+pub(crate) struct UserConnection {
     /// No other connection has it, here or at another relay.
     pub id: u64,
     pub peer: IpAddr,
@@ -22,7 +22,7 @@ pub(crate) struct Visitor {
     usage: Mutex<Usage>,
     /// Taken until the connection and everything on it has ended, also what it
     /// was switched to.
-    _slot: Slot,
+    _permit: ConnectionPermit,
 }
 
 struct Usage {
@@ -31,21 +31,21 @@ struct Usage {
     since: Instant,
 }
 
-impl Visitor {
-    pub(crate) fn new(peer: IpAddr, sni: Option<String>, thread: usize, slot: Slot) -> Arc<Self> {
-        Self::showing(peer, sni, thread, slot, ClientCertificate::default())
+impl UserConnection {
+    pub(crate) fn new(peer: IpAddr, sni: Option<String>, thread: usize, permit: ConnectionPermit) -> Arc<Self> {
+        Self::showing(peer, sni, thread, permit, ClientCertificate::default())
     }
 
     pub(crate) fn showing(
         peer: IpAddr,
         sni: Option<String>,
         thread: usize,
-        slot: Slot,
+        permit: ConnectionPermit,
         certificate: ClientCertificate,
     ) -> Arc<Self> {
         let usage = Mutex::new(Usage { open: 0, since: Instant::now() });
         let id = u64::from_be_bytes(random_bytes());
-        Arc::new(Self { id, peer, sni, thread, certificate, usage, _slot: slot })
+        Arc::new(Self { id, peer, sni, thread, certificate, usage, _permit: permit })
     }
 
     fn change(&self, by: isize) {
@@ -69,12 +69,12 @@ impl Visitor {
 }
 
 /// One exchange on a connection.
-pub(crate) struct ExchangeGuard(Arc<Visitor>);
+pub(crate) struct ExchangeGuard(Arc<UserConnection>);
 
 impl ExchangeGuard {
-    pub(crate) fn begin(visitor: Arc<Visitor>) -> Self {
-        visitor.change(1);
-        Self(visitor)
+    pub(crate) fn begin(user: Arc<UserConnection>) -> Self {
+        user.change(1);
+        Self(user)
     }
 }
 
@@ -87,26 +87,26 @@ impl Drop for ExchangeGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::open::slots::Slots;
+    use crate::open::connection_permits::ConnectionPermits;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_when_nothing_was_open_for_the_whole_time() {
         const LIMIT: Duration = Duration::from_secs(300);
         let started = Instant::now();
         let peer = IpAddr::from([127, 0, 0, 1]);
-        let slots = Slots::new(1, 1);
-        let visitor = Visitor::new(peer, None, 0, Slot::take(&slots, peer).unwrap());
-        let visit = ExchangeGuard::begin(visitor.clone());
+        let permits = ConnectionPermits::new(1, 1);
+        let user = UserConnection::new(peer, None, 0, ConnectionPermit::take(&permits, peer).unwrap());
+        let visit = ExchangeGuard::begin(user.clone());
         let ended = async {
             tokio::time::sleep(LIMIT * 10).await;
             drop(visit);
         };
-        tokio::join!(ended, visitor.idle(LIMIT));
+        tokio::join!(ended, user.idle(LIMIT));
         assert!(started.elapsed() >= LIMIT * 11, "{:?}", started.elapsed());
-        let switched = ExchangeGuard::begin(visitor.clone());
-        drop(visitor);
-        assert_eq!(slots.taken(), 1, "what goes on after a switch counts");
+        let switched = ExchangeGuard::begin(user.clone());
+        drop(user);
+        assert_eq!(permits.taken(), 1, "what goes on after a switch counts");
         drop(switched);
-        assert_eq!(slots.taken(), 0);
+        assert_eq!(permits.taken(), 0);
     }
 }

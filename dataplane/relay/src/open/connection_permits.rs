@@ -16,7 +16,7 @@ use tracing::warn;
 use crate::settings::MEMORY_WATCH_INTERVAL;
 
 /// How many connections there are, in all and from each address.
-pub(crate) struct Slots {
+pub(crate) struct ConnectionPermits {
     max: usize,
     per_source_max: usize,
     all: AtomicUsize,
@@ -25,7 +25,7 @@ pub(crate) struct Slots {
     by_source: Mutex<HashMap<IpAddr, usize>>,
 }
 
-impl Slots {
+impl ConnectionPermits {
     pub(crate) fn new(max: usize, per_source_max: usize) -> Arc<Self> {
         let max = if max == 0 { descriptors() * 8 / 10 } else { max };
         Arc::new(Self {
@@ -58,37 +58,37 @@ impl Slots {
 }
 
 /// One connection's place.
-pub(crate) struct Slot {
-    slots: Arc<Slots>,
+pub(crate) struct ConnectionPermit {
+    permits: Arc<ConnectionPermits>,
     source: IpAddr,
 }
 
-impl Slot {
-    pub(crate) fn take(slots: &Arc<Slots>, source: IpAddr) -> Option<Self> {
-        if slots.is_pressed() {
+impl ConnectionPermit {
+    pub(crate) fn take(permits: &Arc<ConnectionPermits>, source: IpAddr) -> Option<Self> {
+        if permits.is_pressed() {
             return None;
         }
-        let mut by_source = slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_source = permits.by_source.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_source.entry(source).or_default();
-        if *count >= slots.per_source_max || slots.all.load(Ordering::SeqCst) >= slots.max {
+        if *count >= permits.per_source_max || permits.all.load(Ordering::SeqCst) >= permits.max {
             return None;
         }
         *count += 1;
-        slots.all.fetch_add(1, Ordering::SeqCst);
-        Some(Self { slots: slots.clone(), source })
+        permits.all.fetch_add(1, Ordering::SeqCst);
+        Some(Self { permits: permits.clone(), source })
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut by_source = self.slots.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_source = self.permits.by_source.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_source.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
                 by_source.remove(&self.source);
             }
         }
-        self.slots.all.fetch_sub(1, Ordering::SeqCst);
+        self.permits.all.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -112,25 +112,25 @@ mod tests {
 
     #[test]
     fn connections_are_counted_by_source_and_in_all() {
-        let slots = Slots::new(5, 3);
+        let permits = ConnectionPermits::new(5, 3);
         let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let mut held: Vec<Slot> = (0..3).filter_map(|_| Slot::take(&slots, one)).collect();
+        let mut held: Vec<ConnectionPermit> = (0..3).filter_map(|_| ConnectionPermit::take(&permits, one)).collect();
         assert_eq!(held.len(), 3);
-        assert!(Slot::take(&slots, one).is_none(), "one address has its share");
-        held.extend((0..3).filter_map(|_| Slot::take(&slots, other)));
-        assert_eq!((held.len(), slots.taken()), (5, 5), "and all together have theirs");
+        assert!(ConnectionPermit::take(&permits, one).is_none(), "one address has its share");
+        held.extend((0..3).filter_map(|_| ConnectionPermit::take(&permits, other)));
+        assert_eq!((held.len(), permits.taken()), (5, 5), "and all together have theirs");
         held.clear();
-        assert_eq!(slots.taken(), 0);
-        assert!(Slot::take(&slots, one).is_some());
+        assert_eq!(permits.taken(), 0);
+        assert!(ConnectionPermit::take(&permits, one).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_new_comes_in_while_memory_is_short() {
-        let slots = Slots::new(5, 5);
+        let permits = ConnectionPermits::new(5, 5);
         let source = IpAddr::from([10, 0, 0, 1]);
         for (limit_kib, comes_in) in [(1024, false), (u64::MAX, true)] {
-            let _watched = tokio::time::timeout(MEMORY_WATCH_INTERVAL, slots.clone().watch_memory(limit_kib)).await;
-            assert_eq!(Slot::take(&slots, source).is_some(), comes_in);
+            let _watched = tokio::time::timeout(MEMORY_WATCH_INTERVAL, permits.clone().watch_memory(limit_kib)).await;
+            assert_eq!(ConnectionPermit::take(&permits, source).is_some(), comes_in);
         }
     }
 }
