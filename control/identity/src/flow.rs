@@ -3,7 +3,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use model::{SessionId, UserId};
+use model::{SessionId, UserId, activity::ProofMethod};
 use serde::{Deserialize, Serialize};
 
 /// A page may lie open for this long.
@@ -47,7 +47,7 @@ pub(crate) struct SsoSession {
 
 impl SsoSession {
     pub(crate) fn has_mfa(&self) -> bool {
-        self.amr.iter().any(|it| it == "otp")
+        self.amr.iter().any(|it| it == ProofMethod::OneTimeCode.as_str())
     }
 }
 

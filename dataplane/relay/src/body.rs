@@ -12,6 +12,7 @@ use eventlog::Activity;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Either;
 use hyper::body::Incoming;
+use model::activity::RefusalCode;
 use proto::v1::Access;
 use runtime::Clock;
 use tokio::time::{Instant, Sleep, sleep};
@@ -156,7 +157,7 @@ impl Forwarded {
 impl Drop for Forwarded {
     fn drop(&mut self) {
         if self.place.open.is_cut() {
-            self.record.access.refusal = "cut".into();
+            self.record.access.refusal = RefusalCode::Cut.into();
         }
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use model::{AppId, ConnectorGroupId, TenantId, policy::Authorized};
+use model::{AppId, ConnectorGroupId, TenantId, activity::RefusalCode, policy::Authorized};
 use proto::v1::{RequestHead, ResponseHead};
 use runtime::telemetry::chain;
 use tokio::time::timeout;
@@ -353,7 +353,7 @@ impl Pipe {
         let ended = tokio::select! {
             ended = both_ways(TokioIo::new(user), &mut upload, download, &mut moved) => ended,
             () = cut => {
-                record.access.refusal = "cut".into();
+                record.access.refusal = RefusalCode::Cut.into();
                 Ok(())
             }
         };
