@@ -5,7 +5,11 @@
 //! Must never know: how relays route. Read: `ocsf` (what a line says), this
 //! file (how it gets out and survives a crash).
 
-pub mod ocsf;
+pub mod formats;
+pub mod record;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::{File, OpenOptions},
@@ -19,10 +23,11 @@ use model::{Position, event::Stream};
 use proto::{Message, signed::Verifier, v1::SignedEvent};
 use runtime::{files, telemetry::chain};
 use serde::Deserialize;
-use serde_json::Value;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use crate::{formats::Format, record::Record};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -101,7 +106,7 @@ impl Exporter {
             match self.lines(&entry.bytes) {
                 Some(of_entry) => {
                     for line in of_entry {
-                        lines.push_str(&line.to_string());
+                        lines.push_str(&line);
                         lines.push('\n');
                     }
                 }
@@ -124,11 +129,11 @@ impl Exporter {
         Ok(())
     }
 
-    fn lines(&mut self, bytes: &[u8]) -> Option<Vec<Value>> {
+    fn lines(&mut self, bytes: &[u8]) -> Option<Vec<String>> {
         let event = SignedEvent::decode(bytes).ok()?;
         let (body, _) = self.trust.verify(&event).ok()?;
         let Fact::Activity(activity) = Fact::decode(&body.kind, &body.payload).ok()? else { return None };
-        Some(ocsf::lines(&body, &activity))
+        Some(Record::of(&body, &activity).iter().map(|it| Format::Ocsf.line(it)).collect())
     }
 }
 
