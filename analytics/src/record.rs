@@ -5,6 +5,8 @@
 //! A new field is one line here. Formats that have no place of their own for it
 //! show it among the unmapped fields, so it is exported at once.
 
+use std::fmt;
+
 use eventlog::Activity;
 use model::activity::{ConnectorEvent, ProofMethod, RefusalCode, SignInOutcome};
 use proto::v1::{Access, ActivityGap, ConnectorActivity, EventBody, SignInAttempt};
@@ -166,6 +168,36 @@ impl Field {
             What::Connector(it) => (self.connector)(it),
             What::Gap(it) => (self.gap)(it),
         }
+    }
+
+    /// Kinds that can say it, found by a message in which every field is filled.
+    fn kinds(&self) -> Vec<&'static str> {
+        let filled = || "1".to_owned();
+        let sign_in = SignInAttempt { user: filled(), session: filled(), user_agent: filled(), ..Default::default() };
+        let access = Access { user_agent: filled(), refusal: filled(), trace_id: filled(), ..Default::default() };
+        let (connector, gap) = (ConnectorActivity::default(), ActivityGap::default());
+        let all = [What::SignIn(&sign_in), What::Access(&access), What::Connector(&connector), What::Gap(&gap)];
+        all.into_iter().filter(|it| self.value(*it) != Absent).map(What::kind).collect()
+    }
+}
+
+/// The row of docs/roles/analytics.md.
+impl fmt::Display for Field {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, about) = (self.name, self.about);
+        write!(formatter, "| `{name}` | {} | {} | {about} |", self.kinds().join(", "), self.kind)
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Text => "text",
+            Self::Number => "number",
+            Self::Flag => "flag",
+            Self::List => "list",
+            Self::Word(_) => "word",
+        })
     }
 }
 
