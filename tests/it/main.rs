@@ -26,6 +26,7 @@ mod memory;
 mod places;
 mod protocols;
 mod publishing;
+mod siem;
 mod sign_in;
 mod signals;
 mod starts;

@@ -230,7 +230,7 @@ fn the_role_table_speaks_of_every_method() {
 
 /// Where settings are declared: the section of docs/settings.md, the file, the
 /// struct, and what stands before its fields' names.
-const SETTINGS: [(&str, &str, &str, &str); 11] = [
+const SETTINGS: [(&str, &str, &str, &str); 12] = [
     ("Every role", "deploy/postern/src/roles.rs", "Settings", ""),
     ("Every role", "deploy/postern/src/roles.rs", "LogSettings", "log."),
     ("Every role", "deploy/runtime/src/telemetry.rs", "Settings", "telemetry."),
@@ -239,7 +239,8 @@ const SETTINGS: [(&str, &str, &str, &str); 11] = [
     ("Controller", "control/controller/src/domains.rs", "Settings", "controller.domains."),
     ("Relay", "dataplane/relay/src/settings.rs", "Settings", "relay."),
     ("Identity", "deploy/postern/src/roles.rs", "IdentitySettings", "identity."),
-    ("Analytics", "analytics/src/lib.rs", "Settings", "analytics."),
+    ("Analytics", "analytics/src/settings.rs", "Settings", "analytics."),
+    ("Analytics", "analytics/src/settings.rs", "SinkSettings", "analytics.sinks."),
     ("Connector", "connector/src/settings.rs", "Settings", ""),
     ("Connector", "deploy/runtime/src/telemetry.rs", "Settings", "telemetry."),
 ];

@@ -2,7 +2,6 @@
 //! writer, or reads the snapshot.
 
 mod access;
-mod activity;
 mod apps;
 mod batches;
 mod certificates;
@@ -25,6 +24,7 @@ use uuid::{Builder, Uuid};
 use crate::{
     Peers,
     acme::Acme,
+    activity::ActivityReader,
     bootstrap::{own_certificate, renewal},
     callers::{Caller, Who},
     domains::Domains,
@@ -54,6 +54,7 @@ pub struct Admin {
     /// Makes the secrets of tokens that may be asked for twice.
     pub(crate) token_key: Arc<Vec<u8>>,
     pub(crate) hashing: Arc<Hashing>,
+    pub(crate) activity: ActivityReader,
 }
 
 /// One call that changes something.

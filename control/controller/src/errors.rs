@@ -6,7 +6,7 @@ use runtime::hashing::HashingError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{passwords::PasswordError, writer::WriteError};
+use crate::{activity::NoAnswer, passwords::PasswordError, writer::WriteError};
 
 pub(crate) fn invalid(error: FieldError) -> Status {
     field(Code::InvalidArgument, error.field, &error.problem)
@@ -15,6 +15,10 @@ pub(crate) fn invalid(error: FieldError) -> Status {
 pub(crate) fn field(code: Code, field: &str, problem: &str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(field, problem);
     Status::with_error_details(code, format!("{field}: {problem}"), details)
+}
+
+pub(crate) fn unanswered(why: NoAnswer) -> Status {
+    Status::unavailable(why.to_string())
 }
 
 /// The same error, with the object it is about.

@@ -4,10 +4,11 @@
 //! Must never know: a user's request.
 //!
 //! Read: `writer` (the ritual every change goes through), `callers` (who may
-//! call what), `admin` (the API), `enrolment`, `authority`, `bootstrap`,
-//! `first_owner`, `server_certificate`.
+//! call what), `admin` (the API), `activity` (answers about what users did),
+//! `enrolment`, `authority`, `bootstrap`, `first_owner`, `server_certificate`.
 
 pub mod acme;
+mod activity;
 pub mod admin;
 pub mod authority;
 pub mod bootstrap;
@@ -28,6 +29,7 @@ pub mod writer;
 use std::{collections::BTreeMap, sync::Arc};
 
 use eventlog::{Journal, Projection};
+use proto::signed::Verifier;
 use runtime::{
     Clock,
     sealing::{SealTo, SealingKey},
@@ -76,6 +78,8 @@ pub struct Peers {
     pub seal_to_identity: SealTo,
     /// Ed25519, raw; identity signs its calls with the other half.
     pub identity_key: Vec<u8>,
+    /// Whose events of ACTIVITY are believed: every role that writes it.
+    pub activity: Verifier,
     /// Keys that sign application definitions, by id: given to connectors.
     pub writers: BTreeMap<String, Vec<u8>>,
 }

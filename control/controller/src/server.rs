@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 use crate::{
     ControllerError, Settings, Surroundings,
     acme::Acme,
+    activity::ActivityReader,
     admin::Admin,
     authority::Authority,
     bootstrap,
@@ -63,6 +64,7 @@ pub struct Controller {
     routes: Router,
     surroundings: Surroundings,
     acme: Acme,
+    activity: ActivityReader,
 }
 
 #[derive(Clone)]
@@ -100,10 +102,13 @@ pub async fn start(
     let tls = acceptor(&authority, certificate.clone())?;
     let acme =
         Acme { settings: Arc::new(settings.acme.clone()), writer: writer.clone(), surroundings: surroundings.clone() };
+    let activity = ActivityReader::new(writer.journal().log().clone(), surroundings.peers.activity.clone());
+    let shown = certificate.clone();
     let routes =
-        routes(settings, &surroundings, writer.clone(), authority.clone(), certificate.clone(), acme.clone()).await?;
+        routes(settings, &surroundings, writer.clone(), authority.clone(), shown, acme.clone(), activity.clone())
+            .await?;
     info!(%address, "controller listens");
-    Ok(Controller { address, writer, authority, certificate, listener, tls, routes, surroundings, acme })
+    Ok(Controller { address, writer, authority, certificate, listener, tls, routes, surroundings, acme, activity })
 }
 
 /// Streams of before there were checkpoints get one now, not only at the next change.
@@ -142,6 +147,7 @@ async fn routes(
     authority: Arc<Authority>,
     certificate: Arc<ServerCertificate>,
     acme: Acme,
+    activity: ActivityReader,
 ) -> Result<Router, ControllerError> {
     let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
     let certificate_life = Duration::from_secs(settings.connector_certificate_life_s.into());
@@ -155,6 +161,7 @@ async fn routes(
         certificate,
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
         hashing: Arc::new(runtime::hashing::Hashing::start().map_err(ControllerError::Hashing)?),
+        activity,
     };
     let enroller =
         Enroller { writer: writer.clone(), authority, writers: surroundings.peers.writers.clone(), certificate_life };
@@ -234,6 +241,7 @@ impl Controller {
     pub async fn run(self, stop: CancellationToken) {
         let connections = TaskTracker::new();
         connections.spawn(self.acme.renew(TenantId::default_tenant(), stop.clone()));
+        connections.spawn(self.activity.follow(stop.clone()));
         connections.spawn(keep_certificates(
             self.writer.clone(),
             self.surroundings,

@@ -4,6 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderMap;
 use model::{
     Decision, Facts, SessionId, Tenant, UserId,
+    activity::{ProofMethod, SignInOutcome},
     policy::{self, Control},
     session::SESSION_LIFE_S,
 };
@@ -158,7 +159,7 @@ impl Identity {
         let typed = username.trim().to_lowercase();
         let wait = self.locked_throttle().wait_s(&typed, &visitor.address, self.now());
         if let Some(wait_s) = wait {
-            self.tell(visitor, &flow, None, &typed, "throttled", vec![]).await;
+            self.tell(visitor, &flow, None, &typed, SignInOutcome::Throttled, vec![]).await;
             let message = format!("Too many attempts. Try again in {} seconds.", wait_s.max(1));
             return self.page(&flow, |flow, app| Page::sign_in(flow, app, username, Some(message))).too_many(wait_s);
         }
@@ -167,13 +168,13 @@ impl Identity {
         let checked = self.credentials.password_is(&tenant, user.as_ref().map(|it| it.id), password).await;
         let Ok(right) = checked else {
             // Nothing was learnt about the password, so nothing counts against the user.
-            self.tell(visitor, &flow, None, &typed, "busy", vec![]).await;
+            self.tell(visitor, &flow, None, &typed, SignInOutcome::Busy, vec![]).await;
             let message = "Many people are signing in at this moment. Try again in a few seconds.".to_owned();
             return self.page(&flow, |flow, app| Page::sign_in(flow, app, username, Some(message))).busy(BUSY_WAIT_S);
         };
         let Some(user) = user.filter(|it| right && !it.disabled) else {
             self.locked_throttle().failed(&typed, &visitor.address, self.now());
-            let outcome = if right { "disabled" } else { "wrong_password" };
+            let outcome = if right { SignInOutcome::Disabled } else { SignInOutcome::WrongPassword };
             self.tell(visitor, &flow, None, &typed, outcome, vec![]).await;
             let message = Some("The username or password is not right.".to_owned());
             return self.page(&flow, |flow, app| Page::sign_in(flow, app, username, message)).unauthorized();
@@ -183,7 +184,7 @@ impl Identity {
         if needs_mfa || self.credentials.has_totp(&tenant, user.id) {
             return self.ask_for_code(flow, user.id);
         }
-        self.complete(visitor, flow, user.id, vec!["pwd".into()], policies).await
+        self.complete(visitor, flow, user.id, vec![ProofMethod::Password.into()], policies).await
     }
 
     /// The code of an authenticator that is known, or a new one to set up.
@@ -223,13 +224,13 @@ impl Identity {
         let name = tenant.users.get(&user).map_or(String::new(), |it| it.username.as_str().to_owned());
         let wait = self.locked_throttle().wait_s(&name, &visitor.address, self.now());
         if let Some(wait_s) = wait {
-            self.tell(visitor, &flow, Some(user), &name, "throttled", vec![]).await;
+            self.tell(visitor, &flow, Some(user), &name, SignInOutcome::Throttled, vec![]).await;
             let message = Some(format!("Too many attempts. Try again in {} seconds.", wait_s.max(1)));
             return self.page(&flow, |flow, app| Page::code(flow, app, message)).too_many(wait_s);
         }
         if !self.proved(&tenant, &flow, user, code).await {
             self.locked_throttle().failed(&name, &visitor.address, self.now());
-            self.tell(visitor, &flow, Some(user), &name, "wrong_code", vec![]).await;
+            self.tell(visitor, &flow, Some(user), &name, SignInOutcome::WrongCode, vec![]).await;
             let message = Some("That code is not right. Codes change every 30 seconds.".to_owned());
             let secret = flow.new_totp.as_ref().and_then(|it| URL_SAFE_NO_PAD.decode(it).ok());
             return match secret {
@@ -239,7 +240,14 @@ impl Identity {
             .unauthorized();
         }
         let (_, policies) = self.needs_mfa(&tenant, visitor, &flow.asked, user);
-        self.complete(visitor, flow, user, vec!["pwd".into(), "otp".into()], policies).await
+        self.complete(
+            visitor,
+            flow,
+            user,
+            vec![ProofMethod::Password.into(), ProofMethod::OneTimeCode.into()],
+            policies,
+        )
+        .await
     }
 
     /// The code is right; a new authenticator is recorded first.
@@ -277,7 +285,7 @@ impl Identity {
         };
         let name = tenant.users.get(&user).map_or(String::new(), |it| it.username.as_str().to_owned());
         self.locked_throttle().succeeded(&name);
-        let attempt = self.attempt_of(visitor, &flow, Some(user), &name, "success", policies);
+        let attempt = self.attempt_of(visitor, &flow, Some(user), &name, SignInOutcome::Success, policies);
         self.attempt(SignInAttempt { session: session.session.to_string(), methods: amr, ..attempt }).await;
         self.finish(flow.asked, session)
     }
@@ -325,7 +333,7 @@ impl Identity {
         flow: &Flow,
         user: Option<UserId>,
         username: &str,
-        outcome: &str,
+        outcome: SignInOutcome,
         policies: Vec<String>,
     ) -> SignInAttempt {
         SignInAttempt {
@@ -335,7 +343,7 @@ impl Identity {
             app: flow.asked.client.clone(),
             address: visitor.address.clone(),
             user_agent: visitor.user_agent.clone(),
-            outcome: outcome.to_owned(),
+            outcome: outcome.into(),
             methods: vec![],
             policies,
         }
@@ -347,7 +355,7 @@ impl Identity {
         flow: &Flow,
         user: Option<UserId>,
         username: &str,
-        outcome: &str,
+        outcome: SignInOutcome,
         policies: Vec<String>,
     ) {
         self.attempt(self.attempt_of(visitor, flow, user, username, outcome, policies)).await;

@@ -1,7 +1,7 @@
 //! What lies between two steps of a sign-in, sealed into the page: nothing is
 //! kept here, and nothing in it can be changed or used in another browser.
 
-use model::{SessionId, UserId};
+use model::{SessionId, UserId, activity::ProofMethod};
 use serde::{Deserialize, Serialize};
 use tokens::cookies::{Attributes, cookie_text};
 pub(crate) use tokens::random_text::{hash, random_token};
@@ -47,7 +47,7 @@ pub(crate) struct SsoSession {
 
 impl SsoSession {
     pub(crate) fn has_mfa(&self) -> bool {
-        self.amr.iter().any(|it| it == "otp")
+        self.amr.iter().any(|it| it == ProofMethod::OneTimeCode.as_str())
     }
 }
 

@@ -7,6 +7,7 @@
 //! true now), `command` (what may be wished, and why not), `batch`, `route`, `policy`,
 //! `session` (what a relay asks on each request).
 
+pub mod activity;
 pub mod app;
 pub mod batch;
 pub mod branding;

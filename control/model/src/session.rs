@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    activity::ProofMethod,
     ids::{GroupId, Position, SessionId, TenantId, Timestamp, UserId},
     policy::Control,
     snapshot::Tenant,
@@ -97,7 +98,7 @@ impl SessionClaims {
     }
 
     pub fn satisfied(&self) -> BTreeSet<Control> {
-        match self.amr.iter().any(|method| method == "otp") {
+        match self.amr.iter().any(|method| method == ProofMethod::OneTimeCode.as_str()) {
             true => BTreeSet::from([Control::Mfa]),
             false => BTreeSet::new(),
         }

@@ -16,7 +16,7 @@ use http::{HeaderMap, Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use model::{PolicyId, policy::Authorized};
+use model::{PolicyId, activity::RefusalCode, policy::Authorized};
 use proto::v1::{Access, RequestHead, ResponseHead};
 use runtime::{Clock, telemetry::chain};
 use strict::fields::names;
@@ -315,7 +315,7 @@ impl Pipe {
         let ended = tokio::select! {
             ended = both_ways(TokioIo::new(user), &mut upload, download, &mut moved) => ended,
             () = cut => {
-                record.access.refusal = "cut".into();
+                record.access.refusal = RefusalCode::Cut.into();
                 Ok(())
             }
         };

@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use eventlog::Activity;
 use http::{header, request::Parts};
-use model::TenantId;
+use model::{TenantId, activity::ConnectorEvent};
 use proto::v1::{Access, ConnectorActivity};
 use runtime::Clock;
 use tracing::Span;
@@ -47,11 +47,11 @@ impl Recorder {
     }
 
     /// What a connector does: it comes, goes, or is cut off.
-    pub(crate) fn connector(&self, tenant: &TenantId, connector: String, what: &str, detail: &str) {
+    pub(crate) fn connector(&self, tenant: &TenantId, connector: String, what: ConnectorEvent, detail: &str) {
         let activity = ConnectorActivity {
             connector,
             relay: self.relay.clone(),
-            what: what.to_owned(),
+            what: what.into(),
             detail: detail.to_owned(),
         };
         self.activity.record(tenant, self.clock.now_ms(), Activity::Connector(activity));

@@ -4,7 +4,7 @@
 use askama::Template;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use model::{PolicyId, Timestamp, branding::Branding};
+use model::{PolicyId, Timestamp, activity::RefusalCode, branding::Branding};
 use proto::v1::ResetCode;
 use serde::Serialize;
 use strict::canonical::Fault;
@@ -115,37 +115,38 @@ impl Refusal {
 
     /// Stable: documented, searched for, alerted on.
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::BadRequest(_) => "bad_request",
-            Self::HeadTooLarge => "head_too_large",
-            Self::UriTooLong => "uri_too_long",
-            Self::Method => "method_not_allowed",
-            Self::Misdirected => "misdirected",
-            Self::UnknownHost => "unknown_host",
-            Self::NotPublished => "not_published",
-            Self::SignInRequired => "sign_in_required",
-            Self::MoreProofRequired => "more_proof_required",
-            Self::SignInFailed(_) => "sign_in_failed",
-            Self::SignInUnavailable => "sign_in_unavailable",
-            Self::ClockWrong => "clock_wrong",
-            Self::NotAssigned => "not_assigned",
-            Self::ClientCertificate => "client_certificate_required",
-            Self::Blocked(_) => "blocked_by_policy",
-            Self::TooManyRequests(_) => "too_many_requests",
-            Self::Stale => "configuration_stale",
-            Self::NotReady => "not_ready",
-            Self::Maintenance => "maintenance",
-            Self::NoConnector => "no_connector",
-            Self::Busy => "busy",
-            Self::LinkLost => "link_lost",
-            Self::OriginDns => "origin_dns",
-            Self::OriginConnect => "origin_connect",
-            Self::OriginTls => "origin_tls",
-            Self::OriginTimeout => "origin_timeout",
-            Self::OriginBadResponse => "origin_bad_response",
-            Self::OriginRefused => "origin_refused",
-            Self::SlowBody => "slow_body",
-        }
+        let code = match self {
+            Self::BadRequest(_) => RefusalCode::BadRequest,
+            Self::HeadTooLarge => RefusalCode::HeadTooLarge,
+            Self::UriTooLong => RefusalCode::UriTooLong,
+            Self::Method => RefusalCode::MethodNotAllowed,
+            Self::Misdirected => RefusalCode::Misdirected,
+            Self::UnknownHost => RefusalCode::UnknownHost,
+            Self::NotPublished => RefusalCode::NotPublished,
+            Self::SignInRequired => RefusalCode::SignInRequired,
+            Self::MoreProofRequired => RefusalCode::MoreProofRequired,
+            Self::SignInFailed(_) => RefusalCode::SignInFailed,
+            Self::SignInUnavailable => RefusalCode::SignInUnavailable,
+            Self::ClockWrong => RefusalCode::ClockWrong,
+            Self::NotAssigned => RefusalCode::NotAssigned,
+            Self::ClientCertificate => RefusalCode::ClientCertificateRequired,
+            Self::Blocked(_) => RefusalCode::BlockedByPolicy,
+            Self::TooManyRequests(_) => RefusalCode::TooManyRequests,
+            Self::Stale => RefusalCode::ConfigurationStale,
+            Self::NotReady => RefusalCode::NotReady,
+            Self::Maintenance => RefusalCode::Maintenance,
+            Self::NoConnector => RefusalCode::NoConnector,
+            Self::Busy => RefusalCode::Busy,
+            Self::LinkLost => RefusalCode::LinkLost,
+            Self::OriginDns => RefusalCode::OriginDns,
+            Self::OriginConnect => RefusalCode::OriginConnect,
+            Self::OriginTls => RefusalCode::OriginTls,
+            Self::OriginTimeout => RefusalCode::OriginTimeout,
+            Self::OriginBadResponse => RefusalCode::OriginBadResponse,
+            Self::OriginRefused => RefusalCode::OriginRefused,
+            Self::SlowBody => RefusalCode::SlowBody,
+        };
+        code.as_str()
     }
 
     /// What people are told, who cannot see behind the door.

@@ -112,6 +112,7 @@ impl Trust {
             seal_to_relays: self.seal_to("relay")?,
             seal_to_identity: self.seal_to("identity")?,
             identity_key: self.signing_key("identity")?,
+            activity: self.of_activity()?,
             writers: BTreeMap::from([(key_id(&writer), writer)]),
         })
     }

@@ -446,7 +446,7 @@ pub async fn analytics(arguments: RoleArguments) -> anyhow::Result<()> {
     let _held = held(&settings.cursor.with_extension("lock"), &settings.cursor, "analytics")?;
     let trust = process.keys.trust.of_activity()?;
     process.attend().await?;
-    analytics::run(settings, process.log.clone(), trust, process.stop.clone()).await?;
+    analytics::run(settings, process.log.clone(), trust, process.metrics.clone(), process.stop.clone()).await?;
     end(process).await
 }
 

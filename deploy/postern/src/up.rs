@@ -61,8 +61,8 @@ pub struct UpArguments {
     /// No demo application.
     #[arg(long)]
     pub no_demo: bool,
-    /// A TOML file with sections `controller` and `relay`, for what has no flag:
-    /// an ACME server, a port for plain HTTP, limits.
+    /// A TOML file with sections `controller`, `relay` and `analytics`, for what
+    /// has no flag: an ACME server, a port for plain HTTP, limits, a SIEM.
     #[arg(long, env = "POSTERN_UP_SETTINGS")]
     pub settings: Option<PathBuf>,
 }
@@ -73,6 +73,8 @@ pub struct UpArguments {
 struct Sections {
     controller: controller::Settings,
     relay: relay::Settings,
+    /// Only `sinks`: the file is in the data folder.
+    analytics: analytics::Settings,
 }
 
 /// Everything that runs, for whoever starts it: the binary, or a test.
@@ -214,12 +216,15 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
         token_faults,
     };
     tasks.spawn(identity::serve(identity_settings, identity_surroundings, listener, stops.last.clone()));
-    let analytics_settings =
-        analytics::Settings { file: data.join("activity.ocsf.jsonl"), cursor: data.join("activity.cursor") };
+    let analytics_settings = analytics::Settings {
+        file: data.join("activity.ocsf.jsonl"),
+        cursor: data.join("activity.cursor"),
+        ..sections.analytics
+    };
     let activity_trust = controller_keys.trust.of_activity()?;
-    let (follow_log, last) = (log.clone(), stops.last.clone());
+    let (follow_log, counted, last) = (log.clone(), metrics.clone(), stops.last.clone());
     tasks.spawn(async move {
-        if let Err(error) = analytics::run(analytics_settings, follow_log, activity_trust, last).await {
+        if let Err(error) = analytics::run(analytics_settings, follow_log, activity_trust, counted, last).await {
             tracing::error!(error = %runtime::telemetry::chain(&error), "analytics ended");
         }
     });

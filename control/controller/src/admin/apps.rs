@@ -9,8 +9,12 @@ use proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Admin, Call, activity::missing_paths, caller, page};
-use crate::{bootstrap::DEFAULT_GROUP, errors::invalid, resolve};
+use super::{Admin, Call, caller, page};
+use crate::{
+    bootstrap::DEFAULT_GROUP,
+    errors::{invalid, unanswered},
+    resolve,
+};
 
 const PERMIT_LIFE_S: i64 = 60;
 
@@ -77,7 +81,7 @@ impl Applications for Admin {
     ) -> Result<Response<v1::ListMissingResponse>, Status> {
         let caller = caller(&request)?;
         let app = published(&self.tenant(&caller), &request.get_ref().id)?.id;
-        let paths = missing_paths(self.writer.journal().log(), &caller.tenant, app).await?;
+        let paths = self.activity.missing_paths(&caller.tenant, app, self.writer.now()).await.map_err(unanswered)?;
         Ok(Response::new(v1::ListMissingResponse { paths }))
     }
 

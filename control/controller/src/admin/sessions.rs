@@ -1,15 +1,12 @@
 //! Sessions: who is signed in, and ending it.
 
-use std::collections::BTreeMap;
-
-use eventlog::{Activity, EventLog};
-use model::{Command, TenantId, risk::SessionRevocation, session::SESSION_LIFE_S};
+use model::{Command, risk::SessionRevocation};
 use proto::v1::{self, sessions_server::Sessions};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Admin, activity::recent_activity, caller};
+use super::{Admin, caller};
 use crate::{
-    errors::{field, invalid},
+    errors::{field, invalid, unanswered},
     resolve,
 };
 
@@ -42,11 +39,8 @@ impl Sessions for Admin {
             "" => None,
             name => Some(resolve::user(&tenant, "user", name).map_err(invalid)?.to_string()),
         };
-        let now = self.writer.now();
-        let found = sign_ins(self.writer.journal().log(), &caller.tenant).await?;
-        let live = found.into_values().filter(|it| {
-            it.started_ms > now.0 - SESSION_LIFE_S * 1000 && of_user.as_ref().is_none_or(|user| it.user == *user)
-        });
+        let found = self.activity.sessions(&caller.tenant, self.writer.now()).await.map_err(unanswered)?;
+        let live = found.into_iter().filter(|it| of_user.as_ref().is_none_or(|user| it.user == *user));
         let sessions = live
             .map(|mut session| {
                 let id = session.id.parse::<model::SessionId>();
@@ -59,28 +53,4 @@ impl Sessions for Admin {
             .collect();
         Ok(Response::new(v1::ListSessionsResponse { sessions }))
     }
-}
-
-/// Successful sign-ins, by session; a later one (a step up) replaces the first.
-async fn sign_ins(log: &EventLog, tenant: &TenantId) -> Result<BTreeMap<String, v1::Session>, Status> {
-    let mut found = BTreeMap::new();
-    recent_activity(log, tenant, |started_ms, activity| {
-        if let Activity::SignIn(it) = activity
-            && it.outcome == "success"
-        {
-            let session = v1::Session {
-                id: it.session,
-                user: it.user,
-                username: it.username,
-                started_ms,
-                address: it.address,
-                user_agent: it.user_agent,
-                methods: it.methods,
-                revoked: false,
-            };
-            found.insert(session.id.clone(), session);
-        }
-    })
-    .await?;
-    Ok(found)
 }

@@ -139,7 +139,8 @@ impl World {
         let peers = Peers {
             seal_to_relays: relays.public(),
             seal_to_identity: identity.public(),
-            identity_key: public,
+            identity_key: public.clone(),
+            activity: Verifier::trusting([public]),
             writers: std::collections::BTreeMap::new(),
         };
         let folder = self.folder.join(fresh_id().to_string());

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use model::activity::RefusalCode;
 use tokio::time::{Instant, Sleep, sleep};
 use translate::Translator;
 use tunnel::{
@@ -150,7 +151,7 @@ impl Forwarded {
 impl Drop for Forwarded {
     fn drop(&mut self) {
         if self.place.open.is_cut() {
-            self.record.access.refusal = "cut".into();
+            self.record.access.refusal = RefusalCode::Cut.into();
         }
     }
 }

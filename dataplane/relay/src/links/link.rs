@@ -12,7 +12,10 @@ use std::{
 use eventlog::View;
 use h2::RecvStream;
 use http::Request;
-use model::{ConnectorGroupId, ConnectorId, TenantId};
+use model::{
+    ConnectorGroupId, ConnectorId, TenantId,
+    activity::{ConnectorEvent, LinkEnd},
+};
 use proto::{
     enrolment::{CONTROLLER_NAME, ConnectorUri, ENROL, RENEW},
     v1::{EnrolRequest, LinkReport, LinkSettings, RenewRequest, enrolment_client::EnrolmentClient},
@@ -123,13 +126,13 @@ impl Links {
         self.connectors.add(&link);
         self.recorder.metrics.links.inc();
         let ends = jiff::Timestamp::from_second(name.expires_s).map_or(String::new(), |it| it.to_string());
-        self.tell(&name, "linked", &format!("certificate ends {ends}"));
+        self.tell(&name, ConnectorEvent::Linked, &format!("certificate ends {ends}"));
         info!(connector = %name.connector, "link up");
         let why = self.drive(&mut connection, &link, &name).await;
         self.connectors.remove(&link);
         self.recorder.metrics.links.dec();
-        self.tell(&name, "unlinked", why);
-        info!(connector = %name.connector, why, "link down");
+        self.tell(&name, ConnectorEvent::Unlinked, why.as_str());
+        info!(connector = %name.connector, why = why.as_str(), "link down");
     }
 
     async fn drive<T>(
@@ -137,11 +140,11 @@ impl Links {
         connection: &mut link::ServerConnection<T>,
         link: &Arc<Link>,
         name: &ConnectorName,
-    ) -> &'static str
+    ) -> LinkEnd
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some(pings) = connection.ping_pong() else { return "no keep-alive" };
+        let Some(pings) = connection.ping_pong() else { return LinkEnd::NoKeepAlive };
         let window = watch::Sender::new(0u32);
         let mut windows = window.subscribe();
         let (mut grown, measured) = (link::Windows::default(), link.clone());
@@ -160,30 +163,30 @@ impl Links {
                     Some(Ok((request, respond))) => self.call(request, respond, link),
                     Some(Err(error)) => {
                         debug!(%error, "link broke");
-                        return "broke";
+                        return LinkEnd::Broke;
                     }
-                    None => return "closed",
+                    None => return LinkEnd::Closed,
                 },
                 error = &mut alive => {
                     debug!(%error, "link lost");
-                    return "silent";
+                    return LinkEnd::Silent;
                 }
                 Ok(()) = windows.changed() => {
                     let size = *windows.borrow_and_update();
                     if connection.set_initial_window_size(size).is_err() {
-                        return "broke";
+                        return LinkEnd::Broke;
                     }
                 }
                 () = membership.ends(name.group) => {
                     connection.abrupt_shutdown(h2::Reason::NO_ERROR);
-                    return "revoked";
+                    return LinkEnd::Revoked;
                 }
                 () = link.given_up.notified() => {
                     self.recorder.metrics.links_revived.inc();
                     warn!(connector = %name.connector, "a link has no stream left; its connector is to dial again");
-                    return "no stream left";
+                    return LinkEnd::NoStreamLeft;
                 }
-                () = &mut expired => return "certificate expired",
+                () = &mut expired => return LinkEnd::CertificateExpired,
                 () = self.life.stop.cancelled(), if !draining => {
                     draining = true;
                     // The control stream tells the connector; its parked
@@ -191,7 +194,7 @@ impl Links {
                     self.connectors.drain(link);
                     connection.graceful_shutdown();
                 }
-                () = self.life.ended.cancelled() => return "relay stopped",
+                () = self.life.ended.cancelled() => return LinkEnd::RelayStopped,
             }
         }
     }
@@ -272,7 +275,7 @@ impl Links {
         Ok(())
     }
 
-    fn tell(&self, name: &ConnectorName, what: &str, detail: &str) {
+    fn tell(&self, name: &ConnectorName, what: ConnectorEvent, detail: &str) {
         self.recorder.connector(&name.tenant, name.connector.to_string(), what, detail);
     }
 
