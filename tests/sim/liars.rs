@@ -299,7 +299,10 @@ fn forged(event: &Bytes, chance: &mut Chance) -> Bytes {
 }
 
 fn false_head(n: usize, own: &Published, foreign: &Published, chance: &mut Chance) -> (RequestHead, FirstBody) {
-    let path = format!("/true-{n}");
+    // Nobody signed what it says of its user: a kid that no key has, and no JWT at all.
+    let statements = ["", "", "", "made up", "eyJhbGciOiJFUzI1NiIsImtpZCI6ImsifQ.e30.AAAA"];
+    let user_statement = Bytes::from_static(chance.pick(&statements).as_bytes());
+    let path = if user_statement.is_empty() { format!("/true-{n}") } else { format!("/of-nobody-{n}") };
     let apps = [own.id.to_string(), own.id.to_string(), own.id.to_string(), foreign.id.to_string(), String::new()];
     let targets = [
         path.clone(),
@@ -334,6 +337,7 @@ fn false_head(n: usize, own: &Published, foreign: &Published, chance: &mut Chanc
         segment: *chance.pick(&[0, 0, 0, 1, u32::MAX]),
         label: (*chance.pick(&labels)).into(),
         only_connect: chance.one_in(8),
+        user_statement,
         ..Default::default()
     };
     let body = match chance.one_in(3) {

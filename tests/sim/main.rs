@@ -217,6 +217,7 @@ fn a_lying_relay_reaches_nothing_the_controller_did_not_sign() {
         served.fetch_add(arrivals.len(), Ordering::SeqCst);
         for arrival in arrivals {
             assert!(begun.contains(&arrival.path), "not what was asked for: {arrival:?}");
+            assert!(!arrival.path.starts_with("/of-nobody"), "a user whom identity did not sign: {arrival:?}");
         }
     });
     assert!(served.into_inner() > 0, "what is no lie is served");

@@ -102,56 +102,49 @@ impl Acme {
         hosts: &[String],
         method: AcmeMethod,
     ) -> Result<Certificate, AcmeError> {
-        timeout(ORDER_TIMEOUT, self.order_soon(tenant, id, hosts, method)).await.map_err(|_| AcmeError::Late)?
-    }
-
-    async fn order_soon(
-        &self,
-        tenant: &TenantId,
-        id: CertificateId,
-        hosts: &[String],
-        method: AcmeMethod,
-    ) -> Result<Certificate, AcmeError> {
-        let account = self.account(tenant).await?;
-        let identifiers: Vec<Identifier> = hosts.iter().map(|it| Identifier::Dns(it.clone())).collect();
-        let ordered = account.new_order(&NewOrder::new(&identifiers)).await;
-        let mut order = ordered.map_err(server("asking the ACME server for a certificate"))?;
-        let mut proofs = Vec::new();
-        let proven = async {
-            let mut authorizations = order.authorizations();
-            while let Some(authorization) = authorizations.next().await {
-                let mut authorization = authorization.map_err(server("reading what is to be proven"))?;
-                if authorization.status == AuthorizationStatus::Valid {
-                    continue;
+        let ordering = async {
+            let account = self.account(tenant).await?;
+            let identifiers: Vec<Identifier> = hosts.iter().map(|it| Identifier::Dns(it.clone())).collect();
+            let ordered = account.new_order(&NewOrder::new(&identifiers)).await;
+            let mut order = ordered.map_err(server("asking the ACME server for a certificate"))?;
+            let mut proofs = Vec::new();
+            let proven = async {
+                let mut authorizations = order.authorizations();
+                while let Some(authorization) = authorizations.next().await {
+                    let mut authorization = authorization.map_err(server("reading what is to be proven"))?;
+                    if authorization.status == AuthorizationStatus::Valid {
+                        continue;
+                    }
+                    let kind = match method {
+                        AcmeMethod::TlsAlpn01 => ChallengeType::TlsAlpn01,
+                        AcmeMethod::Http01 => ChallengeType::Http01,
+                        AcmeMethod::Dns01 => ChallengeType::Dns01,
+                    };
+                    let Identifier::Dns(host) = authorization.identifier().identifier.clone() else { continue };
+                    let mut challenge = authorization.challenge(kind).ok_or(AcmeError::NoChallenge(host.clone()))?;
+                    proofs.push(self.prove(tenant, &host, method, &challenge).await?);
+                    challenge.set_ready().await.map_err(server("saying that the proof is there"))?;
                 }
-                let kind = match method {
-                    AcmeMethod::TlsAlpn01 => ChallengeType::TlsAlpn01,
-                    AcmeMethod::Http01 => ChallengeType::Http01,
-                    AcmeMethod::Dns01 => ChallengeType::Dns01,
-                };
-                let Identifier::Dns(host) = authorization.identifier().identifier.clone() else { continue };
-                let mut challenge = authorization.challenge(kind).ok_or(AcmeError::NoChallenge(host.clone()))?;
-                proofs.push(self.prove(tenant, &host, method, &challenge).await?);
-                challenge.set_ready().await.map_err(server("saying that the proof is there"))?;
+                order.poll_ready(&RetryPolicy::default()).await.map_err(server("waiting for the server to check"))
+            };
+            let status = proven.await;
+            for proof in proofs {
+                self.withdraw(tenant, proof).await;
             }
-            order.poll_ready(&RetryPolicy::default()).await.map_err(server("waiting for the server to check"))
+            if status? != OrderStatus::Ready {
+                return Err(AcmeError::NotProven { hosts: hosts.join(", ") });
+            }
+            let key = order.finalize().await.map_err(server("finishing the order"))?;
+            let chain =
+                order.poll_certificate(&RetryPolicy::default()).await.map_err(server("fetching the certificate"))?;
+            let brought = Brought::read(&(chain + &key), self.writer.now());
+            let brought = brought.map_err(|error| AcmeError::Unusable(error.to_string()))?;
+            let certificate = brought.seal(id, Source::Acme(method), &self.surroundings.peers.seal_to_relays)?;
+            self.install(tenant, certificate.clone(), false).await?;
+            info!(?hosts, "a certificate was ordered");
+            Ok(certificate)
         };
-        let status = proven.await;
-        for proof in proofs {
-            self.withdraw(tenant, proof).await;
-        }
-        if status? != OrderStatus::Ready {
-            return Err(AcmeError::NotProven { hosts: hosts.join(", ") });
-        }
-        let key = order.finalize().await.map_err(server("finishing the order"))?;
-        let chain =
-            order.poll_certificate(&RetryPolicy::default()).await.map_err(server("fetching the certificate"))?;
-        let brought = Brought::read(&(chain + &key), self.writer.now());
-        let brought = brought.map_err(|error| AcmeError::Unusable(error.to_string()))?;
-        let certificate = brought.seal(id, Source::Acme(method), &self.surroundings.peers.seal_to_relays)?;
-        self.install(tenant, certificate.clone(), false).await?;
-        info!(?hosts, "a certificate was ordered");
-        Ok(certificate)
+        timeout(ORDER_TIMEOUT, ordering).await.map_err(|_| AcmeError::Late)?
     }
 
     async fn install(&self, tenant: &TenantId, certificate: Certificate, wait_applied: bool) -> Result<(), WriteError> {
