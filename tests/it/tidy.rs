@@ -13,12 +13,13 @@ fn root() -> PathBuf {
 }
 
 /// DESIGN's table. A new arrow is argued, and a line here.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("proto", &[]),
     ("control/model", &[]),
     ("control/eventlog", &["model", "proto"]),
     ("control/controller", &["model", "eventlog", "proto", "runtime"]),
     ("control/identity", &["model", "eventlog", "proto", "runtime"]),
+    ("control/admin-client", &["proto", "runtime"]),
     ("dataplane/tunnel", &["proto"]),
     // Only the model says where links lead.
     ("dataplane/translate", &["model"]),
@@ -28,7 +29,18 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("deploy/runtime", &[]),
     (
         "deploy/postern",
-        &["model", "eventlog", "proto", "runtime", "controller", "identity", "relay", "connector", "analytics"],
+        &[
+            "model",
+            "eventlog",
+            "proto",
+            "runtime",
+            "controller",
+            "identity",
+            "admin-client",
+            "relay",
+            "connector",
+            "analytics",
+        ],
     ),
 ];
 
