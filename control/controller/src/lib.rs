@@ -30,6 +30,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use eventlog::{Journal, Projection};
 use runtime::{
     Clock,
+    hashing::Hashing,
     sealing::{SealTo, SealingKey},
 };
 use thiserror::Error;
@@ -52,8 +53,6 @@ pub enum ControllerError {
     Write(#[from] writer::WriteError),
     #[error("hashing a password")]
     Password(#[from] passwords::PasswordError),
-    #[error("starting the threads that hash passwords")]
-    Hashing(#[source] std::io::Error),
     #[error("keeping the first owner's password in a file")]
     FirstOwner(#[source] std::io::Error),
     #[error(
@@ -86,5 +85,7 @@ pub struct Surroundings {
     pub journal: Journal,
     pub sealing: Arc<SealingKey>,
     pub peers: Peers,
+    /// Where passwords are hashed.
+    pub hashing: Arc<Hashing>,
     pub clock: Clock,
 }

@@ -16,7 +16,11 @@ use model::{TenantId, Timestamp, event::Stream};
 use proto::v1;
 use runtime::Clock;
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
-use tokio::{net::TcpListener, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, service::Routes};
@@ -51,13 +55,11 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// A file of 100,000 people, or of 6,000 applications, as one request.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A controller that is listening.
+/// A controller that is prepared: it serves the connections it is given.
 pub struct Controller {
-    pub address: SocketAddr,
     pub writer: Arc<Writer>,
     pub authority: Arc<Authority>,
     pub certificate: Arc<ServerCertificate>,
-    listener: TcpListener,
     tls: TlsAcceptor,
     routes: Router,
     surroundings: Surroundings,
@@ -71,8 +73,13 @@ struct Gate {
     identity_key: Arc<Vec<u8>>,
 }
 
-/// Prepares the installation and opens the port.
-pub async fn start(
+/// Opens the port of the admin API.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ControllerError> {
+    TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })
+}
+
+/// Prepares the installation, unless another controller has.
+pub async fn prepare(
     settings: Settings,
     surroundings: Surroundings,
     identity_origin: &str,
@@ -91,17 +98,13 @@ pub async fn start(
         )
         .await?,
     );
-    let listen = |source| ControllerError::Listen { address: settings.listen, source };
-    let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
     let certificate = Arc::new(ServerCertificate::new(authority.clone(), writer.now())?);
     let tls = acceptor(&authority, certificate.clone())?;
     let acme =
         Acme { settings: Arc::new(settings.acme.clone()), writer: writer.clone(), surroundings: surroundings.clone() };
     let routes =
         routes(settings, &surroundings, writer.clone(), authority.clone(), certificate.clone(), acme.clone()).await?;
-    info!(%address, "controller listens");
-    Ok(Controller { address, writer, authority, certificate, listener, tls, routes, surroundings, acme })
+    Ok(Controller { writer, authority, certificate, tls, routes, surroundings, acme })
 }
 
 /// Streams of before there were checkpoints get one now, not only at the next change.
@@ -152,7 +155,7 @@ async fn routes(
         authority: fingerprint.as_ref().to_vec(),
         certificate,
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
-        hashing: Arc::new(runtime::hashing::Hashing::start().map_err(ControllerError::Hashing)?),
+        hashing: surroundings.hashing.clone(),
     };
     let enroller =
         Enroller { writer: writer.clone(), authority, writers: surroundings.peers.writers.clone(), certificate_life };
@@ -220,24 +223,27 @@ fn late(limit: Duration) -> Status {
 
 impl Controller {
     /// Serves until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "controller listens");
+        }
         let connections = TaskTracker::new();
-        connections.spawn(self.acme.renew(TenantId::default_tenant(), stop.clone()));
+        connections.spawn(self.acme.clone().renew(TenantId::default_tenant(), stop.clone()));
         connections.spawn(keep_certificates(
             self.writer.clone(),
-            self.surroundings,
+            self.surroundings.clone(),
             self.authority.clone(),
             self.certificate.clone(),
             stop.clone(),
         ));
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
             };
             match accepted {
                 Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(serve(stream, self.tls.clone(), self.routes.clone(), stop.clone()));
+                    connections.spawn(self.serve_on(stream, stop.clone()));
                 }
                 Ok(_) => warn!("too many connections to the admin API"),
                 Err(error) => {
@@ -249,10 +255,21 @@ impl Controller {
         connections.close();
         connections.wait().await;
     }
+
+    /// Serves one connection, from its TLS handshake to its end.
+    pub fn serve_on<S>(&self, io: S, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        serve(io, self.tls.clone(), self.routes.clone(), stop)
+    }
 }
 
-async fn serve(stream: TcpStream, tls: TlsAcceptor, routes: Router, stop: CancellationToken) {
-    let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
+async fn serve<S>(io: S, tls: TlsAcceptor, routes: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(io)).await;
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return debug!(%error, "no TLS"),

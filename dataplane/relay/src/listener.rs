@@ -61,11 +61,29 @@ pub(crate) struct ComingLink {
 
 /// One socket of several on the same port; the kernel deals connections out.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    listen(socket)
+}
+
+/// The first socket of a port that nobody listens on; others may follow.
+pub(crate) fn bind_alone(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.bind(&address.into())?;
+    // Only now: before, it would be one more beside another process's.
+    socket.set_reuse_port(true)?;
+    listen(socket)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -335,4 +353,19 @@ impl ResolvesServerCert for FromSnapshot {
 /// not (RFC 6066, section 3).
 pub(crate) fn host_asked_for(server_name: &str) -> String {
     server_name.strip_suffix('.').unwrap_or(server_name).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_opened_alone_has_more_sockets_of_ours_and_no_second_owner() {
+        let first = bind_alone(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = first.local_addr().unwrap();
+        let second = bind(address).expect("another thread's");
+        assert!(bind_alone(address).is_err(), "another process asks for the same port");
+        drop((first, second));
+        bind_alone(address).expect("free again");
+    }
 }

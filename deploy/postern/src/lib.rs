@@ -1,9 +1,10 @@
 //! `postern`: every role, all of them in one process (`up`), and the admin CLI.
 //!
 //! Read: `cli` (what there is), `up` (everything at once), `roles` (each by
-//! itself), `commands` (the admin API from a shell).
+//! itself), `assembly` (how a role is put together for both), `commands` (the admin API from a shell).
 
 pub mod apply;
+pub mod assembly;
 pub mod backup;
 pub mod certificate;
 pub mod cli;
