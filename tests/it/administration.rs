@@ -1,7 +1,7 @@
 //! Who may call what, and how connectors come to be.
 
+use admin_client::{Admin, Credential, Tokens};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use postern::client::{Admin, Credential, Tokens};
 use postern_tests::{
     browser::Browser,
     origin::Origin,

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use postern::client::Credential;
+use admin_client::Credential;
 use postern_tests::{
     processes::{Running, binary},
     world::World,

@@ -62,8 +62,8 @@ async fn many_processes_are_one_installation() {
     let mut again = controller(0);
     again.line(|line| line.contains("controller listens").then_some(())).await;
     let (_, credential) =
-        postern::client::Credential::find(Some(&cluster.folder.0.join("keys-controller-0/owner.json"))).unwrap();
-    let admin = postern::client::Admin::connect(&credential).await.unwrap();
+        admin_client::Credential::find(Some(&cluster.folder.0.join("keys-controller-0/owner.json"))).unwrap();
+    let admin = admin_client::Admin::connect(&credential).await.unwrap();
     let mut socket_owner = alice.clone();
     let mut events = socket_owner
         .send(http::Method::GET, &url::Url::parse(&cluster.url(0, "wiki", "/sse")).unwrap(), &[], Default::default())

@@ -13,12 +13,13 @@ fn root() -> PathBuf {
 }
 
 /// DESIGN's table. A new arrow is argued, and a line here.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("proto", &[]),
     ("control/model", &[]),
     ("control/eventlog", &["model", "proto"]),
     ("control/controller", &["model", "eventlog", "proto", "runtime", "tokens"]),
     ("control/identity", &["model", "eventlog", "proto", "runtime", "tokens"]),
+    ("control/admin-client", &["proto", "runtime"]),
     // Without the model, so that connectors may verify tokens and know no policies.
     ("control/tokens", &["runtime"]),
     ("dataplane/strict", &[]),
@@ -38,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "runtime",
             "controller",
             "identity",
+            "admin-client",
             "relay",
             "connector",
             "analytics",

@@ -2,7 +2,7 @@
 
 use std::{io::Read, net::TcpListener, process::Command};
 
-use postern::client::Credential;
+use admin_client::Credential;
 use postern_tests::{
     cluster::Cluster,
     processes::{Folder, Running, binary},

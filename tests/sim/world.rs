@@ -20,7 +20,7 @@ use connector::{
     trust::Trust,
 };
 use controller::writer::{Wish, Writer};
-use eventlog::{Activity, EventLog, Fact, Journal, Projection};
+use eventlog::{Activity, EventLog, Fact, Projection};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
@@ -32,7 +32,10 @@ use model::{
     command::Command,
     event::Stream,
 };
-use postern::keys::{self, RoleKeys};
+use postern::{
+    assembly::{self, Base, Vitals},
+    keys::{self, RoleKeys},
+};
 use postern_tests::processes::Folder;
 use proto::{
     Message,
@@ -40,7 +43,7 @@ use proto::{
     v1::{Access, ResetCode, SignedEvent},
 };
 use relay::{Relay, link::ConnectorName};
-use runtime::{Clock, clock::fresh_id, metrics::Metrics};
+use runtime::{Clock, clock::fresh_id, hashing::Hashing};
 use tokio::{
     io::DuplexStream,
     sync::watch,
@@ -121,29 +124,22 @@ impl World {
         let log = EventLog::open(&folder.0.join("log.db")).unwrap();
         let trust = controller_keys.trust.of_state().unwrap();
         let projection = Projection::start(log.clone(), &Stream::STATE, trust, None).await.unwrap();
-        let surroundings = controller::Surroundings {
-            projection: projection.clone(),
-            journal: Journal::new(log.clone(), controller_keys.signer().unwrap()),
-            sealing: controller_keys.sealing.clone(),
-            peers: controller_keys.trust.peers().unwrap(),
+        let base = |keys| Base {
+            keys,
+            log: &log,
+            projection: &projection,
             clock: Clock::default(),
             token_faults: Default::default(),
         };
-        let settings = controller::Settings { listen: ([127, 0, 0, 1], 0).into(), ..controller::Settings::default() };
+        let (nowhere, hashing) = ("unix:/nowhere", Hashing::on_callers_thread());
         // It makes the keys of the tenant; nobody calls it.
-        let controller = controller::server::start(settings, surroundings, "unix:/nowhere").await.unwrap();
+        let settings = controller::Settings::default();
+        let role = assembly::controller::assemble(&base(&controller_keys), settings, nowhere, hashing, &folder.0)
+            .await
+            .unwrap();
         let stop = CancellationToken::new();
-        let surroundings = relay::Surroundings {
-            projection: projection.clone(),
-            journal: Journal::new(log.clone(), relay_keys.signer().unwrap()),
-            trust: relay_keys.trust.of_state().unwrap(),
-            sealing: relay_keys.sealing.clone(),
-            clock: Clock::default(),
-            metrics: Metrics::default(),
-            token_faults: Default::default(),
-            stop: stop.clone(),
-        };
-        let relay = relay::without_listener(relay::Settings::default(), surroundings).unwrap();
+        let (settings, vitals) = (relay::Settings::default(), Vitals::default());
+        let relay = assembly::relay::without_listener(&base(&relay_keys), settings, &vitals, &stop).unwrap();
         let (tasks, weather) = (TaskTracker::new(), Weather::default());
         Self {
             relay,
@@ -153,7 +149,7 @@ impl World {
             stop,
             tenant: TenantId::default_tenant(),
             signer: controller_keys.signer().unwrap(),
-            writer: controller.writer.clone(),
+            writer: role.controller.writer.clone(),
             activity_trust: relay_keys.trust.of_activity().unwrap(),
             projection,
             log,

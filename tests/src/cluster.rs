@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::PathBuf, process::Command};
 
-use postern::client::{Admin, Credential};
+use admin_client::{Admin, Credential};
 use proto::v1;
 
 use crate::{

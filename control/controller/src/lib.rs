@@ -32,6 +32,7 @@ use eventlog::{Journal, Projection};
 use proto::signed::Verifier;
 use runtime::{
     Clock,
+    hashing::Hashing,
     sealing::{SealTo, SealingKey},
 };
 use thiserror::Error;
@@ -55,8 +56,6 @@ pub enum ControllerError {
     Write(#[from] writer::WriteError),
     #[error("hashing a password")]
     Password(#[from] passwords::PasswordError),
-    #[error("starting the threads that hash passwords")]
-    Hashing(#[source] std::io::Error),
     #[error("keeping the first owner's password in a file")]
     FirstOwner(#[source] std::io::Error),
     #[error(
@@ -91,6 +90,8 @@ pub struct Surroundings {
     pub journal: Journal,
     pub sealing: Arc<SealingKey>,
     pub peers: Peers,
+    /// Where passwords are hashed.
+    pub hashing: Arc<Hashing>,
     pub clock: Clock,
     /// Counts tokens that are refused.
     pub token_faults: TokenFaults,

@@ -17,7 +17,11 @@ use proto::v1;
 use runtime::Clock;
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokens::TokenFaults;
-use tokio::{net::TcpListener, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, service::Routes};
@@ -53,13 +57,11 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// A file of 100,000 people, or of 6,000 applications, as one request.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A controller that is listening.
+/// A controller that is prepared: it serves the connections it is given.
 pub struct Controller {
-    pub address: SocketAddr,
     pub writer: Arc<Writer>,
     pub authority: Arc<Authority>,
     pub certificate: Arc<ServerCertificate>,
-    listener: TcpListener,
     tls: TlsAcceptor,
     routes: Router,
     surroundings: Surroundings,
@@ -75,8 +77,13 @@ struct Gate {
     token_faults: TokenFaults,
 }
 
-/// Prepares the installation and opens the port.
-pub async fn start(
+/// Opens the port of the admin API.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ControllerError> {
+    TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })
+}
+
+/// Prepares the installation, unless another controller has.
+pub async fn prepare(
     settings: Settings,
     surroundings: Surroundings,
     identity_origin: &str,
@@ -95,9 +102,6 @@ pub async fn start(
         )
         .await?,
     );
-    let listen = |source| ControllerError::Listen { address: settings.listen, source };
-    let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
     let certificate = Arc::new(ServerCertificate::new(authority.clone(), writer.now())?);
     let tls = acceptor(&authority, certificate.clone())?;
     let acme =
@@ -107,8 +111,7 @@ pub async fn start(
     let routes =
         routes(settings, &surroundings, writer.clone(), authority.clone(), shown, acme.clone(), activity.clone())
             .await?;
-    info!(%address, "controller listens");
-    Ok(Controller { address, writer, authority, certificate, listener, tls, routes, surroundings, acme, activity })
+    Ok(Controller { writer, authority, certificate, tls, routes, surroundings, acme, activity })
 }
 
 /// Streams of before there were checkpoints get one now, not only at the next change.
@@ -160,7 +163,7 @@ async fn routes(
         authority: fingerprint.as_ref().to_vec(),
         certificate,
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
-        hashing: Arc::new(runtime::hashing::Hashing::start().map_err(ControllerError::Hashing)?),
+        hashing: surroundings.hashing.clone(),
         activity,
     };
     let enroller =
@@ -238,25 +241,28 @@ fn late(limit: Duration) -> Status {
 
 impl Controller {
     /// Serves until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "controller listens");
+        }
         let connections = TaskTracker::new();
-        connections.spawn(self.acme.renew(TenantId::default_tenant(), stop.clone()));
-        connections.spawn(self.activity.follow(stop.clone()));
+        connections.spawn(self.acme.clone().renew(TenantId::default_tenant(), stop.clone()));
+        connections.spawn(self.activity.clone().follow(stop.clone()));
         connections.spawn(keep_certificates(
             self.writer.clone(),
-            self.surroundings,
+            self.surroundings.clone(),
             self.authority.clone(),
             self.certificate.clone(),
             stop.clone(),
         ));
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
             };
             match accepted {
                 Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(serve(stream, self.tls.clone(), self.routes.clone(), stop.clone()));
+                    connections.spawn(self.serve_on(stream, stop.clone()));
                 }
                 Ok(_) => warn!("too many connections to the admin API"),
                 Err(error) => {
@@ -268,10 +274,21 @@ impl Controller {
         connections.close();
         connections.wait().await;
     }
+
+    /// Serves one connection, from its TLS handshake to its end.
+    pub fn serve_on<S>(&self, io: S, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        serve(io, self.tls.clone(), self.routes.clone(), stop)
+    }
 }
 
-async fn serve(stream: TcpStream, tls: TlsAcceptor, routes: Router, stop: CancellationToken) {
-    let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
+async fn serve<S>(io: S, tls: TlsAcceptor, routes: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(io)).await;
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return debug!(%error, "no TLS"),

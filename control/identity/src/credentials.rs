@@ -26,14 +26,9 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    pub(crate) fn new(sealing: Arc<SealingKey>) -> std::io::Result<Self> {
-        let nobody = Area::default().hash(&runtime::clock::random_bytes::<32>());
-        Ok(Self {
-            sealing,
-            hashing: Hashing::start()?,
-            nobody: nobody.map_err(std::io::Error::other)?,
-            last_steps: Mutex::default(),
-        })
+    pub(crate) fn new(sealing: Arc<SealingKey>, hashing: Hashing) -> Result<Self, HashingError> {
+        let nobody = Area::default().hash(&runtime::clock::random_bytes::<32>())?;
+        Ok(Self { sealing, hashing, nobody, last_steps: Mutex::default() })
     }
 
     /// Is this the user's password? Takes the same time for nobody.

@@ -25,18 +25,33 @@ pub mod settings;
 mod throttle;
 mod tokens;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use ::tokens::{SigningKey, TokenFaults};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use axum::Router;
 use eventlog::{Activity, Draft, Fact, Journal, Projection};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{Tenant, TenantId, Timestamp};
 use proto::{signed::key_id, v1::SignInAttempt};
-use runtime::{Clock, clock::fresh_id, sealing::SealingKey, secret::SharedSecret, telemetry::chain};
+use runtime::{
+    Clock,
+    clock::fresh_id,
+    hashing::{Hashing, HashingError},
+    sealing::SealingKey,
+    secret::SharedSecret,
+    telemetry::chain,
+};
 use thiserror::Error;
-use tokio::{net::UnixListener, sync::mpsc};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+    sync::mpsc,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
@@ -48,6 +63,10 @@ pub use settings::Settings;
 pub enum IdentityError {
     #[error("listening on {path}")]
     Listen { path: String, source: std::io::Error },
+    #[error("the signing key cannot be read")]
+    SigningKey,
+    #[error("preparing to check passwords")]
+    Hashing(#[from] HashingError),
 }
 
 /// What identity is given.
@@ -58,6 +77,8 @@ pub struct Surroundings {
     pub sealing: Arc<SealingKey>,
     /// Signs calls to controllers (Ed25519, PKCS#8).
     pub signing: Vec<u8>,
+    /// Where passwords are checked.
+    pub hashing: Hashing,
     pub clock: Clock,
     /// Counts tokens that are refused.
     pub token_faults: TokenFaults,
@@ -85,13 +106,6 @@ pub(crate) struct Identity {
 const WAITING_ATTEMPTS_MAX: usize = 1024;
 const CONNECTIONS_MAX: usize = 4096;
 
-/// Serves until `stop`.
-pub async fn run(settings: Settings, surroundings: Surroundings, stop: CancellationToken) -> Result<(), IdentityError> {
-    let listener = listen(&settings)?;
-    serve(settings, surroundings, listener, stop).await;
-    Ok(())
-}
-
 /// Opens the socket, so that others may be told of it.
 pub fn listen(settings: &Settings) -> Result<UnixListener, IdentityError> {
     let failed = |source| IdentityError::Listen { path: settings.socket.display().to_string(), source };
@@ -103,53 +117,75 @@ pub fn listen(settings: &Settings) -> Result<UnixListener, IdentityError> {
     UnixListener::bind(&settings.socket).map_err(failed)
 }
 
-pub async fn serve(settings: Settings, surroundings: Surroundings, listener: UnixListener, stop: CancellationToken) {
-    let (attempts, waiting) = mpsc::channel(WAITING_ATTEMPTS_MAX);
-    let Surroundings { projection, journal, sealing, signing, clock, token_faults } = surroundings;
-    let tenant_id = TenantId::default_tenant();
-    let signing = match Ed25519KeyPair::from_pkcs8(&signing) {
-        Ok(pair) => SigningKey::ed25519(&key_id(pair.public_key().as_ref()), &signing),
-        Err(_) => return warn!("the signing key cannot be read"),
-    };
-    let credentials = match Credentials::new(sealing.clone()) {
-        Ok(credentials) => credentials,
-        Err(error) => return warn!(%error, "the threads that hash passwords cannot be started"),
-    };
-    let identity = Arc::new(Identity {
-        between: SharedSecret::new(&sealing.derive("identity-between")),
-        credentials,
-        settings,
-        tenant_id: tenant_id.clone(),
-        projection,
-        sealing,
-        signing,
-        token_faults,
-        clock,
-        throttle: Mutex::default(),
-        used_codes: Mutex::default(),
-        devices: Mutex::default(),
-        attempts,
-    });
-    let tasks = TaskTracker::new();
-    tasks.spawn(record(journal, tenant_id, clock, waiting));
-    info!(socket = %identity.settings.socket.display(), "identity listens");
-    let routes = endpoints::routes(identity);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        if tasks.len() > CONNECTIONS_MAX {
-            continue;
+/// Identity without a socket: it serves the connections it is given.
+pub struct Service {
+    socket: PathBuf,
+    routes: Router,
+    /// Connections, and the writing down of attempts.
+    tasks: TaskTracker,
+}
+
+impl Service {
+    pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Self, IdentityError> {
+        let (attempts, waiting) = mpsc::channel(WAITING_ATTEMPTS_MAX);
+        let Surroundings { projection, journal, sealing, signing, hashing, clock, token_faults } = surroundings;
+        let tenant_id = TenantId::default_tenant();
+        let pair = Ed25519KeyPair::from_pkcs8(&signing).map_err(|_| IdentityError::SigningKey)?;
+        let signing = SigningKey::ed25519(&key_id(pair.public_key().as_ref()), &signing);
+        let socket = settings.socket.clone();
+        let identity = Arc::new(Identity {
+            between: SharedSecret::new(&sealing.derive("identity-between")),
+            credentials: Credentials::new(sealing.clone(), hashing)?,
+            settings,
+            tenant_id: tenant_id.clone(),
+            projection,
+            sealing,
+            signing,
+            token_faults,
+            clock,
+            throttle: Mutex::default(),
+            used_codes: Mutex::default(),
+            devices: Mutex::default(),
+            attempts,
+        });
+        let tasks = TaskTracker::new();
+        tasks.spawn(record(journal, tenant_id, clock, waiting));
+        Ok(Self { socket, routes: endpoints::routes(identity), tasks })
+    }
+
+    /// Serves until `stop`.
+    pub async fn run(self, listener: UnixListener, stop: CancellationToken) {
+        info!(socket = %self.socket.display(), "identity listens");
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            let Ok((stream, _)) = accepted else { continue };
+            if self.tasks.len() > CONNECTIONS_MAX {
+                continue;
+            }
+            self.tasks.spawn(self.serve_on(stream, stop.clone()));
         }
-        let (routes, stop) = (routes.clone(), stop.clone());
-        tasks.spawn(async move {
+        let tasks = self.tasks.clone();
+        // Attempts are written down until nobody is left who could make one.
+        drop(self);
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Serves one connection to its end.
+    pub fn serve_on<S>(&self, io: S, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let routes = self.routes.clone();
+        async move {
             let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                 routes.clone().oneshot(request.map(axum::body::Body::new))
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
-            let connection = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+            let connection = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(io), service);
             let mut connection = std::pin::pin!(connection);
             let served = tokio::select! {
                 served = connection.as_mut() => served,
@@ -161,11 +197,8 @@ pub async fn serve(settings: Settings, surroundings: Surroundings, listener: Uni
             if let Err(error) = served {
                 debug!(%error, "a connection ended early");
             }
-        });
+        }
     }
-    drop(routes);
-    tasks.close();
-    tasks.wait().await;
 }
 
 async fn record(journal: Journal, tenant: TenantId, clock: Clock, mut waiting: mpsc::Receiver<SignInAttempt>) {

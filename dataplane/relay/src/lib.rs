@@ -23,6 +23,7 @@ mod sessions;
 pub mod settings;
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -160,14 +161,46 @@ impl Relay {
     }
 }
 
+/// A port that is open, with nobody behind it yet.
+pub struct Port {
+    pub address: SocketAddr,
+    listener: std::net::TcpListener,
+}
+
+impl Port {
+    /// Shared with other relays of this user on this machine: one may take over
+    /// from another.
+    pub fn open(address: SocketAddr) -> io::Result<Self> {
+        Self::of(listener::bind(address)?)
+    }
+
+    /// An error where somebody else listens, whoever it is.
+    pub fn open_alone(address: SocketAddr) -> io::Result<Self> {
+        Self::of(listener::bind_alone(address)?)
+    }
+
+    fn of(listener: std::net::TcpListener) -> io::Result<Self> {
+        // Port 0 chose one.
+        Ok(Self { address: listener.local_addr()?, listener })
+    }
+}
+
 /// Starts listening. Returns when the port is open.
 pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Running, RelayError> {
+    let address = settings.listen;
+    let port = Port::open(address).map_err(|source| RelayError::Listen { address, source })?;
+    start_on(port, settings, surroundings)
+}
+
+/// Serves a port that is open.
+pub fn start_on(port: Port, settings: Settings, surroundings: Surroundings) -> Result<Running, RelayError> {
     let count = match settings.threads {
         0 => thread::available_parallelism().map_or(1, |it| it.get()),
         threads => threads,
     };
     let (relay, receivers) = assemble(settings, surroundings, count)?;
-    let (address, listeners) = listeners(&relay.settings, count)?;
+    let address = port.address;
+    let listeners = listeners(port, count)?;
     let (entrance, tasks) = (&relay.entrance, &relay.life.tasks);
     if relay.settings.http3 {
         let endpoint = http3::bind(address, FromSnapshot(relay.current.shared_keys()))?;
@@ -283,16 +316,15 @@ fn outwards(
     (links, open)
 }
 
-fn listeners(settings: &Settings, count: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), RelayError> {
-    let failed = |source| RelayError::Listen { address: settings.listen, source };
-    let first = listener::bind(settings.listen).map_err(failed)?;
-    // Port 0 chooses one; the other threads share it.
-    let address = first.local_addr().map_err(failed)?;
-    let mut listeners = vec![first];
+/// One for each thread.
+fn listeners(port: Port, count: usize) -> Result<Vec<std::net::TcpListener>, RelayError> {
+    let Port { address, listener } = port;
+    let mut listeners = vec![listener];
     for _ in 1..count {
-        listeners.push(listener::bind(address).map_err(failed)?);
+        let one_more = Port::open(address).map_err(|source| RelayError::Listen { address, source })?;
+        listeners.push(one_more.listener);
     }
-    Ok((address, listeners))
+    Ok(listeners)
 }
 
 fn worker(

@@ -48,12 +48,8 @@ impl Recorder {
 
     /// What a connector does: it comes, goes, or is cut off.
     pub(crate) fn connector(&self, tenant: &TenantId, connector: String, what: ConnectorEvent, detail: &str) {
-        let activity = ConnectorActivity {
-            connector,
-            relay: self.relay.clone(),
-            what: what.into(),
-            detail: detail.to_owned(),
-        };
+        let activity =
+            ConnectorActivity { connector, relay: self.relay.clone(), what: what.into(), detail: detail.to_owned() };
         self.activity.record(tenant, self.clock.now_ms(), Activity::Connector(activity));
     }
 }

@@ -3,12 +3,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use admin_client::{
+    Admin,
+    lists::{all_apps, all_connector_groups, all_groups, all_policies, all_users},
+};
 use anyhow::{Context as _, bail};
 use proto::v1;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{client::Admin, commands::Context, output::say};
+use crate::{commands::Context, output::say};
 
 type Object = Map<String, Value>;
 
@@ -198,32 +202,4 @@ fn rename(value: &mut Value, named: &dyn Fn(&str) -> String) {
         Value::Array(items) => items.iter_mut().for_each(|it| rename(it, named)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
     }
-}
-
-macro_rules! all {
-    ($($name:ident => $service:ident, $field:ident, $item:ty);* $(;)?) => {$(
-        /// Every page of the list.
-        pub async fn $name(admin: &Admin) -> anyhow::Result<Vec<$item>> {
-            let mut all = Vec::new();
-            let mut token = String::new();
-            loop {
-                let page = Some(v1::Page { size: 1000, token });
-                let answer = admin.$service().list(v1::ListRequest { page }).await?.into_inner();
-                all.extend(answer.$field);
-                if answer.next_page_token.is_empty() {
-                    return Ok(all);
-                }
-                token = answer.next_page_token;
-            }
-        }
-    )*};
-}
-
-all! {
-    all_apps => applications, apps, v1::App;
-    all_connector_groups => connector_groups, groups, v1::ConnectorGroup;
-    all_users => users, users, v1::User;
-    all_groups => groups, groups, v1::Group;
-    all_policies => policies, policies, v1::Policy;
-    all_certificates => certificates, certificates, v1::Certificate;
 }

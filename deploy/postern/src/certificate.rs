@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use admin_client::lists;
 use anyhow::{Context as _, bail};
 use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
 use proto::v1;
@@ -9,7 +10,6 @@ use runtime::tls::pem;
 use serde_json::Value;
 
 use crate::{
-    apply,
     cli::{CertificateCommand, MethodName},
     commands::Context,
     output,
@@ -21,7 +21,7 @@ pub async fn run(it: &Context, command: CertificateCommand) -> anyhow::Result<()
     let mut certificates = it.admin.certificates();
     match command {
         CertificateCommand::List => {
-            let all = apply::all_certificates(&it.admin).await?;
+            let all = lists::all_certificates(&it.admin).await?;
             let rows = all.iter().map(readable).collect::<anyhow::Result<Vec<Value>>>()?;
             output::list(it.format, &rows, &FIELDS)
         }

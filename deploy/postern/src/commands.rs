@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use admin_client::{Admin, Credential, lists, sign_in, web::Web};
 use anyhow::{Context as _, bail};
 use proto::{names, v1};
 use serde_json::{Map, Value};
@@ -15,10 +16,7 @@ use crate::{
         AdminCommand, AppCommand, ConnectorCommand, Global, GroupCommand, KeyCommand, KeyName, PolicyCommand, RoleName,
         SessionCommand, StateName, UserCommand,
     },
-    client::{Admin, Credential},
-    login,
     output::{self, Format, say},
-    web::Web,
 };
 
 /// What a command needs.
@@ -35,7 +33,7 @@ pub struct Context {
 impl Context {
     pub async fn new(global: &Global) -> anyhow::Result<Self> {
         let (path, credential) = Credential::find(global.credential_file.as_deref())?;
-        let credential = login::refreshed(&path, credential).await?;
+        let credential = sign_in::refreshed(&path, credential).await?;
         let admin = Admin::connect(&credential).await;
         let admin = admin.with_context(|| format!("using the credential {}", path.display()))?;
         let authority = credential.authority.clone();
@@ -68,7 +66,7 @@ impl Context {
             Err(other) => return other,
         };
         let (path, credential) = &self.credential;
-        let error = credential.explain(path, &status);
+        let error = anyhow::Error::new(credential.explain(path, &status));
         let lost = std::error::Error::source(&status).is_some() || status.code() == tonic::Code::Unavailable;
         if !lost || !self.asked.load(Ordering::Relaxed) {
             return error;
@@ -181,7 +179,7 @@ pub fn address(external_url: &str, port: u32) -> String {
 async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {
     match command {
         AppCommand::List => {
-            output::list(it.format, &apply::all_apps(&it.admin).await?, &["name", "external_url", "origin", "id"])
+            output::list(it.format, &lists::all_apps(&it.admin).await?, &["name", "external_url", "origin", "id"])
         }
         AppCommand::Show { app } => {
             let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
@@ -295,7 +293,7 @@ async fn group(it: &Context, command: GroupCommand) -> anyhow::Result<()> {
         membership: Some(v1::Membership { group, member }),
     };
     match command {
-        GroupCommand::List => output::list(it.format, &apply::all_groups(&it.admin).await?, &["name", "id"]),
+        GroupCommand::List => output::list(it.format, &lists::all_groups(&it.admin).await?, &["name", "id"]),
         GroupCommand::Create { name } => {
             let group = Some(v1::Group { id: String::new(), name });
             let answer = groups.create(v1::PutGroupRequest { change: it.change(), group }).await?.into_inner();
@@ -349,7 +347,7 @@ async fn connector(it: &Context, command: ConnectorCommand) -> anyhow::Result<()
             }
         }
         ConnectorCommand::Groups => {
-            output::list(it.format, &apply::all_connector_groups(&it.admin).await?, &["name", "id"])
+            output::list(it.format, &lists::all_connector_groups(&it.admin).await?, &["name", "id"])
         }
         ConnectorCommand::CreateGroup { name } => {
             let group = Some(v1::ConnectorGroup { id: String::new(), name });
@@ -370,7 +368,7 @@ async fn user(it: &Context, command: UserCommand) -> anyhow::Result<()> {
     match command {
         UserCommand::List => {
             let columns = ["username", "display_name", "email", "disabled", "id"];
-            output::list(it.format, &apply::all_users(&it.admin).await?, &columns)
+            output::list(it.format, &lists::all_users(&it.admin).await?, &columns)
         }
         UserCommand::Create { username, display_name, email, password_file } => {
             let (password, made) = password(password_file)?;
@@ -440,7 +438,7 @@ async fn policy(it: &Context, command: PolicyCommand) -> anyhow::Result<()> {
     match command {
         PolicyCommand::List => {
             let columns = ["name", "state", "block", "require", "include", "networks", "id"];
-            output::list(it.format, &apply::all_policies(&it.admin).await?, &columns)
+            output::list(it.format, &lists::all_policies(&it.admin).await?, &columns)
         }
         PolicyCommand::Create { name, block, require, include, exclude, app, network, exclude_network, state } => {
             let control =
@@ -462,7 +460,7 @@ async fn policy(it: &Context, command: PolicyCommand) -> anyhow::Result<()> {
             output::show(it.format, &answer.policy.unwrap_or_default())
         }
         PolicyCommand::State { policy, state } => {
-            let all = apply::all_policies(&it.admin).await?;
+            let all = lists::all_policies(&it.admin).await?;
             let found = all.into_iter().find(|it| it.id == policy || it.name == policy);
             let Some(found) = found else { bail!("there is no policy {policy:?}") };
             let policy = Some(v1::Policy { state: state_of(state).into(), ..found });

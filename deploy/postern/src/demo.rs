@@ -5,7 +5,16 @@ use std::path::Path;
 
 use anyhow::Context;
 use axum::{Router, extract::Request, response::Html, routing::any};
+use controller::{
+    bootstrap::DEFAULT_GROUP,
+    writer::{Wish, Writer},
+};
 use http::HeaderMap;
+use model::{
+    App, AppId, Command, ExternalUrl, Origin, Principal, TenantId,
+    app::{Claim, HeaderName, IdentityHeader, Name},
+};
+use runtime::clock::fresh_id;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +33,33 @@ pub async fn serve(listener: UnixListener, stop: CancellationToken) {
     if let Err(error) = served.await {
         tracing::warn!(%error, "the demo application ended");
     }
+}
+
+/// Publishes it, or moves it to where its socket is now.
+pub async fn publish(writer: &Writer, tenant_id: &TenantId, socket: &Path) -> anyhow::Result<()> {
+    let snapshot = writer.snapshot();
+    let tenant = snapshot.tenant(tenant_id).context("the tenant is missing")?;
+    let url = ExternalUrl::parse(&format!("https://demo.{}/", tenant.domain))?;
+    let origin = Origin::parse(&format!("unix:{}", socket.display()))?;
+    let known = tenant.apps.values().find(|it| it.app.external == url);
+    let group = tenant.groups.values().find(|it| it.name.as_str() == DEFAULT_GROUP).context("no connector group")?;
+    let header = IdentityHeader { name: HeaderName::parse("X-Remote-User")?, claim: Claim::Username };
+    let id = known.map_or_else(|| AppId(fresh_id()), |it| it.app.id);
+    let plain = App::new(id, Name::parse("Demo")?, url, origin.clone(), group.id);
+    let app = App { identity_headers: vec![header], assertion: true, ..plain };
+    let wish = Wish::of_system(tenant_id, "demo");
+    match known {
+        None => {
+            let assign = Command::Assign { app: app.id, principal: Principal::Everyone };
+            writer.execute(&wish, vec![Command::PublishApp(Box::new(app)), assign]).await?;
+        }
+        Some(before) if before.app.origin != origin => {
+            let moved = App { origin, ..before.app.clone() };
+            writer.execute(&wish, vec![Command::ChangeApp(Box::new(moved))]).await?;
+        }
+        Some(_) => {}
+    }
+    Ok(())
 }
 
 async fn page(request: Request) -> Html<String> {

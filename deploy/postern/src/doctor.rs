@@ -3,10 +3,15 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path, time::Duration};
 
+use admin_client::{
+    Admin, Credential, lists, sign_in,
+    web::{Web, dialled},
+};
 use anyhow::bail;
 use controller::admin::JOIN_TOKEN;
 use model::hosts::Hosts;
 use proto::v1;
+use runtime::telemetry::chain;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -14,12 +19,8 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    apply,
-    client::{Admin, Credential},
     commands::{address as address_of, reach, words},
-    login,
     output::say,
-    web::{Web, dialled},
 };
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,19 +51,19 @@ impl Report {
 pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Result<()> {
     let mut report = Report { faults: 0 };
     let (path, credential) = Credential::find(credential)?;
-    let credential = login::refreshed(&path, credential).await?;
+    let credential = sign_in::refreshed(&path, credential).await?;
     report.good(&format!("credential {}", path.display()));
     let admin = match Admin::connect(&credential).await {
         Ok(admin) => admin,
         Err(error) => {
-            report.bad(&format!("{error:#}"), "start the controller, or check the address in the credential file");
+            report.bad(&chain(&error), "start the controller, or check the address in the credential file");
             bail!("1 fault; the rest needs the controller");
         }
     };
     let tenant = match admin.tenants().get(v1::GetTenantRequest {}).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => {
-            let why = format!("{:#}", credential.explain(&path, &status));
+            let why = chain(&credential.explain(&path, &status));
             report.bad(&why, "use a credential of somebody with a role, or ask an owner");
             bail!("1 fault; the rest needs the admin API");
         }
@@ -71,7 +72,7 @@ pub async fn run(credential: Option<&Path>, url: Option<String>) -> anyhow::Resu
     endings(&tenant.endings, &credential, &path, &mut report);
     connectors(&admin, &mut report).await?;
     certificates(&admin, &mut report).await?;
-    let apps = apply::all_apps(&admin).await?;
+    let apps = lists::all_apps(&admin).await?;
     let login_host = Hosts::of(&tenant.domain).login();
     let login = apps.iter().find(|app| app.external_url == format!("https://{login_host}/"));
     if login.is_none() {
@@ -99,7 +100,7 @@ async fn connectors(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
         ..Default::default()
     };
     let history = admin.history().list(request).await?.into_inner().entries;
-    for group in apply::all_connector_groups(admin).await? {
+    for group in lists::all_connector_groups(admin).await? {
         let members: Vec<_> = connectors.iter().filter(|it| it.group == group.id && !it.revoked).collect();
         if members.is_empty() {
             report.bad(
@@ -216,15 +217,13 @@ async fn address(url: &str, authority: &str, report: &mut Report) {
     }
     let web = match Web::trusting(authority) {
         Ok(web) => web,
-        Err(error) => return report.bad(&format!("{error:#}"), "restore the authority in the credential file"),
+        Err(error) => return report.bad(&chain(&error), "restore the authority in the credential file"),
     };
     let response = match web.get(url).await {
         Ok(response) => response,
         Err(error) => {
-            return report.bad(
-                &format!("{error:#}"),
-                "if something inspects TLS on the way, exempt it; else look at the relay's log",
-            );
+            return report
+                .bad(&chain(&error), "if something inspects TLS on the way, exempt it; else look at the relay's log");
         }
     };
     report.good("the certificate is this installation's, and valid");
@@ -281,7 +280,7 @@ fn endings(endings: &[v1::Ending], credential: &Credential, path: &Path, report:
 /// Those somebody brought or ordered; the installation renews its own.
 async fn certificates(admin: &Admin, report: &mut Report) -> anyhow::Result<()> {
     let now_s = runtime::Clock::default().now_ms() / 1000;
-    for certificate in apply::all_certificates(admin).await? {
+    for certificate in lists::all_certificates(admin).await? {
         let days = (certificate.expires_ms / 1000 - now_s) / 86400;
         let hosts = certificate.hosts.join(", ");
         match certificate.source() {

@@ -2,11 +2,10 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use admin_client::{Admin, Credential};
 use anyhow::Context;
 use connector::{Connector, Settings, dial::Way, enrol};
 use proto::v1;
-
-use crate::client::{Admin, Credential};
 
 /// A connector of a group, joined before or now.
 pub async fn ensure(

@@ -1,13 +1,13 @@
 //! `postern`: every role, all of them in one process (`up`), and the admin CLI.
 //!
 //! Read: `cli` (what there is), `up` (everything at once), `roles` (each by
-//! itself), `client` and `commands` (the admin API from a shell).
+//! itself), `assembly` (how a role is put together for both), `commands` (the admin API from a shell).
 
 pub mod apply;
+pub mod assembly;
 pub mod backup;
 pub mod certificate;
 pub mod cli;
-pub mod client;
 pub mod commands;
 pub mod demo;
 pub mod doctor;
@@ -21,7 +21,6 @@ pub mod owner_file;
 pub mod roles;
 pub mod skew;
 pub mod up;
-pub mod web;
 
 use clap::{CommandFactory, Parser};
 

@@ -1,11 +1,14 @@
 //! `postern login`: a browser on this machine (authorization code with PKCE on
 //! loopback, RFC 8252), or a code typed elsewhere (RFC 8628).
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
+use admin_client::{
+    Credential,
+    credential::login_file,
+    sign_in::{CLIENT, granted, tokens},
+    web::Web,
+};
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -16,16 +19,9 @@ use tokio::{
 };
 use url::{Url, form_urlencoded};
 
-use crate::{
-    client::{Credential, Tokens, login_file},
-    output::say,
-    web::Web,
-};
+use crate::output::say;
 
-const CLIENT: &str = "postern-cli";
 const BROWSER_TIMEOUT: Duration = Duration::from_secs(600);
-/// Tokens are renewed this long before they end.
-const RENEW_BEFORE_S: i64 = 60;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct LoginArguments {
@@ -97,7 +93,7 @@ async fn with_browser(web: &Web, url: &str, token_url: &str) -> anyhow::Result<V
         .append_pair("redirect_uri", &redirect)
         .append_pair("code_verifier", &verifier)
         .finish();
-    granted(token_url, web.post(token_url, form).await?)
+    Ok(granted(token_url, web.post(token_url, form).await?)?)
 }
 
 /// The one request a browser makes to the loopback address.
@@ -145,50 +141,9 @@ async fn with_device(web: &Web, url: &str, token_url: &str) -> anyhow::Result<Va
         let (success, answer) = web.post(token_url, form).await?;
         match (success, answer["error"].as_str()) {
             (false, Some("authorization_pending" | "slow_down")) => {}
-            _ => return granted(token_url, (success, answer)),
+            _ => return Ok(granted(token_url, (success, answer))?),
         }
     }
-}
-
-fn granted(url: &str, (success, answer): (bool, Value)) -> anyhow::Result<Value> {
-    match (success, answer["error_description"].as_str()) {
-        (true, _) => Ok(answer),
-        (false, Some(why)) => bail!("{why}"),
-        (false, None) => bail!("{url} refused without a reason"),
-    }
-}
-
-fn tokens(answer: &Value, token_url: &str) -> anyhow::Result<Tokens> {
-    let text =
-        |name: &str| answer[name].as_str().map(str::to_owned).with_context(|| format!("the answer has no {name}"));
-    let now_s = runtime::Clock::default().now_ms() / 1000;
-    Ok(Tokens {
-        access: text("access_token")?,
-        refresh: text("refresh_token")?,
-        expires_s: now_s + answer["expires_in"].as_i64().unwrap_or(0),
-        token_url: token_url.to_owned(),
-    })
-}
-
-/// A sign-in whose token is about to end gets a new one.
-pub async fn refreshed(path: &Path, mut credential: Credential) -> anyhow::Result<Credential> {
-    let Some(token) = credential.token.clone() else { return Ok(credential) };
-    let now_s = runtime::Clock::default().now_ms() / 1000;
-    if token.expires_s > now_s + RENEW_BEFORE_S {
-        return Ok(credential);
-    }
-    let form = form_urlencoded::Serializer::new(String::new())
-        .append_pair("grant_type", "refresh_token")
-        .append_pair("client_id", CLIENT)
-        .append_pair("refresh_token", &token.refresh)
-        .finish();
-    let kept = || format!("renewing the sign-in that is kept in {}", path.display());
-    let answer = Web::trusting(&credential.authority)?.post(&token.token_url, form).await.with_context(kept)?;
-    let ended = || format!("the sign-in that is kept in {} has ended; run postern login again", path.display());
-    let answer = granted(&token.token_url, answer).with_context(ended)?;
-    credential.token = Some(tokens(&answer, &token.token_url)?);
-    credential.save(path)?;
-    Ok(credential)
 }
 
 fn random() -> String {

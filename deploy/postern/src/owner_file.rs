@@ -12,14 +12,13 @@ use std::{
     time::Duration,
 };
 
+use admin_client::Credential;
 use anyhow::Context;
 use controller::{authority::Authority, bootstrap, first_owner, writer::Writer};
 use model::{TenantId, Timestamp};
 use runtime::Clock;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-
-use crate::client::Credential;
 
 /// How soon writing is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(600);

@@ -4,30 +4,27 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use controller::first_owner;
-use eventlog::{EventLog, Files, Journal, Projection, jetstream};
-use model::{TenantId, event::Stream};
+use eventlog::{EventLog, Files, Projection, jetstream};
+use model::event::Stream;
 use runtime::{
     Clock,
-    endings::{Endings, What},
-    metrics::Metrics,
+    endings::What,
     probes::{Probes, Readiness},
     telemetry::{self, Telemetry},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use tokens::TokenFaults;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    endings,
+    assembly::{self, Base, Vitals},
     keys::RoleKeys,
-    owner_file::OwnerFile,
     skew::{self, Skew},
 };
 
@@ -128,14 +125,12 @@ struct Process {
     keys: RoleKeys,
     log: EventLog,
     clock: Clock,
-    metrics: Metrics,
-    endings: Endings,
+    vitals: Vitals,
     skew: Skew,
     /// One that this role may read, to ask the broker for the time with.
     stream: Stream,
     stop: CancellationToken,
     tasks: TaskTracker,
-    checks: Vec<runtime::probes::Check>,
     _telemetry: Telemetry,
 }
 
@@ -145,28 +140,26 @@ impl Process {
         let telemetry = telemetry::start(role, &settings.telemetry)?;
         let keys = RoleKeys::load(&settings.keys)?;
         let log = connect(&settings, role).await?;
-        let metrics = Metrics::default();
-        let endings = Endings::register(&metrics);
+        let mut vitals = Vitals::default();
         if let Some(path) = settings.log.certificate.clone() {
-            endings.tell_file(What::BrokerCertificate, path);
+            vitals.endings.tell_file(What::BrokerCertificate, path);
         }
         if let Some(path) = settings.log.ca.clone() {
-            endings.tell_file(What::BrokerAuthority, path);
+            vitals.endings.tell_file(What::BrokerAuthority, path);
         }
-        let skew = Skew::register(&metrics);
+        let skew = Skew::register(&vitals.metrics);
         let shown = skew.clone();
+        vitals.checks.push(Arc::new(move || shown.readiness()));
         Ok(Self {
             settings,
             keys,
             log,
             clock: Clock::default(),
-            metrics,
-            endings,
+            vitals,
             skew,
             stream: if role == "analytics" { Stream::Activity } else { Stream::Config },
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            checks: vec![Arc::new(move || shown.readiness())],
             _telemetry: telemetry,
         })
     }
@@ -174,8 +167,8 @@ impl Process {
     async fn projection(&mut self, streams: &[Stream], files: Files<'_>) -> anyhow::Result<Projection> {
         let projection = self.start_reading(streams, files).await?;
         let watched = projection.clone();
-        self.checks.push(Arc::new(move || snapshot_readiness(&watched)));
-        endings::of_snapshot(&self.endings, &projection);
+        self.vitals.checks.push(Arc::new(move || snapshot_readiness(&watched)));
+        self.vitals.of_snapshot(&projection);
         Ok(projection)
     }
 
@@ -212,16 +205,16 @@ impl Process {
         None
     }
 
-    fn journal(&self) -> anyhow::Result<Journal> {
-        Ok(Journal::new(self.log.clone(), self.keys.signer()?))
+    fn base<'a>(&'a self, projection: &'a Projection) -> Base<'a> {
+        let token_faults = self.vitals.token_faults.clone();
+        Base { keys: &self.keys, log: &self.log, projection, clock: self.clock, token_faults }
     }
 
     /// Opens the admin listener and waits for signals.
-    async fn attend(&mut self) -> anyhow::Result<()> {
+    async fn attend(&self) -> anyhow::Result<()> {
         if let Some(address) = self.settings.admin_listen {
             let listener = Probes::bind(address).await.with_context(|| format!("listening on {address}"))?;
-            let probes = Probes { checks: std::mem::take(&mut self.checks), metrics: self.metrics.clone() };
-            self.tasks.spawn(probes.serve(listener, self.stop.clone()));
+            self.tasks.spawn(self.vitals.probes().serve(listener, self.stop.clone()));
         }
         self.tasks.spawn(skew::watch(self.skew.clone(), self.log.clone(), self.stream, self.clock, self.stop.clone()));
         let signals = TaskTracker::new();
@@ -302,46 +295,24 @@ pub async fn controller(arguments: RoleArguments) -> anyhow::Result<()> {
     let memory = log_memory(&state, "controller");
     let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = process.settings.controller.clone().context("the settings have no [controller]")?;
-    let surroundings = controller::Surroundings {
-        projection,
-        journal: process.journal()?,
-        sealing: process.keys.sealing.clone(),
-        peers: process.keys.trust.peers()?,
-        clock: process.clock,
-        token_faults: TokenFaults::register(&process.metrics),
-    };
     let origin = process.settings.identity.as_ref().map(|it| format!("unix:{}", it.socket.display()));
     let origin =
         origin.context("the settings have no [identity] socket: where identity listens, for the login page")?;
-    let controller = controller::server::start(settings, surroundings.clone(), &origin).await?;
-    let tenant = TenantId::default_tenant();
-    if first_owner::ensure(&controller.writer, &surroundings, &tenant, &state).await?.is_some() {
+    let hashing = assembly::identity::hashing()?;
+    let base = process.base(&projection);
+    let role = assembly::controller::assemble(&base, settings, &origin, hashing, &state).await?;
+    let role = role.listen(&process.vitals).await?;
+    if role.first_owner.is_some() {
         let path = state.join(first_owner::FILE);
         info!(file = %path.display(), "the first owner's password is in this file; read it and delete it");
     }
-    keep_owner_file(&process, &controller, state.join("owner.json"));
-    let certificate = controller.certificate.clone();
-    process.endings.tell(What::ControllerCertificate, move || Some(certificate.expires().seconds()));
-    process.attend().await?;
-    controller.run(process.stop.clone()).await;
-    end(process).await
-}
-
-/// For the command line on the same machine.
-fn keep_owner_file(process: &Process, controller: &controller::server::Controller, path: PathBuf) {
-    let file = OwnerFile {
-        writer: controller.writer.clone(),
-        authority: controller.authority.clone(),
-        controller: format!("https://{}", controller.address),
-        path,
-        ends_s: Arc::default(),
-    };
-    let ends_s = file.ends_s.clone();
-    process.endings.tell(What::OwnerCredential, move || Some(ends_s.load(Ordering::Relaxed)).filter(|it| *it > 0));
     // Due now: it is written at once, and whatever keeps it from being written
     // keeps nobody from calling the admin API.
-    let due = controller.writer.now();
+    let (file, due) = (role.owner_file.clone(), role.controller.writer.now());
     process.tasks.spawn(file.keep(due, process.clock, process.stop.clone()));
+    process.attend().await?;
+    role.run(process.stop.clone()).await;
+    end(process).await
 }
 
 /// A log that is empty where a controller has run before is not a new one. The
@@ -373,23 +344,10 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
     };
     let projection =
         process.projection(&[Stream::Config, Stream::Risk], Files { mirror, memory: Some(&memory) }).await?;
-    let running = relay::start(
-        settings,
-        relay::Surroundings {
-            projection,
-            journal: process.journal()?,
-            trust: process.keys.trust.of_state()?,
-            sealing: process.keys.sealing.clone(),
-            clock: process.clock,
-            metrics: process.metrics.clone(),
-            token_faults: TokenFaults::register(&process.metrics),
-            stop: process.stop.clone(),
-        },
-    )?;
-    let watched = running.relay.clone();
-    let links = watched.clone();
-    process.checks.push(Arc::new(move || watched.readiness()));
-    process.checks.push(Arc::new(move || links.links_readiness()));
+    let Process { keys, log, clock, vitals, stop, .. } = &mut process;
+    let token_faults = vitals.token_faults.clone();
+    let base = Base { keys, log, projection: &projection, clock: *clock, token_faults };
+    let running = assembly::relay::assemble(&base, settings, None, vitals, stop)?;
     process.attend().await?;
     running.run().await;
     end(process).await
@@ -408,45 +366,38 @@ pub async fn identity(arguments: RoleArguments) -> anyhow::Result<()> {
     let memory = log_memory(&it.connector_state, "identity");
     let projection = process.projection(&Stream::STATE, Files { mirror: None, memory: Some(&memory) }).await?;
     let settings = identity::Settings { socket: it.socket, controllers: it.controllers, token_life_s: it.token_life_s };
-    let listener = identity::listen(&settings)?;
-    let surroundings = identity::Surroundings {
-        projection,
-        journal: process.journal()?,
-        sealing: process.keys.sealing.clone(),
-        signing: process.keys.signing.clone(),
-        clock: process.clock,
-        token_faults: TokenFaults::register(&process.metrics),
-    };
-    let connector_settings = connector::Settings { state: it.connector_state.clone(), ..Default::default() };
-    if connector::enrol::Identity::load(&it.connector_state).is_err() {
-        let Some(path) = it.join_token_file else {
+    let (service, listener) = assembly::identity::listen(&process.base(&projection), settings)?;
+    let connector = joined(&it.connector_state, it.join_token_file.as_deref()).await?;
+    process.vitals.of_connector(&connector);
+    process.attend().await?;
+    tokio::join!(service.run(listener, process.stop.clone()), connector.run(process.stop.clone()));
+    end(process).await
+}
+
+/// The connector beside identity, which joins at the first start.
+async fn joined(state: &Path, token_file: Option<&Path>) -> anyhow::Result<connector::Connector> {
+    if connector::enrol::Identity::load(state).is_err() {
+        let Some(path) = token_file else {
             bail!("identity has not joined yet: give identity.join_token_file, with a token for the group Postern");
         };
-        let token = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        connector::enrol::join(&token, "identity", &it.connector_state, &Default::default())
-            .await
-            .context("joining")?;
+        let token = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        connector::enrol::join(&token, "identity", state, &Default::default()).await.context("joining")?;
     }
-    let connector = connector::Connector::prepare(&connector_settings)?;
-    process.endings.tell(What::ConnectorCertificate, connector.certificate_ends());
-    process.checks.push(Arc::new(connector.readiness()));
-    process.attend().await?;
-    let serving = identity::serve(settings, surroundings, listener, process.stop.clone());
-    tokio::join!(serving, connector.run(process.stop.clone()));
-    end(process).await
+    let settings = connector::Settings { state: state.to_owned(), ..Default::default() };
+    Ok(connector::Connector::prepare(&settings)?)
 }
 
 pub async fn analytics(arguments: RoleArguments) -> anyhow::Result<()> {
     if arguments.check {
         return check(&arguments);
     }
-    let mut process = Process::begin("analytics", &arguments).await?;
+    let process = Process::begin("analytics", &arguments).await?;
     let settings = process.settings.analytics.clone().context("the settings have no [analytics]")?;
     // Two would write each line twice.
     let _held = held(&settings.cursor.with_extension("lock"), &settings.cursor, "analytics")?;
     let trust = process.keys.trust.of_activity()?;
     process.attend().await?;
-    analytics::run(settings, process.log.clone(), trust, process.metrics.clone(), process.stop.clone()).await?;
+    analytics::run(settings, process.log.clone(), trust, process.vitals.metrics.clone(), process.stop.clone()).await?;
     end(process).await
 }
 

@@ -5,40 +5,35 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
+use admin_client::Credential;
 use anyhow::{Context, bail};
 use controller::{
     bootstrap::{DEFAULT_GROUP, SYSTEM_GROUP},
     first_owner::{self, FirstOwner},
-    server::Controller,
-    writer::{Wish, Writer},
+    writer::Writer,
 };
-use eventlog::{EventLog, Files, Journal, Projection};
+use eventlog::{EventLog, Files, Projection};
 use model::{
-    App, AppId, Command, ExternalUrl, Origin, Principal, TenantId,
-    app::{Claim, HeaderName, IdentityHeader, Name},
+    TenantId,
     event::Stream,
     hosts::{Hosts, port_suffix},
 };
 use runtime::{
     Clock,
-    clock::fresh_id,
-    endings::{Endings, What},
     files::{hold_folder, private_folder, write_public},
-    metrics::Metrics,
     probes::Probes,
 };
-use tokens::TokenFaults;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use crate::{
-    demo, endings, join,
+    assembly::{self, Base, Vitals},
+    demo, join,
     keys::{self, RoleKeys},
     output::say,
-    owner_file::OwnerFile,
 };
 
 #[derive(Clone, Debug, clap::Args)]
@@ -127,156 +122,173 @@ pub async fn start(arguments: &UpArguments, stop: CancellationToken) -> anyhow::
             data.display()
         );
     };
-    refuse_lost_log(&data, data.join("log.db").exists())?;
-    keys::ensure(&data.join("keys"))?;
-    let role = |name: &str| RoleKeys::load(&data.join("keys").join(name));
-    let (controller_keys, relay_keys, identity_keys) = (role("controller")?, role("relay")?, role("identity")?);
-    let log = EventLog::open(&data.join("log.db")).context("opening the event log")?;
-    refuse_lost_log(&data, log.head(Stream::Config).await.context("reading the event log")? > 0)?;
-    let trust = controller_keys.trust.of_state()?;
-    let memory = data.join("log-memory.db");
-    let files = Files { mirror: None, memory: Some(&memory) };
-    let projection =
-        Projection::start_with(log.clone(), &Stream::STATE, trust, files).await.context("reading the event log")?;
-    let clock = Clock::default();
-    let tasks = TaskTracker::new();
-    let stops = Stops { first: stop.clone(), last: CancellationToken::new() };
-
-    let sections = match &arguments.settings {
-        Some(path) => runtime::settings::load(Some(path), "POSTERN", [], [])
-            .with_context(|| format!("reading settings from {}", path.display()))?,
-        None => Sections::default(),
-    };
-    let settings = controller::Settings {
-        listen: arguments.admin_api,
-        domain: arguments.domain.clone(),
-        relay_addresses: vec![arguments.listen.to_string()],
-        public_port: arguments.listen.port(),
-        ..sections.controller
-    };
-    let metrics = Metrics::default();
-    let token_faults = TokenFaults::register(&metrics);
-    let surroundings = controller::Surroundings {
-        projection: projection.clone(),
-        journal: Journal::new(log.clone(), controller_keys.signer()?),
-        sealing: controller_keys.sealing.clone(),
-        peers: controller_keys.trust.peers()?,
-        clock,
-        token_faults: token_faults.clone(),
-    };
-    let identity_socket = data.join("identity.sock");
-    let origin = format!("unix:{}", identity_socket.display());
-    let mut relay_settings = relay::Settings { listen: arguments.listen, ..sections.relay };
+    let sections = Sections::load(arguments.settings.as_deref())?;
+    let stops = Stops { first: stop, last: CancellationToken::new() };
+    let mut starting = Starting::begin(data, stops).await?;
     // The relay's port may be chosen by the system, and tokens must name it.
-    let reserved = reserve(arguments.listen)?;
-    relay_settings.listen = reserved;
-    let settings =
-        controller::Settings { relay_addresses: vec![reserved.to_string()], public_port: reserved.port(), ..settings };
-    let controller = controller::server::start(settings, surroundings.clone(), &origin).await?;
-    let (writer, authority, admin_api) = (controller.writer.clone(), controller.authority.clone(), controller.address);
-    let tenant = TenantId::default_tenant();
-    let certificate = controller.certificate.clone();
-    let first_owner = first_owner::ensure(&writer, &surroundings, &tenant, &data).await?;
-    relay_settings.controllers = vec![format!("https://{admin_api}")];
-    run_controller(controller, &tasks, &stops);
-
-    let relay = relay::start(
-        relay_settings,
-        relay::Surroundings {
-            projection: projection.clone(),
-            journal: Journal::new(log.clone(), relay_keys.signer()?),
-            trust: relay_keys.trust.of_state()?,
-            sealing: relay_keys.sealing.clone(),
-            clock,
-            metrics: metrics.clone(),
-            token_faults: token_faults.clone(),
-            stop: stops.first.clone(),
-        },
-    )?;
-    let relay_address = relay.address;
-    let relay_handle = relay.relay.clone();
-    let last = stops.last.clone();
-    tasks.spawn(async move {
-        relay.run().await;
-        last.cancel();
-    });
-
-    let identity_settings = identity::Settings {
-        socket: identity_socket,
-        controllers: vec![format!("https://{admin_api}")],
-        ..Default::default()
-    };
-    let listener = identity::listen(&identity_settings)?;
-    let identity_surroundings = identity::Surroundings {
-        projection: projection.clone(),
-        journal: Journal::new(log.clone(), identity_keys.signer()?),
-        sealing: identity_keys.sealing.clone(),
-        signing: identity_keys.signing.clone(),
-        clock,
-        token_faults,
-    };
-    tasks.spawn(identity::serve(identity_settings, identity_surroundings, listener, stops.last.clone()));
-    let analytics_settings = analytics::Settings {
-        file: data.join("activity.ocsf.jsonl"),
-        cursor: data.join("activity.cursor"),
-        ..sections.analytics
-    };
-    let activity_trust = controller_keys.trust.of_activity()?;
-    let (follow_log, counted, last) = (log.clone(), metrics.clone(), stops.last.clone());
-    tasks.spawn(async move {
-        if let Err(error) = analytics::run(analytics_settings, follow_log, activity_trust, counted, last).await {
-            tracing::error!(error = %runtime::telemetry::chain(&error), "analytics ended");
-        }
-    });
-
-    let mut probes = Probes { metrics, ..Default::default() };
-    let links = relay_handle.clone();
-    probes.checks.push(Arc::new(move || relay_handle.readiness()));
-    probes.checks.push(Arc::new(move || links.links_readiness()));
-    let file = OwnerFile {
-        writer: writer.clone(),
-        authority: authority.clone(),
-        controller: format!("https://{admin_api}"),
-        path: data.join("owner.json"),
-        ends_s: Arc::default(),
-    };
-    let (credential, due) = file.write()?;
-    let owner_ends_s = file.ends_s.clone();
-    tasks.spawn(file.keep(due, clock, stops.last.clone()));
-    let ends = Endings::register(&probes.metrics);
-    endings::of_snapshot(&ends, &projection);
-    ends.tell(What::ControllerCertificate, move || Some(certificate.expires().seconds()));
-    ends.tell(What::OwnerCredential, move || Some(owner_ends_s.load(Ordering::Relaxed)));
-    write_public(&data.join("authority.pem"), runtime::tls::pem("CERTIFICATE", authority.certificate()).as_bytes())?;
-    for (group, name) in [(SYSTEM_GROUP, "identity"), (DEFAULT_GROUP, "local")] {
-        let connector =
-            join::ensure(&credential, group, name, &data.join("connectors").join(name), relay_address).await?;
-        probes.checks.push(Arc::new(connector.readiness()));
-        ends.tell(What::ConnectorCertificate, connector.certificate_ends());
-        tasks.spawn(connector.run(stops.last.clone()));
-    }
+    let port = relay::Port::open_alone(arguments.listen).with_context(|| {
+        format!("listening on {}; is another Postern running? choose another with --listen", arguments.listen)
+    })?;
+    let relay = port.address;
+    let controller = starting.controller(sections.controller, arguments, relay).await?;
+    let (first_owner, controllers) = (controller.first_owner, vec![controller.url]);
+    starting.relay(relay::Settings { listen: relay, controllers: controllers.clone(), ..sections.relay }, port)?;
+    starting.identity(controllers)?;
+    starting.analytics(sections.analytics)?;
+    starting.connectors(&controller.credential, relay).await?;
     if !arguments.no_demo {
-        let socket = data.join("demo.sock");
-        tasks.spawn(demo::serve(demo::listen(&socket)?, stops.last.clone()));
-        publish_demo(&writer, &tenant, &socket).await?;
+        starting.demo(&controller.writer).await?;
     }
     let listener = Probes::bind(arguments.admin_listen).await;
     let listener = listener.with_context(|| format!("listening on {}", arguments.admin_listen))?;
     let admin = listener.local_addr()?;
+    let Starting { vitals, tasks, stops, .. } = starting;
+    let probes = vitals.probes();
     wait_until_ready(&probes).await?;
     tasks.spawn(probes.serve(listener, stops.last.clone()));
-    Ok(Up { relay: relay_address, admin, first_owner, stop: stops.last, tasks, _held: held })
+    Ok(Up { relay, admin, first_owner, stop: stops.last, tasks, _held: held })
 }
 
-fn run_controller(controller: Controller, tasks: &TaskTracker, stops: &Stops) {
-    tasks.spawn(controller.run(stops.last.clone()));
+impl Sections {
+    fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        runtime::settings::load(Some(path), "POSTERN", [], [])
+            .with_context(|| format!("reading settings from {}", path.display()))
+    }
 }
 
-/// The address with a port the system chose, if it was to choose one.
-fn reserve(address: SocketAddr) -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind(address)
-        .with_context(|| format!("listening on {address}; is another Postern running? choose another with --listen"))?;
-    Ok(listener.local_addr()?)
+/// What roles share while one after the other starts.
+struct Starting {
+    data: PathBuf,
+    keys: Keys,
+    log: EventLog,
+    projection: Projection,
+    clock: Clock,
+    vitals: Vitals,
+    tasks: TaskTracker,
+    stops: Stops,
+}
+
+struct Keys {
+    controller: RoleKeys,
+    relay: RoleKeys,
+    identity: RoleKeys,
+}
+
+/// A controller that serves already.
+struct Started {
+    url: String,
+    writer: Arc<Writer>,
+    first_owner: Option<FirstOwner>,
+    credential: Credential,
+}
+
+impl Starting {
+    async fn begin(data: PathBuf, stops: Stops) -> anyhow::Result<Self> {
+        refuse_lost_log(&data, data.join("log.db").exists())?;
+        keys::ensure(&data.join("keys"))?;
+        let role = |name: &str| RoleKeys::load(&data.join("keys").join(name));
+        let keys = Keys { controller: role("controller")?, relay: role("relay")?, identity: role("identity")? };
+        let log = EventLog::open(&data.join("log.db")).context("opening the event log")?;
+        refuse_lost_log(&data, log.head(Stream::Config).await.context("reading the event log")? > 0)?;
+        let trust = keys.controller.trust.of_state()?;
+        let memory = data.join("log-memory.db");
+        let files = Files { mirror: None, memory: Some(&memory) };
+        let projection =
+            Projection::start_with(log.clone(), &Stream::STATE, trust, files).await.context("reading the event log")?;
+        let vitals = Vitals::default();
+        vitals.of_snapshot(&projection);
+        let (clock, tasks) = (Clock::default(), TaskTracker::new());
+        Ok(Self { data, keys, log, projection, clock, vitals, tasks, stops })
+    }
+
+    async fn controller(
+        &self,
+        section: controller::Settings,
+        arguments: &UpArguments,
+        relay: SocketAddr,
+    ) -> anyhow::Result<Started> {
+        let settings = controller::Settings {
+            listen: arguments.admin_api,
+            domain: arguments.domain.clone(),
+            relay_addresses: vec![relay.to_string()],
+            public_port: relay.port(),
+            ..section
+        };
+        let origin = format!("unix:{}", self.identity_socket().display());
+        let hashing = assembly::identity::hashing()?;
+        let base = self.base(&self.keys.controller);
+        let role = assembly::controller::assemble(&base, settings, &origin, hashing, &self.data).await?;
+        let mut role = role.listen(&self.vitals).await?;
+        let authority = runtime::tls::pem("CERTIFICATE", role.controller.authority.certificate());
+        let (credential, due) = role.owner_file.write()?;
+        write_public(&self.data.join("authority.pem"), authority.as_bytes())?;
+        self.tasks.spawn(role.owner_file.clone().keep(due, self.clock, self.stops.last.clone()));
+        let (url, writer) = (role.url.clone(), role.controller.writer.clone());
+        let first_owner = role.first_owner.take();
+        self.tasks.spawn(role.run(self.stops.last.clone()));
+        Ok(Started { url, writer, first_owner, credential })
+    }
+
+    fn relay(&mut self, settings: relay::Settings, port: relay::Port) -> anyhow::Result<()> {
+        let Self { keys, log, projection, clock, vitals, .. } = self;
+        let token_faults = vitals.token_faults.clone();
+        let base = Base { keys: &keys.relay, log, projection, clock: *clock, token_faults };
+        let relay = assembly::relay::assemble(&base, settings, Some(port), vitals, &self.stops.first)?;
+        let last = self.stops.last.clone();
+        self.tasks.spawn(async move {
+            relay.run().await;
+            last.cancel();
+        });
+        Ok(())
+    }
+
+    fn identity(&self, controllers: Vec<String>) -> anyhow::Result<()> {
+        let settings = identity::Settings { socket: self.identity_socket(), controllers, ..Default::default() };
+        let (service, listener) = assembly::identity::listen(&self.base(&self.keys.identity), settings)?;
+        self.tasks.spawn(service.run(listener, self.stops.last.clone()));
+        Ok(())
+    }
+
+    fn analytics(&self, settings: analytics::Settings) -> anyhow::Result<()> {
+        let (file, cursor) = (self.data.join("activity.ocsf.jsonl"), self.data.join("activity.cursor"));
+        let trust = self.keys.controller.trust.of_activity()?;
+        let settings = analytics::Settings { file, cursor, ..settings };
+        let metrics = self.vitals.metrics.clone();
+        let following = analytics::run(settings, self.log.clone(), trust, metrics, self.stops.last.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = following.await {
+                tracing::error!(error = %runtime::telemetry::chain(&error), "analytics ended");
+            }
+        });
+        Ok(())
+    }
+
+    /// One for identity, one for the demo and whatever is on this machine.
+    async fn connectors(&mut self, credential: &Credential, relay: SocketAddr) -> anyhow::Result<()> {
+        for (group, name) in [(SYSTEM_GROUP, "identity"), (DEFAULT_GROUP, "local")] {
+            let state = self.data.join("connectors").join(name);
+            let connector = join::ensure(credential, group, name, &state, relay).await?;
+            self.vitals.of_connector(&connector);
+            self.tasks.spawn(connector.run(self.stops.last.clone()));
+        }
+        Ok(())
+    }
+
+    async fn demo(&self, writer: &Writer) -> anyhow::Result<()> {
+        let socket = self.data.join("demo.sock");
+        self.tasks.spawn(demo::serve(demo::listen(&socket)?, self.stops.last.clone()));
+        demo::publish(writer, &TenantId::default_tenant(), &socket).await
+    }
+
+    fn base<'a>(&'a self, keys: &'a RoleKeys) -> Base<'a> {
+        let token_faults = self.vitals.token_faults.clone();
+        Base { keys, log: &self.log, projection: &self.projection, clock: self.clock, token_faults }
+    }
+
+    fn identity_socket(&self) -> PathBuf {
+        self.data.join("identity.sock")
+    }
 }
 
 fn prepare_folder(path: &Path) -> anyhow::Result<PathBuf> {
@@ -300,32 +312,6 @@ fn refuse_lost_log(data: &Path, has_log: bool) -> anyhow::Result<()> {
              or move the folder aside to begin a new installation",
             data.display()
         );
-    }
-    Ok(())
-}
-
-async fn publish_demo(writer: &Writer, tenant_id: &TenantId, socket: &Path) -> anyhow::Result<()> {
-    let snapshot = writer.snapshot();
-    let tenant = snapshot.tenant(tenant_id).context("the tenant is missing")?;
-    let url = ExternalUrl::parse(&format!("https://demo.{}/", tenant.domain))?;
-    let origin = Origin::parse(&format!("unix:{}", socket.display()))?;
-    let known = tenant.apps.values().find(|it| it.app.external == url);
-    let group = tenant.groups.values().find(|it| it.name.as_str() == DEFAULT_GROUP).context("no connector group")?;
-    let header = IdentityHeader { name: HeaderName::parse("X-Remote-User")?, claim: Claim::Username };
-    let id = known.map_or_else(|| AppId(fresh_id()), |it| it.app.id);
-    let plain = App::new(id, Name::parse("Demo")?, url, origin.clone(), group.id);
-    let app = App { identity_headers: vec![header], assertion: true, ..plain };
-    let wish = Wish::of_system(tenant_id, "demo");
-    match known {
-        None => {
-            let assign = Command::Assign { app: app.id, principal: Principal::Everyone };
-            writer.execute(&wish, vec![Command::PublishApp(Box::new(app)), assign]).await?;
-        }
-        Some(before) if before.app.origin != origin => {
-            let moved = App { origin, ..before.app.clone() };
-            writer.execute(&wish, vec![Command::ChangeApp(Box::new(moved))]).await?;
-        }
-        Some(_) => {}
     }
     Ok(())
 }

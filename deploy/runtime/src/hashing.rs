@@ -45,9 +45,13 @@ pub enum HashingError {
 
 type Job = Box<dyn FnOnce(&mut Area) + Send>;
 
-/// The threads. They end when this is dropped.
-pub struct Hashing {
-    waiting: SyncSender<Job>,
+/// Who hashes.
+pub struct Hashing(Hashers);
+
+enum Hashers {
+    /// They end when this is dropped.
+    Threads(SyncSender<Job>),
+    Caller(Mutex<Area>),
 }
 
 impl Hashing {
@@ -58,7 +62,13 @@ impl Hashing {
             let jobs = jobs.clone();
             thread::Builder::new().name(format!("hashing-{n}")).spawn(move || work(&jobs))?;
         }
-        Ok(Self { waiting })
+        Ok(Self(Hashers::Threads(waiting)))
+    }
+
+    /// On the thread of whoever asks, who waits meanwhile: for simulations, where
+    /// time would run on while another thread works.
+    pub fn on_callers_thread() -> Self {
+        Self(Hashers::Caller(Mutex::default()))
     }
 
     /// A PHC string with a fresh salt.
@@ -83,6 +93,10 @@ impl Hashing {
         &self,
         work: impl FnOnce(&mut Area) -> T + Send + 'static,
     ) -> Result<T, HashingError> {
+        let waiting = match &self.0 {
+            Hashers::Threads(waiting) => waiting,
+            Hashers::Caller(area) => return Ok(work(&mut area.lock().unwrap_or_else(PoisonError::into_inner))),
+        };
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |area| {
             // Whoever asked may have left meanwhile; the others wait no longer for that.
@@ -90,7 +104,7 @@ impl Hashing {
                 let _left = reply.send(work(area));
             }
         });
-        self.waiting.try_send(job).map_err(|error| match error {
+        waiting.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => HashingError::Busy,
             TrySendError::Disconnected(_) => HashingError::Failed,
         })?;

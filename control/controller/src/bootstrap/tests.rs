@@ -1,13 +1,16 @@
 //! Controllers that start on nothing, several at once, and killed on the way.
 
-use std::{path::PathBuf, pin::pin, task::Poll};
+use std::{path::PathBuf, pin::pin, sync::Arc, task::Poll};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use eventlog::{EventLog, Journal, Projection};
 use futures_util::future::join_all;
 use model::{Role, event::Stream};
 use proto::signed::{Signer, Verifier};
-use runtime::{Clock, hashing::Area};
+use runtime::{
+    Clock,
+    hashing::{Area, Hashing},
+};
 
 use super::*;
 use crate::{Peers, first_owner};
@@ -146,8 +149,15 @@ impl World {
         let folder = self.folder.join(fresh_id().to_string());
         std::fs::create_dir(&folder).unwrap();
         let writer = Writer::new(journal.clone(), projection.clone(), clock);
-        let surroundings =
-            Surroundings { projection, journal, sealing: own.clone(), peers, clock, token_faults: Default::default() };
+        let surroundings = Surroundings {
+            projection,
+            journal,
+            sealing: own.clone(),
+            peers,
+            hashing: Arc::new(Hashing::on_callers_thread()),
+            clock,
+            token_faults: Default::default(),
+        };
         Controller { writer, surroundings, folder }
     }
 

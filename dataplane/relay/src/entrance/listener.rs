@@ -50,11 +50,29 @@ pub(crate) const WAITING_LINKS_MAX: usize = 64;
 
 /// One socket of several on the same port; the kernel deals connections out.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    listen(socket)
+}
+
+/// The first socket of a port that nobody listens on; others may follow.
+pub(crate) fn bind_alone(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.bind(&address.into())?;
+    // Only now: before, it would be one more beside another process's.
+    socket.set_reuse_port(true)?;
+    listen(socket)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -281,4 +299,19 @@ fn service(
         let answer = request::handle(requests.clone(), user.clone(), request.map(Either::Left));
         async move { Ok::<Response<Body>, Infallible>(answer.await) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_opened_alone_has_more_sockets_of_ours_and_no_second_owner() {
+        let first = bind_alone(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = first.local_addr().unwrap();
+        let second = bind(address).expect("another thread's");
+        assert!(bind_alone(address).is_err(), "another process asks for the same port");
+        drop((first, second));
+        bind_alone(address).expect("free again");
+    }
 }

@@ -44,6 +44,7 @@ async fn a_password_that_is_too_long_is_wrong_although_its_beginning_is_right() 
 #[tokio::test]
 async fn a_full_queue_says_so_and_empties() {
     let hashing = Hashing::start().unwrap();
+    let Hashers::Threads(waiting) = &hashing.0 else { panic!("it has threads") };
     let (free, held) = sync_channel::<()>(0);
     let held = Arc::new(Mutex::new(held));
     let (begun, beginning) = sync_channel(HASHING_THREADS);
@@ -53,13 +54,13 @@ async fn a_full_queue_says_so_and_empties() {
             begun.send(()).unwrap();
             let _freed = held.lock().unwrap().recv();
         });
-        assert!(hashing.waiting.try_send(job).is_ok());
+        assert!(waiting.try_send(job).is_ok());
     }
     // Every thread is busy; now the queue fills.
     for _ in 0..HASHING_THREADS {
         beginning.recv().unwrap();
     }
-    while hashing.waiting.try_send(Box::new(|_| ())).is_ok() {}
+    while waiting.try_send(Box::new(|_| ())).is_ok() {}
     assert_eq!(hashing.verify(PASSWORD.into(), "x".into()).await, Err(HashingError::Busy));
     assert_eq!(hashing.hash(PASSWORD.into()).await, Err(HashingError::Busy));
     drop(free);
@@ -80,4 +81,12 @@ async fn a_hash_that_panics_costs_no_thread() {
     }
     let hash = hashing.hash("correct horse".into()).await.unwrap();
     assert_eq!(hashing.verify("correct horse".into(), hash).await, Ok(true));
+}
+
+#[tokio::test]
+async fn whoever_hashes_on_their_own_thread_gets_the_same_answers() {
+    let hashing = Hashing::on_callers_thread();
+    let hash = hashing.hash(PASSWORD.to_owned()).await.unwrap();
+    assert_eq!(hashing.verify(PASSWORD.to_owned(), hash.clone()).await, Ok(true));
+    assert_eq!(hashing.verify("another".to_owned(), hash).await, Ok(false));
 }
