@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     let mut config = tonic_prost_build::configure()
+        // In the order of names, so that a message has one encoding.
+        .btree_map(".postern.v1")
         .bytes(".postern.v1.SignedEvent")
         .bytes(".postern.v1.EventBody")
         .bytes(".postern.v1.Frame")

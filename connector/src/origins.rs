@@ -83,7 +83,7 @@ impl Origins {
         if event.is_empty() {
             return;
         }
-        let tenant = self.body(event).filter(|body| body.kind == "TenantChanged");
+        let tenant = self.body(event).filter(|body| matches!(body.kind.as_str(), "tenant.put" | "TenantChanged"));
         let Some((version, tenant)) = tenant.and_then(|body| Some((body.version, Tenant::decode(body.payload).ok()?)))
         else {
             return warn!("a relay passed on addresses of relays that the controller did not sign");
@@ -112,8 +112,8 @@ impl Origins {
         let body = self.body(event)?;
         let app = App::decode(body.payload).ok()?;
         let present = match body.kind.as_str() {
-            "AppPublished" | "AppChanged" => app.connector_group == self.group,
-            "AppRetired" => false,
+            "app.put" | "AppPublished" | "AppChanged" => app.connector_group == self.group,
+            "app.removed" | "AppRetired" => false,
             _ => return None,
         };
         let id = app.id.clone();

@@ -21,8 +21,8 @@ use tunnel::{
     TunnelError,
     exchange::{self, Accepted, Download, Upload, Whole},
     fields,
-    half::SMALL_BODY_BYTES,
-    raw::{Moved, both_ways},
+    stream_halves::SMALL_BODY_BYTES,
+    upgraded::{Moved, both_ways},
 };
 
 use crate::{

@@ -165,9 +165,9 @@ impl Known {
         }
         let key = Key::decode(payload).map_err(|_| Untrusted::Malformed)?;
         match kind.as_str() {
-            "KeyPublished" if key.purpose() == KeyPurpose::Session => Ok((version, key)),
-            "KeyPublished" => Err(KeyFault::Purpose),
-            "KeyRetired" => Ok((version, Key { id: key.id, ..Key::default() })),
+            "key.put" | "KeyPublished" if key.purpose() == KeyPurpose::Session => Ok((version, key)),
+            "key.put" | "KeyPublished" => Err(KeyFault::Purpose),
+            "key.removed" | "KeyRetired" => Ok((version, Key { id: key.id, ..Key::default() })),
             _ => Err(KeyFault::Kind(kind)),
         }
     }

@@ -44,7 +44,10 @@ by_name!(acme_method, v1::AcmeMethod, "ACME_METHOD_");
 by_name!(claim, v1::Claim, "CLAIM_");
 by_name!(policy_state, v1::PolicyState, "POLICY_STATE_");
 by_name!(control, v1::Control, "CONTROL_");
+by_name!(scope, v1::Scope, "SCOPE_");
 by_name!(role, v1::Role, "ROLE_");
+by_name!(proof, v1::Proof, "PROOF_");
+by_name!(happened, v1::Happened, "HAPPENED_");
 by_name!(key_purpose, v1::KeyPurpose, "KEY_PURPOSE_");
 by_name!(key_holder, v1::KeyHolder, "KEY_HOLDER_");
 

@@ -30,6 +30,7 @@ use postern_tests::{
     world::{PASSWORD, app},
 };
 use proto::v1;
+use serde_json::json;
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -160,8 +161,8 @@ async fn alice(cluster: &Cluster, origin: &Origin) -> Browser {
     cluster.admin.users().create(request).await.unwrap();
     let wiki = v1::PublishAppRequest { change: None, app: Some(app("wiki", &origin.url())), assign_caller: false };
     let wiki = cluster.admin.applications().publish(wiki).await.unwrap().into_inner().app.unwrap();
-    let assignment = Some(v1::Assignment { app: wiki.id, principal: "everyone".into() });
-    cluster.admin.assignments().assign(v1::AssignmentRequest { change: None, assignment }).await.unwrap();
+    let everyone = json!({ "app": wiki.id, "principal": "everyone" });
+    cluster.admin.put(None, "assignment", everyone).await.unwrap();
     let url = cluster.url(0, "wiki", "/");
     until("alice is in", async || {
         let mut alice = cluster.browser();
@@ -172,8 +173,7 @@ async fn alice(cluster: &Cluster, origin: &Origin) -> Browser {
 
 /// One connector of a group of its own, in this process.
 async fn connector(cluster: &Cluster, n: usize) -> Connector {
-    let group = Some(v1::ConnectorGroup { name: group_name(n), ..Default::default() });
-    cluster.admin.connector_groups().create(v1::PutConnectorGroupRequest { change: None, group }).await.unwrap();
+    cluster.admin.create(None, "connector-group", json!({ "name": group_name(n) })).await.unwrap();
     let invitation = token(&cluster.admin, &group_name(n)).await;
     let state: PathBuf = cluster.folder.0.join(format!("many-{n}"));
     let joined = until("a relay serves the group", async || {
@@ -225,8 +225,8 @@ impl Publisher {
                 self.cluster.admin.applications().publish(request).await.err()
             }
             Change::People => {
-                let group = Some(v1::Group { name: format!("people-{n}"), ..Default::default() });
-                self.cluster.admin.groups().create(v1::PutGroupRequest { change: None, group }).await.err()
+                let group = json!({ "name": format!("people-{n}") });
+                self.cluster.admin.create(None, "group", group).await.err()
             }
         };
         // Two controllers write at once: whoever loses says so, and makes the next.

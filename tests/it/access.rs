@@ -1,5 +1,6 @@
 //! Who may enter, and how access ends.
 
+use admin_client::lists::by_name;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use postern_tests::{
@@ -8,6 +9,7 @@ use postern_tests::{
     world::{World, app, applied},
 };
 use proto::v1;
+use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
@@ -33,20 +35,16 @@ async fn a_group_opens_and_closes_doors_without_a_new_sign_in() {
     let origin = Origin::start().await;
     world.user("alice").await;
     let group = v1::Group { name: "staff".into(), ..Default::default() };
-    let request = v1::PutGroupRequest { change: applied(), group: Some(group) };
-    world.admin.groups().create(request).await.unwrap();
+    world.admin.create(applied(), "group", json!(group)).await.unwrap();
     world.publish(app("hr", &origin.url()), &["group:staff"]).await;
     let mut alice = world.browser();
     let refused = alice.sign_in(&world.url("hr", "/"), "alice", postern_tests::world::PASSWORD).await;
     assert_eq!(refused.refusal(), "not_assigned");
 
-    let membership = || {
-        let membership = v1::Membership { group: "staff".into(), member: "user:alice".into() };
-        v1::MembershipRequest { change: applied(), membership: Some(membership) }
-    };
-    world.admin.groups().add_member(membership()).await.unwrap();
+    let membership = || json!({ "group": "staff", "member": "user:alice" });
+    world.admin.put(applied(), "membership", membership()).await.unwrap();
     assert_eq!(alice.get(&world.url("hr", "/")).await.status, 200, "the next request already has the group");
-    world.admin.groups().remove_member(membership()).await.unwrap();
+    world.admin.remove(applied(), "membership", membership()).await.unwrap();
     assert_eq!(alice.get(&world.url("hr", "/")).await.refusal(), "not_assigned", "and the next one does not");
 }
 
@@ -70,11 +68,8 @@ async fn a_policy_blocks_the_next_request_of_a_session_that_exists() {
     let printed = world.cli(&["policy", "what-if", "--user", "alice", "--app", "hr"]);
     let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert!(printed.contains("deny: policy not-from-here blocks"), "{printed}");
-    let request = v1::PutPolicyRequest {
-        change: applied(),
-        policy: Some(v1::Policy { state: v1::PolicyState::ReportOnly.into(), ..policy }),
-    };
-    world.admin.policies().update(request).await.unwrap();
+    let state = json!({ "id": policy.id, "state": "report_only" });
+    world.admin.change(applied(), "policy", state).await.unwrap();
     assert_eq!(alice.get(&world.url("hr", "/")).await.status, 200, "report-only refuses nobody");
 }
 
@@ -109,15 +104,14 @@ async fn open_exchanges_end_when_their_reason_does() {
 
     // The assignment goes.
     let mut socket = world.web_socket(&alice, &world.url("hr", "/ws")).await;
-    let everyone = Some(v1::Assignment { app: app.id.clone(), principal: "everyone".into() });
-    let request = v1::AssignmentRequest { change: applied(), assignment: everyone };
-    world.admin.assignments().unassign(request).await.unwrap();
+    let everyone = json!({ "app": app.id, "principal": "everyone" });
+    world.admin.remove(applied(), "assignment", everyone).await.unwrap();
     assert!(until_closed(&mut socket).await);
 
     // The application goes.
     world.assign(&app.id, "user:alice").await;
     let mut socket = world.web_socket(&alice, &world.url("hr", "/ws")).await;
-    world.admin.applications().retire(v1::RetireAppRequest { change: applied(), id: app.id }).await.unwrap();
+    world.admin.remove(applied(), "app", by_name(&app.id)).await.unwrap();
     assert!(until_closed(&mut socket).await);
     assert_eq!(alice.clone().get(&world.url("hr", "/")).await.refusal(), "unknown_host");
 }
@@ -129,7 +123,7 @@ async fn a_revoked_connector_is_cut_and_cannot_come_back() {
     world.user("alice").await;
     world.publish_origin("hr", &origin).await;
     let mut alice = world.signed_in("hr", "alice").await;
-    let list = world.admin.connectors().list(v1::ListRequest::default()).await.unwrap().into_inner().connectors;
+    let list: Vec<v1::Connector> = world.admin.read_all("connector").await.unwrap();
     let local = list.iter().find(|it| it.name == "local").unwrap();
     let request = v1::RevokeConnectorRequest { change: applied(), id: local.id.clone() };
     world.admin.connectors().revoke(request).await.unwrap();
@@ -170,9 +164,7 @@ async fn what_cannot_be_reached_is_told_apart() {
     world.publish(impatient, &["everyone"]).await;
     let answer = alice.open(&world.url("slow", "/slow?5000")).await;
     assert_eq!((answer.status.as_u16(), answer.refusal()), (504, "origin_timeout"));
-    let nobody = v1::ConnectorGroup { name: "empty".into(), ..Default::default() };
-    let request = v1::PutConnectorGroupRequest { change: applied(), group: Some(nobody) };
-    world.admin.connector_groups().create(request).await.unwrap();
+    world.admin.create(applied(), "connector-group", json!({ "name": "empty" })).await.unwrap();
     let lonely = v1::App { connector_group: "empty".into(), ..app("lonely", &slow.url()) };
     world.publish(lonely, &["everyone"]).await;
     let answer = alice.open(&world.url("lonely", "/")).await;

@@ -1,7 +1,8 @@
 //! Who may call what, and how connectors come to be.
 
-use admin_client::{Admin, Credential, Tokens};
+use admin_client::{Admin, Credential, Tokens, lists::wanted};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use controller::permits::{Permits, Verb};
 use postern_tests::{
     browser::Browser,
     origin::Origin,
@@ -10,6 +11,7 @@ use postern_tests::{
     world::{PASSWORD, World, app, applied},
 };
 use proto::v1;
+use serde_json::json;
 use std::process::Command;
 
 /// Every method and every role, asked for real. The table is `roles.txt`.
@@ -21,8 +23,11 @@ async fn every_role_may_do_what_the_table_says_and_no_more() {
     for (role, rank) in roles {
         let name = format!("u{rank}");
         let user = world.user(&name).await;
-        let request = v1::SetRoleRequest { change: applied(), id: user.id, role: role.into() };
-        world.admin.users().set_role(request).await.unwrap();
+        world
+            .admin
+            .put(applied(), "role", json!(v1::RoleAssignment { user: user.id, role: role.into() }))
+            .await
+            .unwrap();
         callers.push((rank, anonymous(&world, Some(&cli_token(&world, &name).await))));
     }
     // Somebody who can sign in but has no role.
@@ -34,12 +39,14 @@ async fn every_role_may_do_what_the_table_says_and_no_more() {
     for (method, needs) in table.methods().filter(|(method, _)| method.starts_with("/postern.v1.")) {
         let least = match needs {
             controller::callers::Needs::Anybody => 0,
-            controller::callers::Needs::Role(model::Role::Auditor) => 1,
+            controller::callers::Needs::Person | controller::callers::Needs::Role(model::Role::Auditor) => 1,
             controller::callers::Needs::Role(model::Role::Admin) => 2,
             controller::callers::Needs::Role(model::Role::Owner) => 3,
             controller::callers::Needs::Identity => 9,
         };
-        for (rank, credential) in &callers {
+        // It ends when whoever called goes away.
+        let endless = method.ends_with("/Watch");
+        for (rank, credential) in callers.iter().filter(|_| !endless) {
             let code = call(credential, method).await;
             let refused = matches!(code, tonic::Code::Unauthenticated | tonic::Code::PermissionDenied);
             // Enrolment refuses an empty token by itself.
@@ -50,7 +57,40 @@ async fn every_role_may_do_what_the_table_says_and_no_more() {
             asked += 1;
         }
     }
+    for (rank, credential) in &callers {
+        asked += objects_may(credential, *rank, &table.permits).await;
+    }
     assert!(asked > 200, "{asked}");
+}
+
+/// Every kind of object and what is done to it, asked by somebody of a rank.
+async fn objects_may(credential: &Credential, rank: u32, permits: &Permits) -> usize {
+    let Ok(admin) = Admin::connect(credential).await else { panic!("no connection") };
+    let least = |kind, verb| match permits.least(kind, verb) {
+        "auditor" => 1,
+        "admin" => 2,
+        "owner" => 3,
+        _ => 9,
+    };
+    let mut asked = 0;
+    for kind in permits.kinds() {
+        let fields = || vec![wanted(kind.as_str(), json!({ "name": "x", "id": "x" }), v1::Wish::Put)];
+        let put = v1::ApplyRequest { objects: fields(), dry_run: true, ..Default::default() };
+        let remove = v1::ApplyRequest { removed: fields(), dry_run: true, ..Default::default() };
+        let list = v1::ListObjectsRequest { kind: kind.as_str().into(), ..Default::default() };
+        let answers = [
+            (Verb::Read, admin.objects().list(list).await.err()),
+            (Verb::Put, admin.apply(put).await.err()),
+            (Verb::Remove, admin.apply(remove).await.err()),
+        ];
+        for (verb, refused) in answers {
+            let code = refused.map(|it| it.code());
+            let refused = matches!(code, Some(tonic::Code::Unauthenticated | tonic::Code::PermissionDenied));
+            assert_eq!(refused, rank < least(kind, verb), "{verb:?} {} as rank {rank}: {code:?}", kind.as_str());
+            asked += 1;
+        }
+    }
+    asked
 }
 
 /// A call with an empty message: whether it is let in, not what it does.
@@ -73,7 +113,7 @@ async fn call(credential: &Credential, method: &str) -> tonic::Code {
     }
 }
 
-fn anonymous(world: &World, token: Option<&str>) -> Credential {
+pub(crate) fn anonymous(world: &World, token: Option<&str>) -> Credential {
     let (_, owner) = Credential::find(Some(&world.folder.0.join("data/owner.json"))).unwrap();
     let token = token.map(|access| Tokens {
         access: access.into(),
@@ -85,7 +125,7 @@ fn anonymous(world: &World, token: Option<&str>) -> Credential {
 }
 
 /// `postern login`, with a browser that answers.
-async fn cli_token(world: &World, username: &str) -> String {
+pub(crate) async fn cli_token(world: &World, username: &str) -> String {
     let save = world.folder.0.join(format!("login-{username}.json"));
     let mut login = Command::new(binary("postern"));
     login
@@ -110,8 +150,7 @@ async fn cli_token(world: &World, username: &str) -> String {
 async fn a_device_signs_in_with_a_code() {
     let world = World::start().await;
     let user = world.user("alice").await;
-    let request = v1::SetRoleRequest { change: applied(), id: user.id, role: v1::Role::Auditor.into() };
-    world.admin.users().set_role(request).await.unwrap();
+    world.admin.put(applied(), "role", json!({ "user": user.id, "role": "auditor" })).await.unwrap();
     let (_, owner) = Credential::find(Some(&world.folder.0.join("data/owner.json"))).unwrap();
     let save = world.folder.0.join("login.json");
     let mut login = Command::new(binary("postern"));

@@ -370,7 +370,7 @@ async fn the_command_line_does_what_it_says() {
     assert!(!ok && error.contains("orign"), "{error}");
 
     let (_, history, _) = run(&["history", "--size", "50"]);
-    assert!(history.contains("AppPublished") && history.contains("user:"), "{history}");
+    assert!(history.contains("admin created application wiki"), "{history}");
     let completion = Command::new(binary("postern")).args(["completion", "bash"]).output().unwrap();
     assert!(String::from_utf8_lossy(&completion.stdout).contains("postern"));
     let url = world.url("login", "/.well-known/openid-configuration");

@@ -50,7 +50,7 @@ async fn a_backup_made_in_use_comes_back_and_every_session_ends() {
     assert_ne!(alice.as_script().get(&url(&world)).await.status, 200, "sessions of before are over");
     let mut alice = world.signed_in("wiki", "alice").await;
     assert_eq!(alice.get(&url(&world)).await.status, 200);
-    assert!(world.admin.users().get(v1::GetRequest { id: "late".into() }).await.is_err(), "made after the backup");
+    assert!(world.admin.object("user", "late").await.is_err(), "made after the backup");
     // And it is used again: a change, a restart, another backup.
     world.user("again").await;
     let world = world.restart().await;
@@ -69,7 +69,7 @@ async fn a_backup_with_anything_left_out_or_changed_is_refused() {
     assert!(postern(&world.folder, "backup", &file, &[]).status.success());
     assert!(postern(&world.folder, "restore", &file, &["--check"]).status.success());
     let whole = std::fs::read(&file).unwrap();
-    let other_kind = replaced(&whole, b"UserCreated", b"UserChanged");
+    let other_kind = replaced(&whole, b"user.put", b"role.put");
     let other_user = replaced(&whole, b"u2", b"u9");
     for (what, bytes) in [("a kind", other_kind), ("a name", other_user), ("half", whole[..whole.len() / 2].to_vec())] {
         let damaged = world.folder.0.join("damaged.backup");

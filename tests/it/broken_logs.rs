@@ -35,7 +35,7 @@ async fn on_a_full_disk_users_go_on_and_can_be_revoked() {
     assert!(refused.message().contains("the disk of the event log is full"), "{refused}");
     assert_eq!(alice.get(&world.url("wiki", "/")).await.status, 200, "traffic goes on");
 
-    let alice_id = world.admin.users().get(v1::GetRequest { id: "alice".into() }).await.unwrap().into_inner().id;
+    let alice_id = world.admin.object("user", "alice").await.unwrap().key;
     let request = v1::RevokeUserSessionsRequest { change: applied(), user: alice_id };
     world.admin.sessions().revoke_user(request).await.unwrap();
     assert_eq!(alice.as_script().get(&world.url("wiki", "/")).await.status, 401, "a revocation always fits");

@@ -102,7 +102,7 @@ async fn a_certificate_is_brought_and_shown_at_the_next_handshake() {
 
     let listed = String::from_utf8(world.cli(&["certificate", "list"]).stdout).unwrap();
     assert!(listed.contains("uploaded") && listed.contains("own"), "{listed}");
-    let all = world.admin.certificates().list(v1::ListRequest::default()).await.unwrap().into_inner().certificates;
+    let all: Vec<v1::Certificate> = world.admin.read_all("certificate").await.unwrap();
     let id = |host: &str| all.iter().find(|it| it.hosts.contains(&host.to_owned())).unwrap().id.clone();
     assert!(all.iter().all(|it| it.sealed_private_key.is_empty()), "keys are shown to nobody");
     let removed = world.cli(&["certificate", "remove", &id("shop.example.test"), "--wait"]);
@@ -240,8 +240,7 @@ async fn certificates_are_ordered_in_three_ways() {
         // The handshake fails unless the public authority signed it for this host.
         assert!(!browser.certificate(&url).await.is_empty(), "{host}");
     }
-    let challenges =
-        world.admin.certificates().list(v1::ListRequest::default()).await.unwrap().into_inner().certificates;
+    let challenges = world.admin.read_all::<v1::Certificate>("certificate").await.unwrap();
     assert!(challenges.iter().all(|it| it.source() != v1::CertificateSource::Challenge), "proofs are withdrawn");
     let refused = order(&["*.four.example.test"]);
     assert!(!refused.0 && refused.1.contains("dns_01"), "{}", refused.1);

@@ -12,6 +12,7 @@ use postern_tests::{
     world::{PASSWORD, WebSocket, app, applied, web_socket},
 };
 use proto::v1;
+use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
@@ -35,10 +36,8 @@ async fn with_identity_away_a_changed_user_keeps_no_web_socket() {
     }
 
     // While identity answers, a change of theirs leaves them what they may have.
-    let staff = v1::Group { name: "staff".into(), ..Default::default() };
-    let request = v1::PutGroupRequest { change: applied(), group: Some(staff) };
-    cluster.admin.groups().create(request).await.unwrap();
-    cluster.admin.groups().add_member(membership()).await.unwrap();
+    cluster.admin.create(applied(), "group", json!({ "name": "staff" })).await.unwrap();
+    cluster.admin.put(applied(), "membership", membership()).await.unwrap();
     for socket in &mut sockets {
         assert!(echoes(socket).await, "the fresh token passes");
     }
@@ -48,7 +47,7 @@ async fn with_identity_away_a_changed_user_keeps_no_web_socket() {
     let mut script = alice.as_script();
     let page = cluster.url(0, "wiki", "/");
     assert_eq!(script.get(&page).await.status, 200, "nobody needs identity for what is known");
-    cluster.admin.groups().remove_member(membership()).await.unwrap();
+    cluster.admin.remove(applied(), "membership", membership()).await.unwrap();
     let changed = Instant::now();
     let cut = sockets.iter_mut().map(|socket| async {
         while let Some(Ok(_)) = socket.next().await {}
@@ -157,9 +156,8 @@ async fn alice(cluster: &Cluster, origin: &Origin) -> Browser {
     alice
 }
 
-fn membership() -> v1::MembershipRequest {
-    let membership = v1::Membership { group: "staff".into(), member: "user:alice".into() };
-    v1::MembershipRequest { change: applied(), membership: Some(membership) }
+fn membership() -> Value {
+    json!({ "group": "staff", "member": "user:alice" })
 }
 
 async fn echoes(socket: &mut WebSocket) -> bool {

@@ -6,6 +6,7 @@ use postern_tests::{
 };
 use proto::v1;
 use serde_json::Value;
+use serde_json::json;
 use tonic::Code;
 
 #[tokio::test]
@@ -49,9 +50,7 @@ async fn a_domain_is_proven_before_anything_is_published_under_it() {
     assert_eq!(publish("other", "example.org").await.unwrap_err().code(), Code::FailedPrecondition);
 
     // What is published can be changed, but for its host.
-    let update = async |app: v1::App| {
-        world.admin.applications().update(v1::UpdateAppRequest { change: None, app: Some(app) }).await
-    };
+    let update = async |app: v1::App| world.admin.change(None, "app", json!(app)).await;
     update(v1::App { maintenance: true, ..wiki.clone() }).await.unwrap();
     let moved = update(v1::App { external_url: "https://other.test/".into(), ..wiki }).await.unwrap_err();
     assert_eq!(moved.code(), Code::FailedPrecondition);

@@ -83,8 +83,7 @@ async fn sessions_and_certificates_are_renewed_under_traffic() {
 }
 
 async fn revoke(cluster: &Cluster, username: &str) -> v1::RevokeUserSessionsRequest {
-    let users = cluster.admin.users().list(v1::ListRequest::default()).await.unwrap().into_inner().users;
-    let user = users.into_iter().find(|it| it.username == username).unwrap().id;
+    let user = cluster.admin.object("user", username).await.unwrap().key;
     v1::RevokeUserSessionsRequest { change: applied(), user }
 }
 
@@ -105,7 +104,7 @@ async fn a_connector_that_was_away_too_long_proves_its_old_key() {
     until("requests pass again", async || (alice.get(&url).await.status == 200).then_some(())).await;
 
     // One that was revoked meanwhile gets nothing.
-    let list = cluster.admin.connectors().list(v1::ListRequest::default()).await.unwrap().into_inner().connectors;
+    let list: Vec<v1::Connector> = cluster.admin.read_all("connector").await.unwrap();
     let other = list.iter().find(|it| it.name == "c1").unwrap();
     let request = v1::RevokeConnectorRequest { change: applied(), id: other.id.clone() };
     cluster.admin.connectors().revoke(request).await.unwrap();

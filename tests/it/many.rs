@@ -14,6 +14,7 @@ use postern_tests::{
     world::{PASSWORD, app, applied},
 };
 use proto::v1;
+use serde_json::json;
 
 #[tokio::test]
 async fn many_processes_are_one_installation() {
@@ -261,22 +262,20 @@ async fn a_connector_drains_without_failing_a_request() {
 #[tokio::test]
 async fn a_write_without_an_answer_can_be_sent_again() {
     let mut cluster = Cluster::start().await;
+    let cluster_admin = cluster.admin.clone();
     cluster.nats.kill();
     let change = Some(v1::Change { request_id: "change-4711".into(), ..Default::default() });
-    let group = Some(v1::ConnectorGroup { name: "branch".into(), ..Default::default() });
-    let request = v1::PutConnectorGroupRequest { change, group };
+    let create = || cluster_admin.create(change.clone(), "connector-group", json!({ "name": "branch" }));
     let started = tokio::time::Instant::now();
-    let refused = cluster.admin.connector_groups().create(request.clone()).await.unwrap_err();
+    let refused = create().await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     assert!(refused.message().contains("same request_id"), "{}", refused.message());
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 
     cluster.restart_nats().await;
-    let created =
-        until("the log is back", async || cluster.admin.connector_groups().create(request.clone()).await.ok()).await;
-    let repeated = cluster.admin.connector_groups().create(request).await.unwrap();
-    let id = |answer: tonic::Response<v1::ConnectorGroupResponse>| answer.into_inner().group.unwrap().id;
-    assert_eq!(id(created), id(repeated));
-    let list = cluster.admin.connector_groups().list(v1::ListRequest::default()).await.unwrap().into_inner();
-    assert_eq!(list.groups.iter().filter(|it| it.name == "branch").count(), 1, "once, however often it was sent");
+    let created = until("the log is back", async || create().await.ok()).await;
+    let repeated = create().await.unwrap();
+    assert_eq!(created.objects[0].key, repeated.objects[0].key);
+    let list: Vec<v1::ConnectorGroup> = cluster.admin.read_all("connector-group").await.unwrap();
+    assert_eq!(list.iter().filter(|it| it.name == "branch").count(), 1, "once, however often it was sent");
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use model::{
-    App, AppId, Connector, ConnectorGroupId, ConnectorId, Credentials, Event, ExternalUrl, Group, GroupId, JoinTokenId,
-    Origin, Principal, Snapshot, TenantId, User, UserId, app::Name, directory::Username,
+    App, AppId, Assignment, Connector, ConnectorGroupId, ConnectorId, Credential, Event, ExternalUrl, Group, GroupId,
+    JoinTokenId, Membership, Origin, Principal, Proof, Snapshot, TenantId, User, UserId, app::Name,
+    directory::Username,
 };
 use postern_tests::{
     cluster::Cluster,
@@ -129,17 +130,29 @@ fn a_large_organisation_fits_in_memory() {
         snapshot.apply(&TenantId::default_tenant(), event, version);
     };
     for n in 0..GROUPS {
-        fold(Event::GroupCreated(Group { id: group(n), name: Name::parse(&format!("group {n}")).unwrap() }));
+        fold(Event::put(Group {
+            id: group(n),
+            name: Name::parse(&format!("group {n}")).unwrap(),
+            labels: Default::default(),
+        }));
     }
     for n in 0..PEOPLE {
         let username = Username::parse(&format!("first.last{n}@example.com")).unwrap();
         let (display_name, email) = (format!("First Last {n}").into(), username.as_str().into());
-        fold(Event::UserCreated(User { id: user(n), username, display_name, email, disabled: false }));
+        fold(Event::put(User {
+            id: user(n),
+            username,
+            display_name,
+            email,
+            disabled: false,
+            labels: Default::default(),
+        }));
         // A sealed PHC string, and a sealed secret.
-        fold(Event::CredentialsChanged(Credentials { user: user(n), password: vec![1; 178], totp: vec![1; 101] }));
+        fold(Event::put(Credential { user: user(n), proof: Proof::Password, sealed: vec![1; 178] }));
+        fold(Event::put(Credential { user: user(n), proof: Proof::Totp, sealed: vec![1; 101] }));
         for k in 0..GROUPS_OF_EACH {
             let group = group((n + k * 397) % GROUPS);
-            fold(Event::MemberAdded { group, member: Principal::User(user(n)) });
+            fold(Event::put(Membership { group, member: Principal::User(user(n)) }));
         }
     }
     for n in 0..APPLICATIONS {
@@ -147,11 +160,11 @@ fn a_large_organisation_fits_in_memory() {
         let (name, external) = (Name::parse(&name).unwrap(), ExternalUrl::parse(&external).unwrap());
         let origin = Origin::parse("http://10.0.0.1:8080").unwrap();
         let app = AppId(id(4, n));
-        fold(Event::AppPublished(Box::new(App::new(app, name, external, origin, connector_group))));
-        fold(Event::Assigned { app, principal: Principal::Group(group(n % GROUPS)) });
+        fold(Event::put(App::new(app, name, external, origin, connector_group)));
+        fold(Event::put(Assignment { app, principal: Principal::Group(group(n % GROUPS)) }));
     }
     for n in 0..CONNECTORS {
-        fold(Event::ConnectorEnrolled(Connector {
+        fold(Event::put(Connector {
             id: ConnectorId(id(5, n)),
             group: connector_group,
             join_token: JoinTokenId(id(6, n)),

@@ -13,6 +13,7 @@ use postern_tests::{
     world::{PASSWORD, World, app, applied},
 };
 use proto::v1;
+use serde_json::json;
 
 async fn world() -> World {
     let world = World::start().await;
@@ -76,8 +77,7 @@ async fn a_complex_application_has_one_sign_in_and_fails_closed() {
     assert_eq!(redirected.location().unwrap().as_str(), world.url("shop-api", "/v1/next"));
 
     let bare = v1::App { segments: vec![], ..shop };
-    let request = v1::UpdateAppRequest { change: applied(), app: Some(bare) };
-    world.admin.applications().update(request).await.unwrap();
+    world.admin.change(applied(), "app", json!(bare)).await.unwrap();
     assert_eq!(alice.get(&world.url("shop-api", "/v1/items")).await.refusal(), "unknown_host");
     assert_eq!(alice.get(&world.url("shop", "/x")).await.status, 200);
 }

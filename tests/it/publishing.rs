@@ -10,6 +10,7 @@ use postern_tests::{
     world::{World, app, applied},
 };
 use proto::v1;
+use serde_json::json;
 
 /// A world with one application, as described, and alice signed in to it.
 async fn world_with(described: v1::App) -> (World, Origin, Browser, v1::App) {
@@ -23,8 +24,7 @@ async fn world_with(described: v1::App) -> (World, Origin, Browser, v1::App) {
 }
 
 async fn change(world: &World, app: v1::App) {
-    let request = v1::UpdateAppRequest { change: applied(), app: Some(app) };
-    world.admin.applications().update(request).await.unwrap();
+    world.admin.change(applied(), "app", json!(app)).await.unwrap();
 }
 
 fn field<'a>(answer: &'a Answer, name: &str) -> &'a str {
@@ -169,8 +169,7 @@ async fn header_rules_hold_both_ways() {
     for (name, problem) in [("Host", "belongs to HTTP"), ("Set-Cookie", "belongs to HTTP"), ("a b", "letters, digits")]
     {
         let bad = v1::App { response_headers: vec![rule(name, v1::HeaderAction::Set, "x")], ..wiki.clone() };
-        let request = v1::UpdateAppRequest { change: applied(), app: Some(bad) };
-        let refused = world.admin.applications().update(request).await.unwrap_err();
+        let refused = world.admin.change(applied(), "app", json!(bad)).await.unwrap_err();
         assert!(refused.message().contains("response_headers") && refused.message().contains(problem), "{refused}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use admin_client::lists::by_name;
 use postern_tests::{
     browser::Browser,
     origin::Origin,
@@ -9,6 +10,7 @@ use postern_tests::{
     world::{PASSWORD, World, app, applied},
 };
 use proto::v1;
+use serde_json::json;
 
 #[tokio::test]
 async fn a_newcomer_signs_in_and_uses_the_demo_application() {
@@ -73,17 +75,14 @@ async fn a_user_of_many_groups_fits_into_a_cookie() {
         email: "somebody.with.a.long.address@mail.example.com".into(),
         ..world.user("alice").await
     };
-    let request = v1::UpdateUserRequest { change: applied(), user: Some(user.clone()) };
-    world.admin.users().update(request).await.unwrap();
+    world.admin.change(applied(), "user", json!(user)).await.unwrap();
     for n in 0..62 {
-        let group = v1::Group { name: format!("group {n}"), ..Default::default() };
-        let request = v1::PutGroupRequest { change: applied(), group: Some(group) };
-        let group = world.admin.groups().create(request).await.unwrap().into_inner().group.unwrap();
-        let membership = v1::Membership { group: group.id.clone(), member: format!("user:{}", user.id) };
-        let request = v1::MembershipRequest { change: applied(), membership: Some(membership) };
-        world.admin.groups().add_member(request).await.unwrap();
+        let name = format!("group {n}");
+        world.admin.create(applied(), "group", json!({ "name": name })).await.unwrap();
+        let membership = json!({ "group": name, "member": "user:alice" });
+        world.admin.put(applied(), "membership", membership).await.unwrap();
         if n == 40 {
-            world.assign(&wiki.id, &format!("group:{}", group.id)).await;
+            world.assign(&wiki.id, &format!("group:{name}")).await;
         }
     }
     let browser = world.signed_in("wiki", "alice").await;
@@ -160,6 +159,29 @@ async fn a_policy_asks_for_a_second_factor_and_the_user_sets_it_up() {
     let again = [("flow", page.field("flow")), ("code", code(&secret, 30))];
     let again = again.each_ref().map(|(name, value)| (*name, value.as_str()));
     assert_eq!(thief.form(&action, &again).await.status, 401, "a code that was used is used");
+}
+
+/// Sign-in frequency: whoever signed in long ago does it again, and is not asked twice.
+#[tokio::test]
+async fn a_recent_sign_in_is_asked_for_once_and_never_in_a_loop() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    let app = world.publish_origin("payroll", &origin).await;
+    let require = vec![v1::Control::SignInWithin.into()];
+    let policy = v1::Policy { name: "payroll-fresh".into(), apps: vec![app.id], require, ..Default::default() };
+    world.policy(v1::Policy { sign_in_within_minutes: 60, ..policy }).await;
+
+    let mut browser = world.signed_in("payroll", "alice").await;
+    assert_eq!(browser.get(&world.url("payroll", "/x")).await.json()["path"], "/x", "a sign-in of now is recent");
+
+    // What identity does not know ends at once, on a page and not in a circle.
+    let mut newcomer = world.browser();
+    let sent = newcomer.get(&world.url("payroll", "/")).await;
+    let mut to_identity = sent.location().unwrap();
+    to_identity.query_pairs_mut().append_pair("acr_values", "compliant-device");
+    let answer = newcomer.open(to_identity.as_str()).await;
+    assert_eq!((answer.status.as_u16(), answer.refusal()), (400, "sign_in_failed"));
 }
 
 #[tokio::test]
@@ -298,7 +320,7 @@ async fn a_removed_user_is_out_at_once() {
     let alice = world.user("alice").await;
     world.publish_origin("wiki", &origin).await;
     let mut browser = world.signed_in("wiki", "alice").await;
-    world.admin.users().remove(v1::RemoveUserRequest { change: applied(), id: alice.id }).await.unwrap();
+    world.admin.remove(applied(), "user", by_name(&alice.id)).await.unwrap();
     let answer = browser.as_script().get(&world.url("wiki", "/")).await;
     assert_eq!(answer.status, 401);
     let answer = browser.sign_in(&world.url("wiki", "/"), "alice", PASSWORD).await;

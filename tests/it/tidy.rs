@@ -221,7 +221,7 @@ fn the_role_table_speaks_of_every_method() {
             }
         }
     }
-    assert!(methods.len() > 40);
+    assert!(methods.len() > 25);
     for method in &methods {
         assert!(known.contains(&method.as_str()), "{method} is in no line of roles.txt");
     }

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use admin_client::lists::wanted;
 use postern_tests::{
     origin::Origin,
     until,
     world::{World, applied},
 };
 use proto::v1;
+use serde_json::{Value, json};
 
 /// `apply` published and assigned first, and guarded last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,9 +56,9 @@ async fn an_application_of_a_file_is_never_open_before_its_policy() {
             let found = kinds.iter().rev().find(|it| it.kind == kind && it.summary.contains(subject));
             found.unwrap_or_else(|| panic!("no {kind}")).position
         };
-        let (guarded, published) = (at("PolicyCreated", &format!("guard{round}")), at("AppPublished", &name));
-        assert!(guarded < published && published < at("Assigned", "everyone"));
-        assert!(at("Assigned", "everyone") - guarded == 2, "one append");
+        let (guarded, published) = (at("policy.put", &format!("guard{round}")), at("app.put", &name));
+        assert!(guarded < published && published < at("assignment.put", "everyone"));
+        assert!(at("assignment.put", "everyone") - guarded == 2, "one append");
     }
 }
 
@@ -72,9 +74,9 @@ async fn a_file_with_one_mistake_changes_nothing_and_says_which_object() {
     std::fs::write(&file, assign("nobody")).unwrap();
     let output = world.cli(&["apply", "-f", path]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && error.contains("assignment of wiki to group:nobody"), "{error}");
+    assert!(!output.status.success() && error.contains("assignment wiki group:nobody"), "{error}");
     assert_eq!(position(&world).await, before);
-    assert!(world.admin.users().get(v1::GetRequest { id: "bob".into() }).await.is_err());
+    assert!(world.admin.object("user", "bob").await.is_err());
 
     // The same file put right, twice with one request id, and late.
     std::fs::write(&file, assign("staff")).unwrap();
@@ -99,17 +101,17 @@ async fn twins_of_one_request_make_one_of_each() {
     let world = World::start().await;
     let request = || v1::ApplyRequest {
         change: Some(v1::Change { request_id: "twins".into(), ..Default::default() }),
-        users: (0..50).map(|n| v1::User { username: format!("u{n}"), ..Default::default() }).collect(),
+        objects: (0..50).map(|n| put("user", json!({ "username": format!("u{n}") }))).collect(),
         ..Default::default()
     };
     let asked = (0..8).map(|_| {
-        let mut batches = world.admin.batches();
-        async move { batches.apply(request()).await }
+        let admin = world.admin.clone();
+        async move { admin.apply(request()).await }
     });
     for answer in futures_util::future::join_all(asked).await {
         answer.unwrap();
     }
-    let users = world.admin.users().list(v1::ListRequest::default()).await.unwrap().into_inner().users;
+    let users: Vec<v1::User> = world.admin.read_all("user").await.unwrap();
     assert_eq!(users.iter().filter(|it| it.username.starts_with('u')).count(), 50);
 }
 
@@ -117,48 +119,40 @@ async fn twins_of_one_request_make_one_of_each() {
 #[tokio::test]
 async fn a_file_of_hundreds_is_in_order_over_all_its_appends() {
     let world = World::start().await;
-    let apps = (0..600).map(|n| v1::App {
-        name: format!("app{n}"),
-        origin: "http://127.0.0.1:9".into(),
-        ..Default::default()
-    });
-    let policies = (0..600).map(|n| v1::Policy {
-        name: format!("guard{n}"),
-        block: true,
-        apps: vec![format!("app{n}")],
-        ..Default::default()
-    });
-    let assignments = (0..600).map(|n| v1::Assignment { app: format!("app{n}"), principal: "everyone".into() });
-    let request = v1::ApplyRequest {
-        change: applied(),
-        apps: apps.collect(),
-        policies: policies.collect(),
-        assignments: assignments.collect(),
-        ..Default::default()
-    };
-    let answer = world.admin.batches().apply(request).await.unwrap().into_inner();
-    assert_eq!(answer.changed, 1800);
+    let app = |n| put("app", json!({ "name": format!("app{n}"), "origin": "http://127.0.0.1:9" }));
+    let guard = |n| put("policy", json!({ "name": format!("guard{n}"), "block": true, "apps": [format!("app{n}")] }));
+    let assignment = |n| put("assignment", json!({ "app": format!("app{n}"), "principal": "everyone" }));
+    // In an order that would open before it closes.
+    let objects = (0..600).flat_map(|n| [assignment(n), app(n), guard(n)]).collect();
+    let answer =
+        world.admin.apply(v1::ApplyRequest { change: applied(), objects, ..Default::default() }).await.unwrap();
+    assert_eq!(answer.differences.len(), 1800);
     let mut kinds = Vec::new();
     let mut before_position = 0;
     while kinds.len() < 1800 {
-        let request = v1::ListHistoryRequest { size: 500, before_position, ..Default::default() };
+        let request =
+            v1::ListHistoryRequest { stream: "config".into(), size: 500, before_position, ..Default::default() };
         let entries = world.admin.history().list(request).await.unwrap().into_inner().entries;
         before_position = entries.last().unwrap().position;
         kinds.extend(entries.into_iter().map(|it| it.kind));
     }
     kinds.truncate(1800);
     kinds.dedup();
-    assert_eq!(kinds, ["Assigned", "AppPublished", "PolicyCreated"], "newest first");
+    assert_eq!(kinds, ["assignment.put", "app.put", "policy.put"], "newest first");
 }
 
 // ---------------------------------------------------------------- helpers
+
+fn put(kind: &str, fields: Value) -> v1::ObjectFields {
+    wanted(kind, fields, v1::Wish::Put)
+}
 
 async fn position(world: &World) -> u64 {
     world.admin.tenants().get(v1::GetTenantRequest {}).await.unwrap().into_inner().position
 }
 
 async fn positions(world: &World) -> Vec<v1::HistoryEntry> {
-    let request = v1::ListHistoryRequest { size: 100, ..Default::default() };
+    let request = v1::ListHistoryRequest { stream: "config".into(), size: 100, ..Default::default() };
     let mut entries = world.admin.history().list(request).await.unwrap().into_inner().entries;
     entries.reverse();
     entries

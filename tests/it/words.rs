@@ -31,7 +31,7 @@ async fn a_lost_answer_comes_with_the_request_id_to_repeat_it_with() {
         let (done, said) = run(&["--request-id", &id, "group", "create", "staff"]);
         assert!(done, "{said}");
     }
-    let groups = cluster.admin.groups().list(v1::ListRequest::default()).await.unwrap().into_inner().groups;
+    let groups: Vec<v1::Group> = cluster.admin.read_all("group").await.unwrap();
     assert_eq!(groups.iter().filter(|it| it.name == "staff").count(), 1);
 }
 
@@ -64,7 +64,7 @@ async fn an_error_of_a_connection_names_the_file_and_the_address() {
 fn a_credential_that_has_ended_is_named_with_its_end() {
     let ended = credential("https://controller.example.com:8444", -1);
     let broke = tonic::Status::from_error("operation was canceled".into());
-    let said = format!("{:#}", ended.explain("owner.json".as_ref(), &broke));
+    let said = runtime::telemetry::chain(&ended.explain("owner.json".as_ref(), &broke));
     for wanted in ["https://controller.example.com:8444", "owner.json", "its certificate ended at 20"] {
         assert!(said.contains(wanted), "{wanted} is not in: {said}");
     }

@@ -13,8 +13,11 @@
 #![allow(clippy::unwrap_used, reason = "a simulation that cannot go on should stop")]
 #![allow(clippy::disallowed_methods, reason = "which seeds to run is the caller's to say")]
 
+mod administrators;
+mod installation;
 mod liars;
 mod network;
+mod people;
 mod world;
 
 use std::{
@@ -27,12 +30,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use controller::bootstrap::DEFAULT_GROUP;
+use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use model::{
-    Policy, PolicyId, Position,
+    ObjectKey, Policy, PolicyId, Position,
     app::Name,
     command::Command,
     policy::{Grant, State},
@@ -43,10 +48,14 @@ use tokio::{
     task::JoinSet,
     time::{Duration, sleep, timeout},
 };
+use url::Url;
 
 use crate::{
+    administrators::{Administrator, address_of},
+    installation::Installation,
     network::{Chance, Weather, wire},
-    world::{Door, World, answer_to},
+    people::Browser,
+    world::{Door, ENDLESS, World, answer_to},
 };
 
 const RUNS: u64 = 12;
@@ -223,6 +232,112 @@ fn a_lying_relay_reaches_nothing_the_controller_did_not_sign() {
     assert!(served.into_inner() > 0, "what is no lie is served");
 }
 
+#[test]
+fn an_installation_keeps_its_word() {
+    each_seed(async |mut chance| {
+        let installation = Installation::start(&mut chance).await;
+        let world = &installation.world;
+        let mut owner = Administrator::new(&installation.owners, chance.fork());
+        let app = owner.publish("wiki").await.unwrap();
+        owner.assign_to_everyone(&app).await;
+        for n in 0..PEOPLE {
+            owner.create_user(&format!("person-{n}")).await.unwrap();
+        }
+        installation.connect(&[DEFAULT_GROUP, DEFAULT_GROUP], &mut chance).await;
+        tokio::time::pause();
+        installation.disturb();
+
+        let url = Url::parse(&app.external_url).unwrap();
+        let mut people = JoinSet::new();
+        for n in 0..PEOPLE {
+            let browser = Browser::new(world.door(), address_of(n), chance.fork());
+            people.spawn(office_day(browser, url.clone(), format!("person-{n}"), chance.fork()));
+        }
+        let working = (0..ADMINISTRATORS).map(|_| {
+            let administrator = Administrator::new(&installation.owners, chance.fork());
+            administrator.work(CHANGES, PEOPLE)
+        });
+        let (administrators, pages) = tokio::join!(join_all(working), people.join_all());
+        let served: usize = pages.into_iter().sum();
+        let mut acknowledged = std::mem::take(&mut owner.acknowledged);
+        let mut rejected = 0;
+        for administrator in administrators {
+            rejected += administrator.rejected;
+            acknowledged.extend(administrator.acknowledged);
+        }
+        assert!(served > PEOPLE * PAGES / 4, "hardly anything works: {served} pages");
+        assert!(rejected > 0, "administrators want the same names");
+
+        installation.calm_down();
+        sleep(AFTERMATH).await;
+        a_revoked_session_is_cut(&installation, &mut owner, &url, &mut chance).await;
+        somebody_new_signs_in_and_is_served(&installation, &mut owner, &url, &mut chance).await;
+        acknowledged.extend(owner.acknowledged);
+        world.stop.cancel();
+        let log = installation.recorded().await;
+        for change in &acknowledged {
+            assert_eq!(change.times_in(&log), 1, "acknowledged, and so in the log, once: {change:?}");
+        }
+    });
+}
+
+const PEOPLE: usize = 6;
+const PAGES: usize = 12;
+const ADMINISTRATORS: usize = 3;
+const CHANGES: usize = 10;
+/// A revocation reaches what is open within this.
+const CUT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Signs in, and asks for pages with pauses in which tokens end. Returns how many
+/// pages of the application came.
+async fn office_day(mut browser: Browser, url: Url, username: String, mut chance: Chance) -> usize {
+    let mut served = 0;
+    for n in 0..PAGES {
+        let url = url.join(&format!("/{username}-{n}")).unwrap();
+        let page = browser.insist(&url, &username, 5).await;
+        served += usize::from(page.is_some_and(|it| it.is_of_the_application()));
+        sleep(chance.up_to_ms(90_000)).await;
+    }
+    served
+}
+
+/// What is open ends, and the cookies that opened it open nothing more.
+async fn a_revoked_session_is_cut(
+    installation: &Installation,
+    owner: &mut Administrator,
+    url: &Url,
+    chance: &mut Chance,
+) {
+    let (username, address) = ("person-0", address_of(0));
+    let mut browser = Browser::new(installation.world.door(), address, chance.fork());
+    let page = browser.insist(&url.join("/before").unwrap(), username, 3).await;
+    assert!(page.is_some_and(|it| it.is_of_the_application()), "the storm is over");
+    let endless = url.join(ENDLESS).unwrap();
+    let open = browser.begin(Method::GET, &endless, Bytes::new()).await.unwrap();
+    assert_eq!(open.status(), StatusCode::OK);
+    let mut body = open.into_body();
+    assert!(body.frame().await.is_some_and(|it| it.is_ok()), "it flows");
+    owner.revoke(username).await;
+    let ends = async { while body.frame().await.is_some_and(|it| it.is_ok()) {} };
+    timeout(CUT_WITHIN, ends).await.expect("a revoked session is cut");
+    let page = browser.get(&url.join("/after").unwrap()).await.unwrap();
+    assert!(!page.is_of_the_application(), "the cookies of before count no more");
+    assert!(page.status.is_redirection(), "{}", page.status);
+}
+
+async fn somebody_new_signs_in_and_is_served(
+    installation: &Installation,
+    owner: &mut Administrator,
+    url: &Url,
+    chance: &mut Chance,
+) {
+    owner.create_user("newcomer").await.expect("a name nobody else chose");
+    let address = Ipv4Addr::new(10, 3, 0, 1).into();
+    let mut browser = Browser::new(installation.world.door(), address, chance.fork());
+    let page = browser.sign_in(&url.join("/welcome").unwrap(), "newcomer").await.unwrap();
+    assert!(page.is_of_the_application(), "{} at {}", page.status, page.url);
+}
+
 /// What has begun to stall goes on so long, and so long a lost link is not noticed.
 const AFTERMATH: Duration = Duration::from_secs(60);
 /// More than streams are parked, so that every one of them is used.
@@ -319,23 +434,24 @@ async fn change_policies(world: &World, blocked: &Mutex<Blocked>, mut chance: Ch
     loop {
         sleep(chance.up_to_ms(3000)).await;
         let command = if policies.len() > USERS / 3 || (!policies.is_empty() && chance.one_in(2)) {
-            Command::RemovePolicy(policies.swap_remove(chance.below(policies.len())).0)
+            Command::Remove(ObjectKey::Policy(policies.swap_remove(chance.below(policies.len())).0))
         } else {
             let (id, address) =
                 (PolicyId(fresh_id()), IpAddr::from(Ipv4Addr::new(10, 0, 0, chance.below(USERS) as u8)));
             policies.push((id, address));
-            Command::CreatePolicy(Policy {
-                id,
-                name: Name::parse(&id.0.simple().to_string()).unwrap(),
-                state: State::On,
-                include: vec![],
-                exclude: vec![],
-                apps: BTreeSet::new(),
-                exclude_apps: BTreeSet::new(),
-                networks: vec![IpNet::from(address)],
-                exclude_networks: vec![],
-                grant: Grant::Block,
-            })
+            Command::Create(
+                Policy {
+                    id,
+                    name: Name::parse(&id.0.simple().to_string()).unwrap(),
+                    state: State::On,
+                    people: model::policy::Selection::default(),
+                    apps: model::policy::Selection::default(),
+                    networks: model::policy::Selection::only([IpNet::from(address)]),
+                    grant: Grant::Block,
+                    labels: Default::default(),
+                }
+                .into(),
+            )
         };
         let position = world.execute(vec![command]).await;
         let now = policies.iter().map(|(_, address)| *address).collect();

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -22,12 +22,15 @@ use connector::{
 use controller::writer::{Wish, Writer};
 use eventlog::{Activity, EventLog, Fact, Projection};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, service::service_fn};
+use http_body_util::{BodyExt, Either, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use model::{
-    App, AppId, Connector, ConnectorGroup, ConnectorGroupId, ConnectorId, JoinTokenId, Position, Principal, TenantId,
-    Timestamp,
+    App, AppId, Assignment, Connector, ConnectorGroup, ConnectorGroupId, ConnectorId, JoinTokenId, Position, Principal,
+    TenantId, Timestamp,
     app::{ExternalUrl, Name, Origin, PreAuthentication},
     command::Command,
     event::Stream,
@@ -67,10 +70,10 @@ pub(crate) struct World {
     pub(crate) projection: Projection,
     /// Whose word counts.
     pub(crate) signer: Arc<Signer>,
-    writer: Arc<Writer>,
-    log: EventLog,
-    activity_trust: Verifier,
-    _folder: Folder,
+    pub(crate) writer: Arc<Writer>,
+    pub(crate) log: EventLog,
+    pub(crate) activity_trust: Verifier,
+    pub(crate) _folder: Folder,
 }
 
 /// Where users come in.
@@ -88,6 +91,11 @@ impl Door {
         let (relay, host) = (self.relay.clone(), host.to_owned());
         self.tasks.spawn(async move { relay.serve_user_on(there, address, &host).await });
         here
+    }
+
+    /// Something that lasts as long as a connection.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
     }
 
     /// One request on a connection of its own; whole, or nothing.
@@ -174,11 +182,12 @@ impl World {
         let origin = Origin::parse(&format!("http://{name}.inside:80")).unwrap();
         let plain = App::new(id, Name::parse(name).unwrap(), url, origin, group);
         let app = App { pre_authentication: PreAuthentication::Passthrough, ..plain };
-        let group_of_its_own = ConnectorGroup { id: group, name: Name::parse(name).unwrap() };
+        let group_of_its_own =
+            ConnectorGroup { id: group, name: Name::parse(name).unwrap(), labels: Default::default() };
         self.execute(vec![
-            Command::CreateConnectorGroup(group_of_its_own),
-            Command::PublishApp(Box::new(app)),
-            Command::Assign { app: id, principal: Principal::Everyone },
+            Command::Create(group_of_its_own.into()),
+            Command::Create(app.into()),
+            Command::Put(Assignment { app: id, principal: Principal::Everyone }.into()),
         ])
         .await;
         Published { id, group, host }
@@ -198,7 +207,7 @@ impl World {
             join_token: token,
             revoked: false,
         };
-        self.execute(vec![Command::IssueJoinToken(invitation), Command::EnrolConnector { connector, now }]).await;
+        self.execute(vec![Command::Put(invitation.into()), Command::Enrol { connector, now }]).await;
         let expires_s = i64::MAX / 4;
         ConnectorName { tenant: self.tenant.clone(), group, connector: id, expires_s }
     }
@@ -284,9 +293,16 @@ pub(crate) struct Arrival {
     pub(crate) from: String,
 }
 
+/// Where identity is dialled, in installations that have one.
+pub(crate) const IDENTITY_HOST: &str = "identity.inside";
+/// A path whose answer ends only when somebody ends it.
+pub(crate) const ENDLESS: &str = "/endless";
+const TICK: Duration = Duration::from_millis(500);
+
 /// Everything that can be dialled.
 #[derive(Clone)]
 pub(crate) struct Places {
+    identity: Arc<OnceLock<identity::Service>>,
     pub(crate) arrivals: Arc<Mutex<Vec<Arrival>>>,
     pub(crate) dialled: Arc<Mutex<BTreeSet<String>>>,
     chance: Arc<Mutex<Chance>>,
@@ -295,12 +311,16 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    fn new(chance: Chance, weather: Weather, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(chance: Chance, weather: Weather, tasks: TaskTracker) -> Self {
         let chance = Arc::new(Mutex::new(chance));
-        Self { arrivals: Arc::default(), dialled: Arc::default(), chance, weather, tasks }
+        Self { identity: Arc::default(), arrivals: Arc::default(), dialled: Arc::default(), chance, weather, tasks }
     }
 
-    async fn answer(&self, request: Request<Incoming>, host: &str) -> Result<Response<Full<Bytes>>, Infallible> {
+    pub(crate) fn settle_identity(&self, service: identity::Service) {
+        assert!(self.identity.set(service).is_ok(), "one identity");
+    }
+
+    async fn answer(&self, request: Request<Incoming>, host: &str) -> Result<Response<Answer>, Infallible> {
         let (parts, body) = request.into_parts();
         let field = |name: &str| parts.headers.get(name).map_or("", |it| it.to_str().unwrap()).to_owned();
         let path = parts.uri.path().to_owned();
@@ -315,8 +335,21 @@ impl Places {
         let pause = self.chance.lock().unwrap().up_to_ms(60);
         sleep(pause).await;
         let sent = body.collect().await.map(|it| it.to_bytes()).unwrap_or_default();
-        Ok(Response::new(Full::new(answer_to(&path, &sent))))
+        Ok(Response::new(match path.as_str() {
+            ENDLESS => Either::Right(ticks()),
+            _ => Either::Left(Full::new(answer_to(&path, &sent))),
+        }))
     }
+}
+
+type Answer = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;
+
+fn ticks() -> UnsyncBoxBody<Bytes, Infallible> {
+    let ticks = futures_util::stream::unfold((), |()| async {
+        sleep(TICK).await;
+        Some((Ok(Frame::data(Bytes::from_static(b"tick\n"))), ()))
+    });
+    StreamBody::new(ticks).boxed_unsync()
 }
 
 /// What an application answers: the user can tell it from any other's.
@@ -340,6 +373,10 @@ impl Network for Places {
                 return Err(ResetCode::Connect);
             }
             let (near, far) = wire(&mut chance, INSIDE, &self.weather, &self.tasks);
+            if let Some(identity) = self.identity.get().filter(|_| target.host == IDENTITY_HOST) {
+                self.tasks.spawn(identity.serve_on(far, CancellationToken::new()));
+                return Ok(Box::new(near) as Box<dyn Io>);
+            }
             let (host, places) = (target.host.clone(), self.clone());
             self.tasks.spawn(async move {
                 let service = service_fn(|request| places.answer(request, &host));

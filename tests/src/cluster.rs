@@ -4,6 +4,7 @@ use std::{fmt::Write as _, path::PathBuf, process::Command};
 
 use admin_client::{Admin, Credential};
 use proto::v1;
+use serde_json::json;
 
 use crate::{
     browser::Browser,
@@ -71,8 +72,8 @@ impl Cluster {
     pub async fn publish(&self, app: v1::App) -> v1::App {
         let request = v1::PublishAppRequest { change: applied(), app: Some(app), assign_caller: false };
         let app = self.admin.applications().publish(request).await.unwrap().into_inner().app.unwrap();
-        let assignment = Some(v1::Assignment { app: app.id.clone(), principal: "everyone".into() });
-        self.admin.assignments().assign(v1::AssignmentRequest { change: applied(), assignment }).await.unwrap();
+        let everyone = json!({ "app": app.id, "principal": "everyone" });
+        self.admin.put(applied(), "assignment", everyone).await.unwrap();
         app
     }
 

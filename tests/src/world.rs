@@ -4,6 +4,7 @@ use std::process::Command;
 
 use admin_client::{Admin, Credential};
 use proto::v1;
+use serde_json::json;
 use tokio_tungstenite::WebSocketStream;
 
 use crate::{
@@ -135,13 +136,13 @@ impl World {
     }
 
     pub async fn assign(&self, app: &str, principal: &str) {
-        let assignment = Some(v1::Assignment { app: app.into(), principal: principal.into() });
-        self.admin.assignments().assign(v1::AssignmentRequest { change: applied(), assignment }).await.unwrap();
+        let assignment = json!({ "app": app, "principal": principal });
+        self.admin.put(applied(), "assignment", assignment).await.unwrap();
     }
 
     pub async fn policy(&self, policy: v1::Policy) -> v1::Policy {
-        let request = v1::PutPolicyRequest { change: applied(), policy: Some(policy) };
-        self.admin.policies().create(request).await.unwrap().into_inner().policy.unwrap()
+        self.admin.create(applied(), "policy", json!(policy)).await.unwrap();
+        self.admin.read("policy", &policy.name).await.unwrap()
     }
 
     /// Ends the first session of somebody who has signed in.

@@ -12,7 +12,7 @@ use instant_acme::{
     OrderStatus, RetryPolicy,
 };
 use model::{
-    CertificateId, Command, TenantId, Timestamp,
+    CertificateId, Command, ObjectKey, TenantId, Timestamp,
     keys::{AcmeMethod, Certificate, Key, KeyHolder, KeyPurpose, Source},
 };
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
@@ -149,7 +149,7 @@ impl Acme {
 
     async fn install(&self, tenant: &TenantId, certificate: Certificate, wait_applied: bool) -> Result<(), WriteError> {
         let wish = Wish { wait_applied, ..Wish::of_system(tenant, "acme") };
-        self.writer.execute(&wish, vec![Command::InstallCertificate(certificate)]).await.map(|_| ())
+        self.writer.execute(&wish, vec![Command::Put(certificate.into())]).await.map(|_| ())
     }
 
     /// Makes the proof visible; the server looks right after.
@@ -190,7 +190,7 @@ impl Acme {
             Proof::Record(record) => self.hook("clear", record).await,
             Proof::Certificate(id) => {
                 let wish = Wish::of_system(tenant, "acme");
-                let removed = self.writer.execute(&wish, vec![Command::RemoveCertificate(*id)]).await;
+                let removed = self.writer.execute(&wish, vec![Command::Remove(ObjectKey::Certificate(*id))]).await;
                 removed.map(|_| ()).map_err(AcmeError::from)
             }
         };
@@ -248,7 +248,7 @@ impl Acme {
             public_key: directory.as_bytes().to_vec(),
             sealed: vec![(KeyHolder::Controller, sealed)],
         };
-        self.writer.execute(&Wish::of_system(tenant, "acme"), vec![Command::PublishKey(key)]).await?;
+        self.writer.execute(&Wish::of_system(tenant, "acme"), vec![Command::Put(key.into())]).await?;
         Ok(account)
     }
 
@@ -298,7 +298,7 @@ impl Acme {
         let mut due: Vec<_> = ordered
             .filter_map(|it| {
                 let begins = certificates::begins(it)?;
-                Some((Timestamp(begins.0 + (it.expires.0 - begins.0) * 2 / 3), it.as_ref().clone()))
+                Some((Timestamp(begins.0 + (it.expires.0 - begins.0) * 2 / 3), it.clone()))
             })
             .collect();
         due.sort_by_key(|(at, _)| *at);

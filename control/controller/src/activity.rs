@@ -18,12 +18,13 @@ use std::{
 };
 
 use eventlog::{Activity, Entry, EventLog, Fact, LogError};
-use model::{AppId, Position, TenantId, Timestamp, event::Stream};
+use model::{AppId, ConnectorId, Position, TenantId, Timestamp, event::Stream};
 use proto::{
     Message,
     signed::Verifier,
     v1::{self, SignedEvent},
 };
+pub(crate) use recent::Links;
 use recent::RecentActivity;
 use runtime::telemetry::chain;
 use tokio::sync::{Notify, watch};
@@ -87,6 +88,12 @@ impl ActivityReader {
     pub(crate) async fn sessions(&self, tenant: &TenantId, now: Timestamp) -> Result<Vec<v1::Session>, NoAnswer> {
         self.reach_end_of_log().await?;
         Ok(self.lock().sessions(tenant, now))
+    }
+
+    /// Of each connector that was linked lately.
+    pub(crate) async fn links(&self, tenant: &TenantId) -> Result<Vec<(ConnectorId, Links)>, NoAnswer> {
+        self.reach_end_of_log().await?;
+        Ok(self.lock().links(tenant))
     }
 
     /// What pages of `app` asked for where nothing is published, most asked for first (PUB-07).

@@ -2,15 +2,18 @@
 //! writer, or reads the snapshot.
 
 mod access;
+mod apply;
 mod apps;
-mod batches;
 mod certificates;
 mod connectors;
-mod directory;
 mod history;
 mod internal;
 mod keys;
+mod objects;
 mod sessions;
+mod status;
+mod users;
+mod watch;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -28,15 +31,16 @@ use crate::{
     bootstrap::{own_certificate, renewal},
     callers::{Caller, Who},
     domains::Domains,
-    errors::{field, invalid, unwritten},
+    errors::{field, unwritten},
+    permits::Permits,
     server_certificate::ServerCertificate,
     settings::Settings,
     writer::{Wish, Writer},
 };
 
-/// Answers of a list at a time.
 /// Named among what ends, although it ends on purpose.
 pub const JOIN_TOKEN: &str = "join_token";
+/// Objects of a list at a time.
 const PAGE_SIZE: usize = 100;
 const PAGE_SIZE_MAX: usize = 1000;
 
@@ -54,6 +58,7 @@ pub struct Admin {
     /// Makes the secrets of tokens that may be asked for twice.
     pub(crate) token_key: Arc<Vec<u8>>,
     pub(crate) hashing: Arc<Hashing>,
+    pub(crate) permits: Arc<Permits>,
     pub(crate) activity: ActivityReader,
 }
 
@@ -172,36 +177,16 @@ impl Call {
     }
 }
 
-/// A page of a sorted list. The token is the last id of the page before.
-pub(crate) fn page<T>(
-    page: Option<v1::Page>,
-    all: impl Iterator<Item = T>,
-    id: impl Fn(&T) -> String,
-) -> Result<(Vec<T>, String), Status> {
-    let page = page.unwrap_or_default();
-    let size = match page.size as usize {
-        0 => PAGE_SIZE,
-        size if size <= PAGE_SIZE_MAX => size,
-        _ => return Err(field(Code::InvalidArgument, "page.size", "is 1,000 at most")),
-    };
-    let mut items: Vec<T> =
-        all.skip_while(|it| !page.token.is_empty() && id(it) <= page.token).take(size + 1).collect();
-    let more = items.len() > size;
-    items.truncate(size);
-    let next = items.last().filter(|_| more).map_or(String::new(), id);
-    Ok((items, next))
-}
-
 #[tonic::async_trait]
 impl v1::tenants_server::Tenants for Admin {
     async fn get(&self, request: Request<v1::GetTenantRequest>) -> Result<tonic::Response<v1::TenantResponse>, Status> {
         let caller = caller(&request)?;
         let tenant = self.tenant(&caller);
-        let group = tenant.groups.values().find(|it| it.name.as_str() == crate::bootstrap::DEFAULT_GROUP);
+        let group = tenant.connector_groups.by_name(crate::bootstrap::DEFAULT_GROUP);
         let (name, role) = match &caller.who {
             Who::Person { user, role } => (
                 tenant.users.get(user).map_or(String::new(), |it| it.username.as_str().to_owned()),
-                eventlog::wire::role_to(*role),
+                role.map_or(v1::Role::Unspecified, eventlog::wire::role_to),
             ),
             Who::Nobody | Who::Identity => (String::new(), v1::Role::Unspecified),
         };
@@ -212,7 +197,7 @@ impl v1::tenants_server::Tenants for Admin {
             caller: name,
             role: role.into(),
             public_port: self.settings.public_port.into(),
-            branding: Some(eventlog::wire::branding_to(&tenant.branding)),
+            branding: Some(eventlog::wire::Words::to_wire(&tenant.branding)),
             endings: self.endings(&tenant),
         }))
     }
@@ -228,14 +213,5 @@ impl v1::tenants_server::Tenants for Admin {
         }
         let proofs = self.domains(&caller).proofs(&domain).await?;
         Ok(tonic::Response::new(v1::CheckDomainResponse { required: self.settings.domains.verify, proofs }))
-    }
-
-    async fn set_branding(
-        &self,
-        request: Request<v1::SetBrandingRequest>,
-    ) -> Result<tonic::Response<v1::ChangeResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let branding = eventlog::wire::branding_from(it.branding.unwrap_or_default()).map_err(invalid)?;
-        self.change(&call, Command::SetBranding(branding)).await
     }
 }

@@ -8,11 +8,12 @@
 //! again and find everything.
 
 use model::{
-    App, AppId, CertificateId, Command, ConnectorGroup, ConnectorGroupId, ExternalUrl, Origin, Principal, Snapshot,
-    Tenant, TenantId, Timestamp,
+    App, AppId, Assignment, CertificateId, Command, ConnectorGroup, ConnectorGroupId, ExternalUrl, Origin, Principal,
+    Snapshot, Tenant, TenantId, Timestamp,
     app::{Name, PreAuthentication},
     hosts::Hosts,
     keys::{Certificate, Key, KeyHolder, KeyPurpose, Source},
+    kinds::TenantSettings,
 };
 use runtime::{clock::fresh_id, sealing::SealingKey};
 
@@ -62,7 +63,8 @@ fn missing(
     let tenant = snapshot.tenant(tenant_id).cloned().unwrap_or_default();
     // A domain stays: everything published ends in it.
     let domain = if tenant.domain.is_empty() { domain } else { &tenant.domain };
-    let mut commands = vec![Command::SetTenant { domain: domain.to_owned(), public_port, relays: relays.to_vec() }];
+    let mut commands =
+        vec![Command::Put(TenantSettings { domain: domain.to_owned(), public_port, relays: relays.to_vec() }.into())];
     let (peers, sealing) = (&surroundings.peers, &surroundings.sealing);
     let mut authority = tenant.key_in_use(KeyPurpose::Authority, now).cloned();
     for purpose in KeyPurpose::ALL {
@@ -71,7 +73,7 @@ fn missing(
             if purpose == KeyPurpose::Authority {
                 authority = Some(key.clone());
             }
-            commands.push(Command::PublishKey(key));
+            commands.push(Command::Put(key.into()));
         }
     }
     let authority = authority.ok_or(ControllerError::NoAuthority)?;
@@ -123,7 +125,7 @@ pub async fn ensure_certificate(
 pub fn own_certificate(tenant: &Tenant) -> Option<&Certificate> {
     let wildcard = format!("*.{}", tenant.domain);
     let mut own = tenant.certificates.values().filter(|it| it.source == Source::Own && it.hosts.contains(&wildcard));
-    own.next().map(|it| it.as_ref())
+    own.next()
 }
 
 fn due_certificate(
@@ -140,14 +142,17 @@ fn due_certificate(
     }
     let hosts = vec![domain.to_owned(), format!("*.{domain}")];
     let Issued { chain, key, expires } = authority.server(&hosts, now)?;
-    Ok(Some(Command::InstallCertificate(Certificate {
-        id: current.map_or_else(|| CertificateId(fresh_id()), |it| it.id),
-        hosts,
-        chain,
-        sealed_private_key: surroundings.peers.seal_to_relays.seal("certificate-key", &key)?,
-        expires,
-        source: Source::Own,
-    })))
+    Ok(Some(Command::Put(
+        Certificate {
+            id: current.map_or_else(|| CertificateId(fresh_id()), |it| it.id),
+            hosts,
+            chain,
+            sealed_private_key: surroundings.peers.seal_to_relays.seal("certificate-key", &key)?,
+            expires,
+            source: Source::Own,
+        }
+        .into(),
+    )))
 }
 
 /// When a certificate is to be renewed: two thirds into its life. One that
@@ -171,17 +176,17 @@ fn own_apps(tenant: &Tenant, domain: &str, identity_origin: &str) -> Result<Vec<
     for (name, host, pre_authentication, assertion) in pages {
         let url = format!("https://{host}/");
         let external = ExternalUrl::parse(&url).map_err(|_| ControllerError::NoAuthority)?;
-        let known = tenant.apps.values().find(|it| it.app.external == external);
-        let id = known.map_or_else(|| AppId(fresh_id()), |it| it.app.id);
+        let known = tenant.apps.values().find(|it| it.external == external);
+        let id = known.map_or_else(|| AppId(fresh_id()), |it| it.id);
         let name = Name::parse(name).map_err(|_| ControllerError::NoAuthority)?;
         let plain = App::new(id, name, external, origin.clone(), system);
         let app = App { pre_authentication, assertion, hidden: true, ..plain };
         match known {
-            Some(before) if before.app.origin == app.origin => {}
-            Some(_) => commands.push(Command::ChangeApp(Box::new(app))),
+            Some(before) if before.origin == app.origin => {}
+            Some(_) => commands.push(Command::Change(app.into())),
             None => {
-                commands.push(Command::PublishApp(Box::new(app)));
-                commands.push(Command::Assign { app: id, principal: Principal::Everyone });
+                commands.push(Command::Create(app.into()));
+                commands.push(Command::Put(Assignment { app: id, principal: Principal::Everyone }.into()));
             }
         };
     }
@@ -189,12 +194,12 @@ fn own_apps(tenant: &Tenant, domain: &str, identity_origin: &str) -> Result<Vec<
 }
 
 fn group(tenant: &Tenant, name: &str, commands: &mut Vec<Command>) -> ConnectorGroupId {
-    if let Some(group) = tenant.groups.values().find(|it| it.name.as_str() == name) {
-        return group.id;
+    if let Some(id) = tenant.connector_groups.named(name) {
+        return id;
     }
     let id = ConnectorGroupId(fresh_id());
-    let group = ConnectorGroup { id, name: Name::parse(name).expect("a valid name") };
-    commands.push(Command::CreateConnectorGroup(group));
+    let group = ConnectorGroup { id, name: Name::parse(name).expect("a valid name"), labels: Default::default() };
+    commands.push(Command::Create(group.into()));
     id
 }
 

@@ -18,7 +18,11 @@ use thiserror::Error;
 use tokens::{ADMIN_AUDIENCE, PublicKeys, TokenFault, TokenKind, internal, named_key, session};
 use tonic::Status;
 
-use crate::{ControllerError, authority::USER_SCHEME};
+use crate::{
+    ControllerError,
+    authority::USER_SCHEME,
+    permits::{self, Permits},
+};
 
 /// Who was recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +36,8 @@ pub enum Who {
     Nobody,
     Person {
         user: UserId,
-        role: Role,
+        /// Owners of applications need none.
+        role: Option<Role>,
     },
     /// A process of ours.
     Identity,
@@ -48,6 +53,17 @@ impl Caller {
         }
     }
 
+    /// The same caller, with the role of today.
+    pub(crate) fn now(&self, snapshot: &Snapshot) -> Self {
+        match &self.who {
+            Who::Person { user, .. } => {
+                let role = snapshot.tenant(&self.tenant).and_then(|it| it.active_user(*user).and(it.role(*user)));
+                Self { tenant: self.tenant.clone(), who: Who::Person { user: *user, role } }
+            }
+            Who::Nobody | Who::Identity => self.clone(),
+        }
+    }
+
     pub fn user(&self) -> Option<UserId> {
         match self.who {
             Who::Person { user, .. } => Some(user),
@@ -60,6 +76,8 @@ impl Caller {
 pub enum Needs {
     Anybody,
     Identity,
+    /// Somebody with a role, or the owner of an application; the call itself looks further.
+    Person,
     Role(Role),
 }
 
@@ -67,6 +85,8 @@ pub enum Needs {
 #[derive(Clone)]
 pub struct RoleTable {
     methods: Arc<BTreeMap<String, Needs>>,
+    /// What may be done to objects, by kind.
+    pub permits: Arc<Permits>,
 }
 
 impl RoleTable {
@@ -76,20 +96,24 @@ impl RoleTable {
 
     pub fn parse(text: &str) -> Result<Self, ControllerError> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let methods = lines.map(|line| {
+        let mut methods = BTreeMap::new();
+        let mut permits = Permits::default();
+        for line in lines {
             let wrong = || ControllerError::RoleTable(line.to_owned());
             let (method, needs) = line.split_once(char::is_whitespace).ok_or_else(wrong)?;
-            let needs = match needs.trim() {
-                "anybody" => Needs::Anybody,
-                "role:identity" => Needs::Identity,
-                "auditor" => Needs::Role(Role::Auditor),
-                "admin" => Needs::Role(Role::Admin),
-                "owner" => Needs::Role(Role::Owner),
-                _ => return Err(wrong()),
+            let needs = match (method, needs.trim()) {
+                ("object", rest) => {
+                    permits.add(rest).ok_or_else(wrong)?;
+                    continue;
+                }
+                (_, "anybody") => Needs::Anybody,
+                (_, "role:identity") => Needs::Identity,
+                (_, "person") => Needs::Person,
+                (_, name) => Needs::Role(permits::role(name).ok_or_else(wrong)?),
             };
-            Ok((format!("/{method}"), needs))
-        });
-        Ok(Self { methods: Arc::new(methods.collect::<Result<_, ControllerError>>()?) })
+            methods.insert(format!("/{method}"), needs);
+        }
+        Ok(Self { methods: Arc::new(methods), permits: Arc::new(permits) })
     }
 
     pub fn methods(&self) -> impl Iterator<Item = (&str, Needs)> {
@@ -102,13 +126,15 @@ impl RoleTable {
         match (needs, &caller.who) {
             (Needs::Anybody, _) => Ok(()),
             (Needs::Identity, Who::Identity) => Ok(()),
-            (Needs::Role(least), Who::Person { role, .. }) if role >= least => Ok(()),
-            (Needs::Role(_) | Needs::Identity, Who::Nobody) => Err(Status::unauthenticated(
+            (Needs::Person, Who::Person { .. }) => Ok(()),
+            (Needs::Role(least), Who::Person { role: Some(role), .. }) if role >= least => Ok(()),
+            (Needs::Role(_) | Needs::Person | Needs::Identity, Who::Nobody) => Err(Status::unauthenticated(
                 "sign in first: postern login, or use the owner's credential file of the data folder",
             )),
             (Needs::Role(least), _) => {
                 Err(Status::permission_denied(format!("this needs the role {least:?} or higher; ask an owner")))
             }
+            (Needs::Person, _) => Err(Status::permission_denied("this is for people")),
             (Needs::Identity, _) => Err(Status::permission_denied("this is for the installation's own processes")),
         }
     }
@@ -206,8 +232,13 @@ fn of_token(snapshot: &Snapshot, token: &str, now: Timestamp) -> Result<Caller, 
 fn person(snapshot: &Snapshot, tenant_id: TenantId, user: UserId) -> Result<Caller, CallerFault> {
     let tenant = snapshot.tenant(&tenant_id).ok_or(CallerFault::NoUser)?;
     tenant.active_user(user).ok_or(CallerFault::NoUser)?;
-    let role = *tenant.roles.get(&user).ok_or(CallerFault::NoRole)?;
-    Ok(Caller { tenant: tenant_id, who: Who::Person { user, role } })
+    let role = tenant.role(user);
+    let caller = Caller { tenant: tenant_id, who: Who::Person { user, role } };
+    let owns_one = || tenant.apps.values().any(|app| !app.owners.is_empty() && permits::owns(&caller, tenant, app));
+    match role.is_some() || owns_one() {
+        true => Ok(caller),
+        false => Err(CallerFault::NoRole),
+    }
 }
 
 fn of_identity(token: &str, identity: &IdentityKey, now: Timestamp) -> Result<Caller, CallerFault> {
@@ -219,7 +250,7 @@ fn of_identity(token: &str, identity: &IdentityKey, now: Timestamp) -> Result<Ca
 
 #[cfg(test)]
 mod tests {
-    use model::{Event, User, directory::Username};
+    use model::{Event, RoleAssignment, User, directory::Username};
 
     use super::*;
     use crate::authority::Authority;
@@ -231,9 +262,16 @@ mod tests {
         let (tenant, id) = (TenantId::default_tenant(), UserId(runtime::clock::fresh_id()));
         let mut snapshot = Snapshot::default();
         let username = Username::parse("admin").unwrap();
-        let user = User { id, username, display_name: "".into(), email: "".into(), disabled: false };
-        snapshot.apply(&tenant, Event::UserCreated(user), 1);
-        snapshot.apply(&tenant, Event::RoleGranted { user: id, role: Role::Owner }, 1);
+        let user = User {
+            id,
+            username,
+            display_name: "".into(),
+            email: "".into(),
+            disabled: false,
+            labels: Default::default(),
+        };
+        snapshot.apply(&tenant, Event::put(user), 1);
+        snapshot.apply(&tenant, Event::put(RoleAssignment { user: id, role: Role::Owner }), 1);
         let begun = Timestamp(1_800_000_000_000);
         let (certificate, key) = Authority::generate("example.com", begun).unwrap();
         let issued = Authority::load(certificate, &key).unwrap().owner(&tenant, id, begun).unwrap();

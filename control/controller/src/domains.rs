@@ -57,7 +57,7 @@ impl Domains<'_> {
     pub(crate) async fn check(&self, tenant: &Tenant, host: &str) -> Result<(), Status> {
         let is_own = host.strip_suffix(&tenant.domain).is_some_and(|it| it.is_empty() || it.ends_with('.'));
         let has_it = |app: &model::App| app.addresses().any(|(external, _)| *external.host == *host);
-        if !self.settings.verify || is_own || tenant.apps.values().any(|it| has_it(&it.app)) {
+        if !self.settings.verify || is_own || tenant.apps.values().any(has_it) {
             return Ok(());
         }
         let proofs = self.proofs(host).await?;

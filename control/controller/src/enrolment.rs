@@ -62,7 +62,7 @@ impl Enrolment for Enroller {
         };
         let (id, group) = (connector.id, connector.group);
         let wish = Wish { actor: format!("connector:{id}"), ..Wish::of_system(&tenant_id, &token.id.to_string()) };
-        let command = Command::EnrolConnector { connector, now: self.writer.now() };
+        let command = Command::Enrol { connector, now: self.writer.now() };
         self.writer.execute(&wish, vec![command]).await.map_err(unwritten)?;
         info!(connector = %id, "enrolled");
         let now = self.writer.now();

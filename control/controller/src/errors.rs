@@ -1,7 +1,7 @@
 //! Errors for administrators: what field, what is wrong, what to do.
 
 use eventlog::wire::FieldError;
-use model::Rejection;
+use model::{Refused, Rejection};
 use runtime::hashing::HashingError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -36,9 +36,19 @@ pub(crate) fn password(error: PasswordError) -> Status {
     field(code, "password", &error.to_string())
 }
 
+/// A change that a rule forbids, with the object it is about.
+pub(crate) fn refused(refused: &Refused) -> Status {
+    let status = rejected(&refused.why);
+    match (&refused.object, &refused.name) {
+        (Some(key), Some(name)) => about(&format!("{} {name}", key.kind().title()), &status),
+        _ => status,
+    }
+}
+
 pub(crate) fn rejected(rejection: &Rejection) -> Status {
     let code = match rejection {
-        Rejection::NotFound(_) => Code::NotFound,
+        Rejection::NotFound(_) | Rejection::Dangling { .. } => Code::NotFound,
+        Rejection::Broken(broken) => return field(Code::InvalidArgument, broken.field, broken.problem),
         Rejection::Exists(_)
         | Rejection::NameTaken { .. }
         | Rejection::UrlTaken { .. }
@@ -46,12 +56,13 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         Rejection::InUse { .. } | Rejection::LastOwner | Rejection::Cycle => Code::FailedPrecondition,
         Rejection::TokenSpent | Rejection::Revoked => Code::PermissionDenied,
     };
-    field(code, rejection.field(), &format!("{rejection}; {}", rejection.remedy()))
+    let remedy = rejection.remedy().map_or(String::new(), |it| format!("; {it}"));
+    field(code, rejection.field(), &format!("{rejection}{remedy}"))
 }
 
 pub(crate) fn unwritten(error: WriteError) -> Status {
     match error {
-        WriteError::Rejected(rejection) => rejected(&rejection),
+        WriteError::Rejected(it) => rejected(&it.why),
         WriteError::Moved { expected, found } => Status::aborted(format!(
             "expected_position: the configuration is at {found}, not at {expected}; read it again and decide anew"
         )),

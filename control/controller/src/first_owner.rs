@@ -9,10 +9,7 @@
 
 use std::{io, path::Path};
 
-use model::{
-    Command, Role, Tenant, TenantId, User, UserId,
-    directory::{Credentials, Username},
-};
+use model::{Command, Credential, Proof, Role, RoleAssignment, Tenant, TenantId, User, UserId, directory::Username};
 use runtime::{clock::fresh_id, files};
 
 use crate::{
@@ -45,13 +42,13 @@ pub async fn ensure(
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = writer.snapshot();
         let tenant = snapshot.tenant(tenant_id).cloned().unwrap_or_default();
-        let owner = tenant.roles.iter().find(|(_, role)| **role == Role::Owner).map(|(id, _)| *id);
+        let owner = tenant.roles.values().find(|it| it.role == Role::Owner).map(|it| it.user);
         if let Some(owner) = owner {
             return settle(folder, owner, &tenant);
         }
         let recorded = match made_now.or_else(|| made_here_or_elsewhere(&tenant)) {
             Some(user) => {
-                let grant = Command::SetRole { user, role: Some(Role::Owner) };
+                let grant = Command::Put(RoleAssignment { user, role: Role::Owner }.into());
                 writer.execute_at(&wish, &snapshot, vec![grant]).await
             }
             None => {
@@ -73,7 +70,7 @@ pub async fn ensure(
 /// The owner-to-be of an installation that has nobody else yet.
 fn made_here_or_elsewhere(tenant: &Tenant) -> Option<UserId> {
     let user = tenant.user_by_name(USERNAME).filter(|_| tenant.users.len() == 1)?;
-    tenant.credentials.contains_key(&user.id).then_some(user.id)
+    tenant.credential(user.id, Proof::Password).map(|_| user.id)
 }
 
 /// A user and their password, on the disk already.
@@ -93,17 +90,18 @@ fn new_owner(
             display_name: "Administrator".into(),
             email: "".into(),
             disabled: false,
+            labels: Default::default(),
         },
-        |it| it.as_ref().clone(),
+        Clone::clone,
     );
     let id = user.id;
     let text = format!("username {USERNAME}\npassword {password}\n");
     let draft = folder.join(format!("{DRAFT}{id}.txt"));
     files::write_private(&draft, text.as_bytes()).map_err(ControllerError::FirstOwner)?;
-    let credentials = Command::SetCredentials(Credentials { user: id, password: sealed, totp: vec![] });
+    let credential = Command::Put(Credential { user: id, proof: Proof::Password, sealed }.into());
     let commands = match known {
-        Some(_) => vec![credentials],
-        None => vec![Command::CreateUser(user), credentials],
+        Some(_) => vec![credential],
+        None => vec![Command::Create(user.into()), credential],
     };
     Ok((id, commands))
 }
@@ -148,6 +146,6 @@ fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
 /// The first active owner, for the credential file of the same machine.
 pub fn active(writer: &Writer, tenant_id: &TenantId) -> Option<UserId> {
     let tenant = tenant_of(writer, tenant_id);
-    let mut owners = tenant.roles.iter().filter(|(_, role)| **role == Role::Owner).map(|(id, _)| *id);
+    let mut owners = tenant.roles.values().filter(|it| it.role == Role::Owner).map(|it| it.user);
     owners.find(|id| tenant.active_user(*id).is_some())
 }

@@ -19,6 +19,7 @@ pub mod enrolment;
 mod errors;
 pub mod first_owner;
 pub mod passwords;
+pub mod permits;
 mod resolve;
 pub mod server;
 pub mod server_certificate;

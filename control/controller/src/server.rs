@@ -51,11 +51,11 @@ const CONNECTIONS_MAX: usize = 1024;
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// For calls that wait for others by design: an ACME server, many domains' DNS.
 const LONG_CALL_TIMEOUT: Duration = Duration::from_secs(240);
-const LONG_CALLS: [&str; 2] = ["/postern.v1.Certificates/Order", "/postern.v1.Batches/Apply"];
+const LONG_CALLS: [&str; 2] = ["/postern.v1.Certificates/Order", "/postern.v1.Objects/Apply"];
 /// A request of the admin API.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// A file of 100,000 people, or of 6,000 applications, as one request.
-const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A file of 100,000 applications as one request.
+const APPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A controller that is prepared: it serves the connections it is given.
 pub struct Controller {
@@ -154,6 +154,7 @@ async fn routes(
 ) -> Result<Router, ControllerError> {
     let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate());
     let certificate_life = Duration::from_secs(settings.connector_certificate_life_s.into());
+    let table = RoleTable::load()?;
     let admin = Admin {
         writer: writer.clone(),
         acme,
@@ -163,6 +164,7 @@ async fn routes(
         authority: fingerprint.as_ref().to_vec(),
         certificate,
         token_key: Arc::new(surroundings.sealing.derive("join-token-secrets")),
+        permits: table.permits.clone(),
         hashing: surroundings.hashing.clone(),
         activity,
     };
@@ -181,13 +183,10 @@ async fn routes(
             v1::applications_server::ApplicationsServer::new(admin.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
-        .add_service(v1::connector_groups_server::ConnectorGroupsServer::new(admin.clone()))
         .add_service(v1::connectors_server::ConnectorsServer::new(admin.clone()))
         .add_service(v1::users_server::UsersServer::new(admin.clone()))
-        .add_service(v1::groups_server::GroupsServer::new(admin.clone()))
-        .add_service(v1::assignments_server::AssignmentsServer::new(admin.clone()))
         .add_service(v1::policies_server::PoliciesServer::new(admin.clone()))
-        .add_service(v1::batches_server::BatchesServer::new(admin.clone()).max_decoding_message_size(BATCH_BYTES_MAX))
+        .add_service(v1::objects_server::ObjectsServer::new(admin.clone()).max_decoding_message_size(APPLY_BYTES_MAX))
         .add_service(v1::sessions_server::SessionsServer::new(admin.clone()))
         .add_service(v1::history_server::HistoryServer::new(admin.clone()))
         .add_service(v1::keys_server::KeysServer::new(admin.clone()))
@@ -200,7 +199,7 @@ async fn routes(
         .add_service(reflection().build_v1alpha()?);
     let identity_key = Arc::new(IdentityKey::new(&surroundings.peers.identity_key));
     let token_faults = surroundings.token_faults.clone();
-    let gate = Gate { table: RoleTable::load()?, writer, identity_key, token_faults };
+    let gate = Gate { table, writer, identity_key, token_faults };
     Ok(routes.routes().into_axum_router().layer(from_fn_with_state(gate, gate_keeper)))
 }
 

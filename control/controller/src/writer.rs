@@ -9,17 +9,24 @@
 //! that waits for CONFIG or DIRECTORY holds it. Every wait here has an end, and
 //! what ends it is an error that says what to do.
 
-use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    panic::resume_unwind,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use eventlog::{APPEND_MAX, AppendError, Draft, Fact, Journal, Projection};
+use eventlog::{APPEND_MAX, AppendError, Draft, Fact, Journal, Projection, View};
 use model::{
-    Command, Event, Position, Principal, Rejection, Snapshot, Step, Tenant, TenantId, Timestamp, UserId, decide_all,
-    event::Stream, risk::UserRevocation,
+    Command, Event, Position, Principal, Refused, Snapshot, Step, Tenant, TenantId, Timestamp, UserId, decide_all,
+    event::Stream,
+    kind::Concern,
+    kinds::{UserRevocation, concerns},
 };
 use runtime::{Clock, clock::fresh_id};
 use thiserror::Error;
 use tokio::{
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, watch},
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
@@ -44,7 +51,7 @@ const APPLIED_LOOK: Duration = Duration::from_millis(2);
 #[derive(Debug, Error)]
 pub enum WriteError {
     #[error(transparent)]
-    Rejected(#[from] Rejection),
+    Rejected(#[from] Refused),
     #[error("the configuration is at {found}, not at {expected}")]
     Moved { expected: Position, found: Position },
     #[error("too many conflicts")]
@@ -100,6 +107,17 @@ impl Writer {
 
     pub fn now(&self) -> Timestamp {
         self.lanes.now()
+    }
+
+    /// Hash of the last event on a subject, as it was verified.
+    pub(crate) fn last_on(&self, stream: Stream, subject: &str) -> Vec<u8> {
+        let chain = self.lanes.projection.chain().lock().unwrap_or_else(PoisonError::into_inner);
+        chain.next(stream, subject).1
+    }
+
+    /// Each state of what is known, from now on.
+    pub fn views(&self) -> watch::Receiver<View> {
+        self.lanes.projection.watch()
     }
 
     pub fn journal(&self) -> &Journal {
@@ -161,7 +179,7 @@ impl Lanes {
     }
 
     async fn execute(&self, wish: &Wish, commands: Vec<Command>) -> Result<Position, WriteError> {
-        let (revocations, changes): (Vec<_>, Vec<_>) = commands.into_iter().partition(revokes);
+        let (revocations, changes): (Vec<_>, Vec<_>) = commands.into_iter().partition(|it| it.stream() == Stream::Risk);
         if !changes.is_empty() {
             let _turn = turn(&self.changes).await?;
             self.as_expected(wish)?;
@@ -215,10 +233,14 @@ impl Lanes {
 
     async fn change(&self, wish: &Wish, commands: &[Command]) -> Result<(), WriteError> {
         let mut unchanged = true;
+        // Of every attempt: an earlier one may have recorded a part.
+        let mut concerned = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.readable()?;
             let steps = decide_all(&snapshot, &wish.tenant, commands.iter().cloned())?;
-            match self.carry_out(wish, commands, snapshot, steps, &mut unchanged).await {
+            let before = snapshot.tenant(&wish.tenant).cloned().unwrap_or_default();
+            concerned.push((Concerned::by(&before, commands, &steps), before));
+            match self.carry_out(wish, &concerned, snapshot, steps, &mut unchanged).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Conflict { stream, at }) => {
                     let snapshot = self.catch_up(stream, at).await?;
@@ -239,7 +261,7 @@ impl Lanes {
     async fn carry_out(
         &self,
         wish: &Wish,
-        commands: &[Command],
+        concerned: &[(Concerned, Arc<Tenant>)],
         mut snapshot: Arc<Snapshot>,
         steps: Vec<Step>,
         unchanged: &mut bool,
@@ -252,15 +274,15 @@ impl Lanes {
             snapshot = self.append(wish, &step, &snapshot).await?;
             match step.stream {
                 Stream::Config => *unchanged = false,
-                Stream::Directory if step.events.iter().any(changes_people) => {
-                    self.follow_up(wish, commands, &snapshot).await?;
+                Stream::Directory => {
+                    self.follow_up(wish, concerned, &snapshot).await?;
                     followed = true;
                 }
-                Stream::Directory | Stream::Risk | Stream::Activity => {}
+                Stream::Risk | Stream::Activity => {}
             }
         }
         if !followed {
-            self.follow_up(wish, commands, &snapshot).await?;
+            self.follow_up(wish, concerned, &snapshot).await?;
         }
         Ok(())
     }
@@ -315,14 +337,21 @@ impl Lanes {
     }
 
     /// Makes tokens of the people concerned stale.
-    async fn follow_up(&self, wish: &Wish, commands: &[Command], snapshot: &Snapshot) -> Result<(), WriteError> {
-        let Some(tenant) = snapshot.tenant(&wish.tenant) else { return Ok(()) };
+    async fn follow_up(
+        &self,
+        wish: &Wish,
+        concerned: &[(Concerned, Arc<Tenant>)],
+        snapshot: &Snapshot,
+    ) -> Result<(), WriteError> {
+        let Some(tenant) = snapshot.tenant(&wish.tenant).filter(|_| concerned.iter().any(|(it, _)| !it.is_nobody()))
+        else {
+            return Ok(());
+        };
         let (now, directory) = (self.now(), snapshot.directory);
-        let consequences: Vec<_> = commands.iter().map(consequence).collect();
-        let changed: BTreeSet<UserId> = consequences.iter().flat_map(|it| it.changed(tenant)).collect();
-        let ended = consequences.iter().filter_map(Consequence::signed_out);
-        let revoke = |user, sessions_before| Command::RevokeUser(UserRevocation { user, sessions_before, directory });
-        let mut revocations: Vec<Command> = ended.map(|user| revoke(user, now)).collect();
+        let changed: BTreeSet<UserId> = concerned.iter().flat_map(|(it, before)| it.users([before, tenant])).collect();
+        let ended: BTreeSet<UserId> = concerned.iter().flat_map(|(it, _)| it.signed_out.iter().copied()).collect();
+        let revoke = |user, sessions_before| Command::Put(UserRevocation { user, sessions_before, directory }.into());
+        let mut revocations: Vec<Command> = ended.into_iter().map(|user| revoke(user, now)).collect();
         let stale: BTreeSet<UserId> =
             changed.into_iter().filter(|user| tenant.directory_for(*user) < directory).collect();
         match stale.first() {
@@ -379,82 +408,63 @@ async fn turn(lane: &Mutex<()>) -> Result<MutexGuard<'_, ()>, WriteError> {
     timeout(TURN_TIMEOUT, lane.lock()).await.map_err(|_| WriteError::Contended)
 }
 
-/// Commands whose events are in RISK.
-fn revokes(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::RevokeSession(_)
-            | Command::RevokeUser(_)
-            | Command::OutdateTokens { .. }
-            | Command::EndAllSessions { .. }
-    )
-}
-
-/// Tokens say nothing of credentials.
-fn changes_people(event: &Event) -> bool {
-    !matches!(event, Event::CredentialsChanged(_) | Event::UserCreated(_) | Event::GroupCreated(_))
-}
-
-enum Consequence {
-    Nothing,
+/// Whom a change concerns, as far as tokens say something of them.
+#[derive(Default)]
+struct Concerned {
     /// What tokens say of them may be wrong now.
-    Changed(Principal),
-    /// Whoever is signed in as this user has to prove it again.
-    SignedOut(UserId),
+    outdated: BTreeSet<Principal>,
+    /// Whoever is signed in as one of them has to prove it again.
+    signed_out: BTreeSet<UserId>,
 }
 
-impl Consequence {
-    fn changed(&self, tenant: &Tenant) -> BTreeSet<UserId> {
-        match self {
-            Self::Changed(Principal::User(user)) => BTreeSet::from([*user]),
-            Self::Changed(Principal::Group(group)) => tenant.users_in(*group),
-            Self::Changed(Principal::Everyone) | Self::SignedOut(_) | Self::Nothing => BTreeSet::new(),
+impl Concerned {
+    /// By the events of the change; and by commands that come to nothing because
+    /// it is so already: what had to follow may be missing.
+    fn by(before: &Tenant, commands: &[Command], steps: &[Step]) -> Self {
+        let mut concerned = Self::default();
+        for event in steps.iter().flat_map(|step| &step.events) {
+            concerned.add(concerns(event, before));
+        }
+        for command in commands {
+            match command {
+                Command::Change(object) => concerned.add(concerns(&Event::Put(object.clone()), before)),
+                Command::Put(object) if before.get(&object.key()).is_some_and(|(it, _)| it == *object) => {
+                    // A membership that is there already, perhaps.
+                    if object.name().is_none() {
+                        concerned.add(concerns(&Event::Put(object.clone()), before));
+                    }
+                }
+                Command::Put(_)
+                | Command::Create(_)
+                | Command::Remove(_)
+                | Command::Enrol { .. }
+                | Command::RevokeConnector(_)
+                | Command::RetireKey { .. }
+                | Command::OutdateTokens { .. } => {}
+            }
+        }
+        concerned
+    }
+
+    fn add(&mut self, concern: Concern) {
+        match concern {
+            Concern::Nobody => {}
+            Concern::Tokens(principal) => _ = self.outdated.insert(principal),
+            Concern::SignedOut(user) => _ = self.signed_out.insert(user),
         }
     }
 
-    fn signed_out(&self) -> Option<UserId> {
-        match self {
-            Self::SignedOut(user) => Some(*user),
-            Self::Changed(_) | Self::Nothing => None,
-        }
+    fn is_nobody(&self) -> bool {
+        self.outdated.is_empty() && self.signed_out.is_empty()
     }
-}
 
-fn consequence(command: &Command) -> Consequence {
-    match command {
-        Command::AddMember { member, .. } | Command::RemoveMember { member, .. } => Consequence::Changed(*member),
-        Command::RemoveGroup(group) => Consequence::Changed(Principal::Group(*group)),
-        Command::ChangeUser(user) if user.disabled => Consequence::SignedOut(user.id),
-        Command::ChangeUser(user) => Consequence::Changed(Principal::User(user.id)),
-        Command::RemoveUser(user) => Consequence::SignedOut(*user),
-        Command::SetTenant { .. }
-        | Command::SetBranding(_)
-        | Command::PublishApp(_)
-        | Command::ChangeApp(_)
-        | Command::RetireApp(_)
-        | Command::CreateConnectorGroup(_)
-        | Command::ChangeConnectorGroup(_)
-        | Command::RetireConnectorGroup(_)
-        | Command::IssueJoinToken(_)
-        | Command::EnrolConnector { .. }
-        | Command::RevokeConnector(_)
-        | Command::Assign { .. }
-        | Command::Unassign { .. }
-        | Command::CreatePolicy(_)
-        | Command::ChangePolicy(_)
-        | Command::RemovePolicy(_)
-        | Command::SetRole { .. }
-        | Command::PublishKey(_)
-        | Command::RetireKey { .. }
-        | Command::InstallCertificate(_)
-        | Command::RemoveCertificate(_)
-        | Command::CreateUser(_)
-        | Command::SetCredentials(_)
-        | Command::CreateGroup(_)
-        | Command::ChangeGroup(_)
-        | Command::RevokeSession(_)
-        | Command::RevokeUser(_)
-        | Command::OutdateTokens { .. }
-        | Command::EndAllSessions { .. } => Consequence::Nothing,
+    /// Everybody whose tokens are out of date, through groups too.
+    fn users(&self, tenants: [&Tenant; 2]) -> BTreeSet<UserId> {
+        let users = |principal: &Principal| match principal {
+            Principal::User(user) => BTreeSet::from([*user]),
+            Principal::Group(group) => tenants.iter().flat_map(|it| it.users_in(*group)).collect(),
+            Principal::Everyone => BTreeSet::new(),
+        };
+        self.outdated.iter().flat_map(users).collect()
     }
 }

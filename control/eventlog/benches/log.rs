@@ -15,8 +15,8 @@ use std::{io::Write, sync::Arc, time::Instant};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use eventlog::{APPEND_MAX, Draft, EventLog, Fact, Journal, Projection};
 use model::{
-    App, AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Principal, TenantId, Timestamp, UserId, app::Name,
-    event::Stream,
+    App, AppId, Assignment, ConnectorGroupId, Event, ExternalUrl, Origin, Principal, TenantId, Timestamp, UserId,
+    app::Name, event::Stream,
 };
 use proto::signed::{Signer, Verifier};
 use uuid::Uuid;
@@ -138,14 +138,14 @@ fn id(n: usize) -> Uuid {
 }
 
 fn assigned(app: usize, user: usize) -> Event {
-    Event::Assigned { app: AppId(id(app)), principal: Principal::User(UserId(id(app * 1000 + user))) }
+    Event::put(Assignment { app: AppId(id(app)), principal: Principal::User(UserId(id(app * 1000 + user))) })
 }
 
 fn published(n: usize) -> Event {
     let name = Name::parse(&format!("app {n}")).unwrap();
     let external = ExternalUrl::parse(&format!("https://a{n}.example.com/")).unwrap();
     let origin = Origin::parse("http://10.0.0.1:8080").unwrap();
-    Event::AppPublished(Box::new(App::new(AppId(id(n)), name, external, origin, ConnectorGroupId(id(0)))))
+    Event::put(App::new(AppId(id(n)), name, external, origin, ConnectorGroupId(id(0))))
 }
 
 fn draft(event: Event) -> Draft {

@@ -203,7 +203,7 @@ fn body(draft: &Draft, place: impl Fn(&str) -> (u64, Vec<u8>)) -> EventBody {
         time_ms: draft.time.0,
         actor: draft.actor.clone(),
         cause: draft.cause.clone(),
-        kind: kind.to_owned(),
+        kind,
         payload: payload.into(),
         stream_previous: Bytes::new(),
     }

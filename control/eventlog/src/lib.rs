@@ -13,7 +13,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use model::{Position, event::Stream};
 use thiserror::Error;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 pub mod backup;
@@ -27,6 +31,7 @@ mod past;
 pub mod presence;
 pub mod projection;
 mod reserve;
+pub mod simulated;
 pub mod wire;
 
 #[cfg(test)]
@@ -39,6 +44,7 @@ pub use journal::{Draft, Journal, Recording};
 pub use presence::Presence;
 use presence::Presences;
 pub use projection::{Files, Projection, SignedKeys, View};
+use simulated::{Disturbance, Moment, Simulated};
 
 /// One event as it lies in the log: an encoded `SignedEvent` at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +110,7 @@ impl LogError {
 pub struct EventLog {
     backend: Backend,
     presences: Presences,
+    simulated: Option<Simulated>,
 }
 
 #[derive(Clone)]
@@ -122,7 +129,12 @@ impl EventLog {
     pub async fn connect(settings: &jetstream::Settings) -> Result<Self, LogError> {
         let presences = Presences::default();
         let log = JetStream::connect(settings, presences.clone()).await?;
-        Ok(Self { backend: Backend::JetStream(Arc::new(log)), presences })
+        Ok(Self { backend: Backend::JetStream(Arc::new(log)), presences, simulated: None })
+    }
+
+    /// The same log as one process of a simulation has it, on virtual time.
+    pub fn simulated(&self, weather: impl Fn(Moment) -> Disturbance + Send + Sync + 'static) -> Self {
+        Self { simulated: Some(Simulated::new(weather)), ..self.clone() }
     }
 
     /// Appends all or nothing. With `expected`, only if the stream ends there.
@@ -136,10 +148,7 @@ impl EventLog {
         if let Some(event) = events.iter().find(|it| it.bytes.len() > EVENT_BYTES_MAX) {
             return Err(AppendError::TooLarge { bytes: event.bytes.len() });
         }
-        match &self.backend {
-            Backend::Embedded(it) => it.append(stream, events, expected, None).await,
-            Backend::JetStream(it) => it.append(stream, events, expected, None).await,
-        }
+        self.append_to_backend(stream, events, expected, None).await
     }
 
     /// Appends all or nothing, and once however often it is repeated with the
@@ -148,9 +157,25 @@ impl EventLog {
         if let Some(event) = events.iter().find(|it| it.bytes.len() > EVENT_BYTES_MAX) {
             return Err(AppendError::TooLarge { bytes: event.bytes.len() });
         }
-        match &self.backend {
-            Backend::Embedded(it) => it.append(stream, events, None, Some(id)).await,
-            Backend::JetStream(it) => it.append(stream, events, None, Some(id)).await,
+        self.append_to_backend(stream, events, None, Some(id)).await
+    }
+
+    async fn append_to_backend(
+        &self,
+        stream: Stream,
+        events: Vec<Append>,
+        expected: Option<Position>,
+        id: Option<Uuid>,
+    ) -> Result<Position, AppendError> {
+        let appended = async {
+            match &self.backend {
+                Backend::Embedded(it) => it.append(stream, events, expected, id).await,
+                Backend::JetStream(it) => it.append(stream, events, expected, id).await,
+            }
+        };
+        match &self.simulated {
+            None => appended.await,
+            Some(simulated) => simulated.append(appended).await,
         }
     }
 
@@ -200,7 +225,7 @@ impl EventLog {
             Backend::Embedded(it) => Source::Embedded(it.clone()),
             Backend::JetStream(it) => Source::JetStream(Box::new(jetstream::Tail::new(it.as_ref().clone(), stream))),
         };
-        Follow { stream, after, source }
+        Follow { stream, after, source, simulated: self.simulated.clone(), shown_at: None }
     }
 
     /// Tells the others what this process serves. Lost on a restart; repeat it.
@@ -222,7 +247,7 @@ impl EventLog {
 
 impl From<Embedded> for EventLog {
     fn from(file: Embedded) -> Self {
-        Self { backend: Backend::Embedded(file), presences: Presences::default() }
+        Self { backend: Backend::Embedded(file), presences: Presences::default(), simulated: None }
     }
 }
 
@@ -259,6 +284,10 @@ pub struct Follow {
     stream: Stream,
     after: Position,
     source: Source,
+    simulated: Option<Simulated>,
+    /// When a simulation lets this reader see what is there; a dropped `next` does
+    /// not put it off.
+    shown_at: Option<Instant>,
 }
 
 enum Source {
@@ -279,6 +308,10 @@ impl Follow {
             },
             Source::JetStream(tail) => tail.next(self.after, READ_MAX).await?,
         };
+        if let Some(simulated) = &self.simulated {
+            sleep_until(*self.shown_at.get_or_insert_with(|| Instant::now() + simulated.lag())).await;
+            self.shown_at = None;
+        }
         if let Some(last) = entries.last() {
             self.after = last.position;
         }

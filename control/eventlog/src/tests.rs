@@ -9,7 +9,7 @@ use std::{
 };
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use model::{event::Stream, *};
+use model::{event::Stream, kinds::TenantSettings, *};
 use proto::{
     Message,
     signed::{Signer, Verifier},
@@ -23,6 +23,7 @@ mod broker;
 mod full;
 mod history;
 mod outdated;
+mod policies;
 mod refused;
 mod samples;
 
@@ -177,9 +178,10 @@ async fn what_is_appended_is_folded_by_every_reader() {
         let projection = world.projection().await;
         let journal = Journal::new(world.log.clone(), world.signer.clone());
         let group = |name: &str| {
-            Event::ConnectorGroupCreated(ConnectorGroup {
+            Event::put(ConnectorGroup {
                 id: ConnectorGroupId(Uuid::from_u128(1)),
-                name: model::app::Name::parse(name).unwrap(),
+                name: model::text::Name::parse(name).unwrap(),
+                labels: Default::default(),
             })
         };
         for (n, name) in ["one", "two", "three"].into_iter().enumerate() {
@@ -205,7 +207,8 @@ async fn a_reader_starts_from_its_mirror_when_the_log_is_away() {
     let journal = Journal::new(world.log.clone(), world.signer.clone());
     let online = Projection::start(world.log.clone(), &[Stream::Config], world.trust(), Some(&mirror)).await.unwrap();
     for n in 0..3 {
-        let event = Event::TenantChanged { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] };
+        let event =
+            Event::put(TenantSettings { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] });
         let position = journal.append(Stream::Config, &[draft(event)], online.chain(), n).await.unwrap();
         online.reach(Stream::Config, position).await;
     }

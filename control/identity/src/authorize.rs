@@ -1,12 +1,17 @@
 //! One sign-in: what is asked, what is proved, where the answer goes.
 
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderMap;
 use model::{
-    Decision, Facts, SessionId, Tenant, UserId,
+    AppId, Decision, Facts, Requirement, SessionId, Tenant, Timestamp, UserId,
     activity::{ProofMethod, SignInOutcome},
-    policy::{self, Control},
-    session::SESSION_LIFE_S,
+    policy::{self, SignedIn},
+    session::{CLOCK_LEEWAY_S, SESSION_LIFE_S, satisfied_by},
 };
 use proto::v1::SignInAttempt;
 use runtime::clock::{fresh_id, random_bytes};
@@ -57,6 +62,24 @@ pub(crate) struct Visitor {
 const BAD_REQUEST: (&str, &str) =
     ("This sign-in cannot begin", "The link or program that sent you here asked for something that is not allowed.");
 
+/// What a sign-in has shown so far.
+struct Shown {
+    user: UserId,
+    satisfied: BTreeSet<Requirement>,
+    at: Timestamp,
+}
+
+impl Shown {
+    fn by(session: &SsoSession) -> Self {
+        Self { user: session.user, satisfied: satisfied_by(&session.amr), at: Timestamp(session.started_ms) }
+    }
+
+    /// A right password, and no more.
+    fn now(user: UserId, now: Timestamp) -> Self {
+        Self { user, satisfied: BTreeSet::new(), at: now }
+    }
+}
+
 /// Half of what a full queue of passwords takes (`WAITING_HASHES_MAX`).
 const BUSY_WAIT_S: i64 = 2;
 
@@ -76,13 +99,17 @@ impl Identity {
         if request.code_challenge_method != "S256" || request.code_challenge.len() != 43 || request.state.is_empty() {
             return self.back_with_error(&request, "invalid_request");
         }
+        // Ignored, the user would be sent back without it, and here again.
+        let Ok(requirements) = Requirement::parse_list(&request.acr_values) else {
+            return self.back_with_error(&request, "unmet_authentication_requirements");
+        };
         let asked = Asked {
             client: client.id(),
             redirect_uri: request.redirect_uri.clone(),
             state: request.state.clone(),
             nonce: request.nonce.clone(),
             challenge: request.code_challenge.clone(),
-            mfa: request.acr_values.split(' ').any(|it| it == "mfa"),
+            requirements,
             device: None,
         };
         let silent = request.prompt == "none";
@@ -90,8 +117,17 @@ impl Identity {
         match self.session(visitor, &tenant).filter(|_| !fresh) {
             Some(session) if self.is_enough(&tenant, visitor, &asked, &session) => self.finish(asked, session),
             Some(_) | None if silent => self.back_with_error(&request, "login_required"),
-            session => self.begin(visitor, asked, session),
+            session => {
+                // A fresh sign-in is a whole one.
+                let known = session.filter(|it| !self.asks_for_sign_in(&tenant, visitor, &asked, it));
+                self.begin(visitor, asked, known)
+            }
         }
+    }
+
+    fn asks_for_sign_in(&self, tenant: &Tenant, visitor: &Visitor, asked: &Asked, session: &SsoSession) -> bool {
+        let (missing, _) = self.missing(tenant, visitor, asked, Shown::by(session));
+        missing.iter().any(|it| matches!(it, Requirement::SignInWithin(_)))
     }
 
     /// The signed-in browser, if it is one.
@@ -102,18 +138,45 @@ impl Identity {
 
     /// Is what was proved enough for what is asked, and for every policy?
     fn is_enough(&self, tenant: &Tenant, visitor: &Visitor, asked: &Asked, session: &SsoSession) -> bool {
-        session.has_mfa() || !(asked.mfa || self.needs_mfa(tenant, visitor, asked, session.user).0)
+        self.missing(tenant, visitor, asked, Shown::by(session)).0.is_empty()
     }
 
-    /// Whether a policy asks for more than a password, and which ones applied.
-    fn needs_mfa(&self, tenant: &Tenant, visitor: &Visitor, asked: &Asked, user: UserId) -> (bool, Vec<String>) {
-        let Some(Client::App(app)) = Client::find(tenant, &asked.client) else { return (asked.mfa, vec![]) };
-        let groups = tenant.groups_of(user);
-        let Ok(address) = visitor.address.parse() else { return (true, vec![]) };
-        let facts = Facts { app, user: Some(user), groups: &groups, address, satisfied: &Default::default() };
-        let verdict = policy::evaluate(tenant.policies.for_app(app), &facts);
-        let asks = matches!(&verdict.decision, Decision::Challenge(missing) if missing.contains(&Control::Mfa));
-        (asks || asked.mfa, verdict.applied.iter().map(ToString::to_string).collect())
+    /// What the client and every policy ask beyond what was shown, and the
+    /// policies that applied.
+    fn missing(
+        &self,
+        tenant: &Tenant,
+        visitor: &Visitor,
+        asked: &Asked,
+        shown: Shown,
+    ) -> (BTreeSet<Requirement>, Vec<String>) {
+        // Clocks of relays may be ahead of this one: a sign-in is a little older there.
+        let now = self.now().plus_seconds(CLOCK_LEEWAY_S);
+        let app = match Client::find(tenant, &asked.client) {
+            Some(Client::App(app)) => Some(app),
+            Some(_) | None => None,
+        };
+        let groups = tenant.groups_of(shown.user);
+        let who = SignedIn { user: shown.user, groups: &groups, satisfied: &shown.satisfied, at: Some(shown.at) };
+        let address = visitor.address.parse();
+        let anywhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let facts = Facts::new(
+            app.unwrap_or(AppId(Default::default())),
+            *address.as_ref().unwrap_or(&anywhere),
+            Some(who),
+            now,
+        );
+        let mut missing: BTreeSet<_> = asked.requirements.iter().filter(|it| !it.is_met(&facts)).copied().collect();
+        let Some(app) = app else { return (missing, vec![]) };
+        if address.is_err() {
+            missing.extend((!Requirement::Mfa.is_met(&facts)).then_some(Requirement::Mfa));
+            return (missing, vec![]);
+        }
+        let verdict = policy::evaluate(tenant.by_app.for_app(app), &facts);
+        if let Decision::Challenge(by_policies) = verdict.decision {
+            missing.extend(by_policies);
+        }
+        (missing, verdict.involved.applied.iter().map(ToString::to_string).collect())
     }
 
     pub(crate) fn begin(&self, visitor: &Visitor, asked: Asked, session: Option<SsoSession>) -> Answer {
@@ -180,8 +243,8 @@ impl Identity {
             return self.page(&flow, |flow, app| Page::sign_in(flow, app, username, message)).unauthorized();
         };
         flow.user = Some(user.id);
-        let (needs_mfa, policies) = self.needs_mfa(&tenant, visitor, &flow.asked, user.id);
-        if needs_mfa || self.credentials.has_totp(&tenant, user.id) {
+        let (missing, policies) = self.missing(&tenant, visitor, &flow.asked, Shown::now(user.id, self.now()));
+        if missing.contains(&Requirement::Mfa) || self.credentials.has_totp(&tenant, user.id) {
             return self.ask_for_code(flow, user.id);
         }
         self.complete(visitor, flow, user.id, vec![ProofMethod::Password.into()], policies).await
@@ -239,7 +302,7 @@ impl Identity {
             }
             .unauthorized();
         }
-        let (_, policies) = self.needs_mfa(&tenant, visitor, &flow.asked, user);
+        let (_, policies) = self.missing(&tenant, visitor, &flow.asked, Shown::now(user, self.now()));
         self.complete(
             visitor,
             flow,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use model::{Tenant, Timestamp, UserId};
+use model::{Proof, Tenant, Timestamp, UserId};
 use runtime::{
     hashing::{Area, Hashing, HashingError},
     sealing::SealingKey,
@@ -38,21 +38,21 @@ impl Credentials {
         user: Option<UserId>,
         password: String,
     ) -> Result<bool, HashingError> {
-        let sealed = user.and_then(|id| tenant.credentials.get(&id)).map(|it| it.password.clone());
-        let hash = sealed.filter(|it| !it.is_empty()).and_then(|it| self.open("password", &it));
+        let sealed = user.and_then(|id| tenant.credential(id, Proof::Password));
+        let hash = sealed.and_then(|it| self.open("password", it));
         let known = hash.is_some();
         let hash = hash.and_then(|it| String::from_utf8(it).ok()).unwrap_or_else(|| self.nobody.clone());
         Ok(self.hashing.verify(password, hash).await? && known)
     }
 
     pub(crate) fn has_totp(&self, tenant: &Tenant, user: UserId) -> bool {
-        tenant.credentials.get(&user).is_some_and(|it| !it.totp.is_empty())
+        tenant.credential(user, Proof::Totp).is_some()
     }
 
     /// Is this the user's code of now, for the first time?
     pub(crate) fn code_is(&self, tenant: &Tenant, user: UserId, code: &str, now: Timestamp) -> bool {
-        let sealed = tenant.credentials.get(&user).filter(|it| !it.totp.is_empty());
-        let Some(secret) = sealed.and_then(|it| self.open("totp", &it.totp)) else { return false };
+        let sealed = tenant.credential(user, Proof::Totp);
+        let Some(secret) = sealed.and_then(|it| self.open("totp", it)) else { return false };
         let Some(step) = check_code(&secret, code, now) else { return false };
         let mut last = self.last_steps.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = last.get(&user).is_none_or(|before| *before < step);

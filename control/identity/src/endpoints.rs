@@ -90,7 +90,7 @@ async fn configuration(State(identity): State<Arc<Identity>>) -> Json<serde_json
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
         "scopes_supported": ["openid"],
-        "acr_values_supported": ["mfa"],
+        "acr_values_supported": ["mfa", "sign-in-within:60m"],
         "prompt_values_supported": ["none", "login"],
         "authorization_response_iss_parameter_supported": true,
     }))
@@ -193,7 +193,7 @@ async fn device_entered(
         state: String::new(),
         nonce: String::new(),
         challenge: String::new(),
-        mfa: false,
+        requirements: Default::default(),
         device: Some(form.user_code),
     };
     // A device is somebody else's until the user proves it here and now.

@@ -1,7 +1,9 @@
 //! What lies between two steps of a sign-in, sealed into the page: nothing is
 //! kept here, and nothing in it can be changed or used in another browser.
 
-use model::{SessionId, UserId, activity::ProofMethod};
+use std::collections::BTreeSet;
+
+use model::{Requirement, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use tokens::cookies::{Attributes, cookie_text};
 pub(crate) use tokens::random_text::{hash, random_token};
@@ -17,7 +19,8 @@ pub(crate) struct Asked {
     pub state: String,
     pub nonce: String,
     pub challenge: String,
-    pub mfa: bool,
+    /// What the client wants shown, beside what policies ask.
+    pub requirements: BTreeSet<Requirement>,
     /// A device waits for this sign-in, by its user code.
     pub device: Option<String>,
 }
@@ -43,12 +46,6 @@ pub(crate) struct SsoSession {
     pub session: SessionId,
     pub started_ms: i64,
     pub amr: Vec<String>,
-}
-
-impl SsoSession {
-    pub(crate) fn has_mfa(&self) -> bool {
-        self.amr.iter().any(|it| it == ProofMethod::OneTimeCode.as_str())
-    }
 }
 
 pub(crate) const SSO_COOKIE: &str = "__Host-sso";

@@ -42,7 +42,6 @@ fn tiles(tenant: &Tenant, user: model::UserId, port: Option<u16>) -> Vec<Tile> {
     let mut tiles: Vec<Tile> = tenant
         .apps
         .values()
-        .map(|it| &it.app)
         // A wildcard is no place to go to.
         .filter(|app| !app.hidden && !app.external.is_wildcard() && is_assigned(tenant, app.id, user, &groups))
         .map(|app| Tile {

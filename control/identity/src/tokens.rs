@@ -205,11 +205,11 @@ impl Identity {
     /// Is this session still one?
     pub(crate) fn holds(&self, tenant: &Tenant, session: &SsoSession) -> bool {
         let started = Timestamp(session.started_ms);
-        let revoked = tenant.revoked_users.get(&session.user).is_some_and(|it| started < it.sessions_before);
+        let revoked = tenant.user_revocations.get(&session.user).is_some_and(|it| started < it.sessions_before);
         tenant.active_user(session.user).is_some()
             && !revoked
             && started >= tenant.sessions_before
-            && !tenant.revoked_sessions.contains_key(&session.session)
+            && !tenant.session_revocations.contains_key(&session.session)
             && self.now() < started.plus_seconds(SESSION_LIFE_S)
     }
 
@@ -256,7 +256,7 @@ impl Identity {
         directory: Position,
         (user, groups): (&User, Vec<GroupId>),
     ) -> SessionClaims {
-        let name_of = |id: &GroupId| tenant.user_groups.get(id).map(|it| it.name.to_string());
+        let name_of = |id: &GroupId| tenant.groups.get(id).map(|it| it.name.to_string());
         let wants_names = client.app(tenant).is_some_and(|app| {
             app.assertion || app.identity_headers.iter().any(|it| it.claim == model::app::Claim::Groups)
         });
@@ -271,6 +271,7 @@ impl Identity {
             started_ms: session.started_ms,
             directory,
             amr: session.amr.clone(),
+            satisfied: model::session::satisfied_by(&session.amr),
             tenant: self.tenant_id.clone(),
             preferred_username: user.username.as_str().to_owned(),
             name: user.display_name.to_string(),
@@ -284,12 +285,12 @@ impl Identity {
 
 /// Groups that an assignment of this application or a policy names.
 fn groups_that_matter(tenant: &Tenant, app: Option<&model::App>) -> std::collections::BTreeSet<model::GroupId> {
-    let assignments = app.and_then(|app| tenant.assignments.get(&app.id));
+    let assignments = app.and_then(|app| tenant.assigned(app.id));
     let assigned = assignments.into_iter().flat_map(|it| it.iter()).filter_map(|principal| match principal {
         model::Principal::Group(group) => Some(*group),
         model::Principal::User(_) | model::Principal::Everyone => None,
     });
-    let policies = tenant.policies.iter().flat_map(|policy| policy.named_groups());
+    let policies = tenant.policies.values().flat_map(|policy| policy.named_groups());
     assigned.chain(policies).collect()
 }
 

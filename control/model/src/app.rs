@@ -3,12 +3,14 @@
 use std::{borrow::Cow, fmt, net::Ipv6Addr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use thiserror::Error;
 
+pub use crate::text::{HeaderName, Invalid, Name, Pin, is_host};
 use crate::{
+    directory::Principal,
     edge::{Edge, LocalPath},
     hosts::split_authority,
     ids::{AppId, ConnectorGroupId, is_label},
+    text::{Labels, is_under},
 };
 
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +58,9 @@ pub struct App {
     /// SHA-256 of the public key (SubjectPublicKeyInfo) of an https origin; one
     /// must match, beside the usual verification.
     pub origin_pins: Vec<Pin>,
+    /// Who may change it and its assignments, without a role.
+    pub owners: Vec<Principal>,
+    pub labels: Labels,
 }
 
 /// An outside address and what is behind it.
@@ -103,6 +108,8 @@ impl App {
             health_path: None,
             sticky: false,
             origin_pins: vec![],
+            owners: vec![],
+            labels: Labels::new(),
         }
     }
 
@@ -154,97 +161,6 @@ pub enum Claim {
     Groups,
 }
 
-/// Why a text is not what it should be: the field's rule, in one sentence.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct Invalid(pub &'static str);
-
-/// A display name: 1 to 64 characters, none of them a control character.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
-
-impl Name {
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let text = text.trim();
-        let valid = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        valid.then(|| Self(text.into())).ok_or(Invalid("a name has 1 to 64 characters and no control characters"))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
-}
-
-const TAKEN: Invalid = Invalid("this header belongs to HTTP or to Postern; choose another name, such as X-Remote-User");
-
-/// A header the administrator chose for a fact about the user, or for a rule.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HeaderName(Arc<str>);
-
-impl HeaderName {
-    /// Letters, digits and hyphens, and nothing that HTTP or Postern itself uses.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        const ALSO_HTTP: [&str; 2] = ["authorization", "content-type"];
-        match ALSO_HTTP.iter().any(|it| text.eq_ignore_ascii_case(it)) {
-            true => Err(TAKEN),
-            false => Self::parse_rule(text),
-        }
-    }
-
-    /// Rules may also touch fields with a meaning of their own, such as
-    /// Content-Type.
-    pub fn parse_rule(text: &str) -> Result<Self, Invalid> {
-        const OURS: [&str; 15] = [
-            "host",
-            "connection",
-            "content-length",
-            "transfer-encoding",
-            "upgrade",
-            "te",
-            "trailer",
-            "keep-alive",
-            "expect",
-            "cookie",
-            "set-cookie",
-            "forwarded",
-            "proxy-authorization",
-            "proxy-connection",
-            "x-request-id",
-        ];
-        let lower = text.to_ascii_lowercase();
-        let grammar = (1..=64).contains(&text.len())
-            && lower.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !grammar {
-            return Err(Invalid("a header name has 1 to 64 letters, digits and hyphens"));
-        }
-        let prefixed = lower.starts_with("x-forwarded-") || lower.starts_with("postern-");
-        match OURS.contains(&lower.as_str()) || prefixed {
-            true => Err(TAKEN),
-            false => Ok(Self(text.into())),
-        }
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A SHA-256, written in base64 (as RFC 7469 writes pins).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pin(pub [u8; 32]);
-
 /// `https://HOST[/PATH/]`: host in lower case, or `*.HOST` for every label
 /// before it (PUB-15); path beginning and ending in `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,28 +171,33 @@ pub struct ExternalUrl {
 
 impl ExternalUrl {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let rest = text.strip_prefix("https://").ok_or(Invalid("an external URL begins with https://"))?;
-        let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
-        let host = host.split_once(':').map_or(host, |(host, _port)| host).to_ascii_lowercase();
-        let wildcard = host.strip_prefix("*.");
-        if !is_host(wildcard.unwrap_or(&host)) {
+        let url = Self::recorded(text)?;
+        let wildcard = url.host.strip_prefix("*.");
+        if !is_host(wildcard.unwrap_or(&url.host)) {
             return Err(Invalid("an external URL has a DNS host name or *.NAME, without user or address"));
         }
-        if wildcard.is_some() && !path.is_empty() {
+        if wildcard.is_some() && &*url.path != "/" {
             return Err(Invalid("a wildcard is published with all its paths"));
         }
-        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        let plain = |segment: &&str| {
-            *segment != "."
-                && *segment != ".."
+        let plain = |segment: &str| {
+            segment != "."
+                && segment != ".."
                 && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
         };
-        if path.starts_with('/') || path.contains("//") || !segments.iter().all(plain) {
+        if url.path.contains("//") || !url.path.split('/').all(plain) {
             return Err(Invalid("the path of an external URL has segments of letters, digits, '-', '.', '_' and '~'"));
         }
-        let path = match segments.is_empty() {
+        Ok(url)
+    }
+
+    /// Host and path, without the port: where users reach relays is the same for all.
+    pub fn recorded(text: &str) -> Result<Self, Invalid> {
+        let rest = text.strip_prefix("https://").ok_or(Invalid("an external URL begins with https://"))?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let host = host.split_once(':').map_or(host, |(host, _port)| host).to_ascii_lowercase();
+        let path = match path.is_empty() {
             true => "/".into(),
-            false => format!("/{}/", segments.join("/")).into(),
+            false => format!("/{}/", path.strip_suffix('/').unwrap_or(path)).into(),
         };
         Ok(Self { host: host.into(), path })
     }
@@ -302,21 +223,10 @@ impl ExternalUrl {
     }
 }
 
-/// Whole segments: `/wiki` and `/wiki/x` are under `/wiki/`, and under `/wiki`.
-pub(crate) fn is_under(path: &str, prefix: &str) -> bool {
-    let prefix = prefix.trim_end_matches('/');
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
-}
-
 impl fmt::Display for ExternalUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "https://{}{}", self.host, self.path)
     }
-}
-
-/// At least one label, at most 253 bytes, all labels valid.
-pub fn is_host(host: &str) -> bool {
-    host.len() <= 253 && host.split('.').all(is_label)
 }
 
 /// Where an application really is: exact scheme, host and port.
@@ -339,11 +249,25 @@ pub enum Scheme {
 
 impl Origin {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let origin = Self::recorded(text)?;
+        let valid = match origin.host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+            None => origin.scheme == Scheme::Unix || is_origin_host(&origin.host),
+        };
+        let short = origin.scheme != Scheme::Unix || origin.host.len() <= 107 && !origin.host.contains('\0');
+        match (valid, short) {
+            (true, true) => Ok(origin),
+            (false, _) => Err(BAD_ORIGIN),
+            (true, false) => Err(BAD_SOCKET),
+        }
+    }
+
+    /// Scheme, host and port.
+    pub fn recorded(text: &str) -> Result<Self, Invalid> {
         if let Some(path) = text.strip_prefix("unix:") {
-            let absolute = path.starts_with('/') && !path.contains('\0') && path.len() <= 107;
-            return match absolute {
+            return match path.starts_with('/') {
                 true => Ok(Self { scheme: Scheme::Unix, host: path.into(), port: 0 }),
-                false => Err(Invalid("a unix origin is unix:/ABSOLUTE/PATH of at most 107 bytes")),
+                false => Err(BAD_SOCKET),
             };
         }
         let (scheme, rest) =
@@ -372,19 +296,17 @@ impl Origin {
     }
 }
 
+const BAD_ORIGIN: Invalid =
+    Invalid("an origin is SCHEME://HOST[:PORT] and nothing after it; paths are added by the user's request");
+const BAD_SOCKET: Invalid = Invalid("a unix origin is unix:/ABSOLUTE/PATH of at most 107 bytes");
+
 fn split_port(authority: &str, default_port: u16) -> Result<(&str, u16), Invalid> {
-    const BAD: Invalid =
-        Invalid("an origin is SCHEME://HOST[:PORT] and nothing after it; paths are added by the user's request");
-    let (host, port) = split_authority(authority).ok_or(BAD)?;
+    let (host, port) = split_authority(authority).ok_or(BAD_ORIGIN)?;
     let port = match port {
-        Some(digits) => digits.parse().ok().filter(|port| *port != 0).ok_or(BAD)?,
+        Some(digits) => digits.parse().ok().filter(|port| *port != 0).ok_or(BAD_ORIGIN)?,
         None => default_port,
     };
-    let valid = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
-        None => is_origin_host(host),
-    };
-    valid.then_some((host, port)).ok_or(BAD)
+    Ok((host, port))
 }
 
 /// Internal names may have underscores and capitals; nothing else is different.

@@ -2,9 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+pub use crate::kinds::{Group, User};
 use crate::{
-    app::{Invalid, Name},
     ids::{GroupId, UserId},
+    text::Invalid,
 };
 
 /// What a person types to sign in: lower case, 1 to 64 of `a-z 0-9 . _ - @ +`.
@@ -21,38 +22,13 @@ impl Username {
             .ok_or(Invalid("a username has 1 to 64 of a-z, 0-9, '.', '_', '-', '@' and '+'"))
     }
 
+    pub fn recorded(text: &str) -> Self {
+        Self(text.trim().to_lowercase().into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    pub id: UserId,
-    pub username: Username,
-    pub display_name: Arc<str>,
-    pub email: Arc<str>,
-    pub disabled: bool,
-}
-
-/// Sealed to identity: neither the model nor the log can open them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub user: UserId,
-    pub password: Vec<u8>,
-    pub totp: Vec<u8>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials({}, ..)", self.user)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    pub id: GroupId,
-    pub name: Name,
 }
 
 /// Whom an assignment or a policy speaks of.
@@ -70,6 +46,13 @@ impl fmt::Display for Principal {
             Self::User(id) => write!(f, "user:{id}"),
             Self::Group(id) => write!(f, "group:{id}"),
         }
+    }
+}
+
+impl Principal {
+    /// As one token of a subject.
+    pub(crate) fn token(self) -> String {
+        self.to_string().replace(':', "-")
     }
 }
 

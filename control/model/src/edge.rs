@@ -6,7 +6,7 @@
 
 use std::{fmt, num::NonZeroU32, sync::Arc};
 
-use crate::app::{HeaderName, Invalid, is_under};
+use crate::text::{HeaderName, Invalid, is_token, is_under};
 
 /// Rules of each kind per application. More would be a program, not a setting.
 pub const RULES_MAX: usize = 64;
@@ -48,6 +48,10 @@ impl Edge {
 pub struct UpgradeProtocol(Arc<str>);
 
 impl UpgradeProtocol {
+    pub fn recorded(text: &str) -> Self {
+        Self(text.into())
+    }
+
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let lower = text.to_ascii_lowercase();
         let name = lower.split('/').next().unwrap_or_default();
@@ -71,6 +75,10 @@ impl UpgradeProtocol {
 pub struct FieldPattern(Arc<str>);
 
 impl FieldPattern {
+    pub fn recorded(text: &str) -> Self {
+        Self(text.to_ascii_lowercase().into())
+    }
+
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let lower = text.to_ascii_lowercase();
         // What only Postern says stays its own.
@@ -179,37 +187,23 @@ impl CorsRule {
     }
 }
 
-/// Parts of a CORS rule as an administrator wrote them.
-pub struct CorsText {
-    pub path: String,
-    pub origins: Vec<String>,
-    pub methods: Vec<String>,
-    pub headers: Vec<String>,
-    pub max_age_s: u32,
-}
-
 impl CorsRule {
-    pub fn parse(text: CorsText) -> Result<Self, Invalid> {
+    pub fn check(&self) -> Result<(), Invalid> {
         const ORIGIN: Invalid = Invalid("a CORS origin is *, or SCHEME://HOST[:PORT] in lower case and without a path");
         const TOKEN: Invalid = Invalid("a CORS method is a word such as PUT; a header a name, a prefix* or *");
-        if text.origins.is_empty() || text.origins.len() > RULES_MAX {
+        if self.origins.is_empty() || self.origins.len() > RULES_MAX {
             return Err(ORIGIN);
         }
-        if !text.origins.iter().all(|it| is_web_origin(it)) {
+        if !self.origins.iter().all(|it| is_web_origin(it)) {
             return Err(ORIGIN);
         }
-        let words = text.methods.iter().all(|it| is_token(it))
-            && text.headers.iter().all(|it| it == "*" || is_token(it.strip_suffix('*').unwrap_or(it)));
-        if !words || text.methods.len() > RULES_MAX || text.headers.len() > RULES_MAX {
+        let is_word = |it: &str| it.len() <= 64 && is_token(it) && !it.contains('*');
+        let words = self.methods.iter().all(|it| is_word(it))
+            && self.headers.iter().all(|it| &**it == "*" || is_word(it.strip_suffix('*').unwrap_or(it)));
+        if !words || self.methods.len() > RULES_MAX || self.headers.len() > RULES_MAX {
             return Err(TOKEN);
         }
-        Ok(Self {
-            path: LocalPath::parse(&text.path)?,
-            origins: text.origins.into_iter().map(Into::into).collect(),
-            methods: text.methods.into_iter().map(Into::into).collect(),
-            headers: text.headers.into_iter().map(|it| it.to_ascii_lowercase().into()).collect(),
-            max_age_s: text.max_age_s,
-        })
+        LocalPath::parse(self.path.as_str()).map(|_| ())
     }
 }
 
@@ -219,13 +213,6 @@ fn is_web_origin(text: &str) -> bool {
         || authority.is_some_and(|(_, it)| {
             !it.is_empty() && it.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:[]_".contains(&b))
         })
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&b))
 }
 
 /// Sets, adds or removes one header field.
@@ -248,16 +235,20 @@ impl HeaderRule {
     /// `name` may be any field that does not frame messages, carry our cookies
     /// or say who the user is.
     pub fn parse(name: &str, action: HeaderAction) -> Result<Self, Invalid> {
-        let valid = match &action {
+        let rule = Self { name: HeaderName::parse_rule(name)?, action };
+        rule.check()?;
+        Ok(rule)
+    }
+
+    pub fn check(&self) -> Result<(), Invalid> {
+        HeaderName::parse_rule(self.name.as_str())?;
+        let valid = match &self.action {
             HeaderAction::Set(value) | HeaderAction::Add(value) => {
                 value.len() <= VALUE_BYTES_MAX && value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
             }
             HeaderAction::Remove => true,
         };
-        if !valid {
-            return Err(Invalid("a header value has at most 2,048 printable ASCII characters"));
-        }
-        Ok(Self { name: HeaderName::parse_rule(name)?, action })
+        valid.then_some(()).ok_or(Invalid("a header value has at most 2,048 printable ASCII characters"))
     }
 }
 
@@ -267,6 +258,10 @@ impl HeaderRule {
 pub struct LocalPath(Arc<str>);
 
 impl LocalPath {
+    pub fn recorded(text: &str) -> Self {
+        if text.is_empty() { Self::default() } else { Self(text.into()) }
+    }
+
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text.is_empty() {
             return Ok(Self::default());

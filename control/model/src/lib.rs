@@ -19,22 +19,30 @@ pub mod event;
 pub mod hosts;
 pub mod ids;
 pub mod keys;
+pub mod kind;
+pub mod kinds;
 pub mod links;
 pub mod policy;
 pub mod risk;
 pub mod route;
 pub mod session;
 pub mod snapshot;
+pub mod table;
+pub mod text;
 
 #[cfg(test)]
 mod tests;
 
 pub use app::{App, ExternalUrl, Origin};
-pub use batch::{Step, decide_all};
-pub use command::{Command, Rejection, decide};
-pub use connector::{Connector, ConnectorGroup, JoinToken};
-pub use directory::{Credentials, Group, Principal, Role, User};
+pub use batch::{Refused, Step, decide, decide_all};
+pub use command::{Command, Rejection};
+pub use directory::{Principal, Role};
 pub use event::{Event, Stream, Subject};
 pub use ids::*;
-pub use policy::{Decision, Facts, Policy};
-pub use snapshot::{Snapshot, Tenant};
+pub use kind::Kind;
+pub use kinds::{
+    Assignment, Connector, ConnectorGroup, Credential, Group, JoinToken, KindName, Membership, Object, ObjectKey,
+    Proof, RoleAssignment, Tenant, User,
+};
+pub use policy::{Decision, Facts, Policy, Requirement};
+pub use snapshot::Snapshot;

@@ -11,7 +11,7 @@ use crate::{
     app::{App, ExternalUrl, Origin, Scheme},
     hosts::split_authority,
     ids::AppId,
-    snapshot::Tenant,
+    kinds::Tenant,
 };
 
 /// Applications by the origins they are on, and which of their addresses it is.
@@ -205,7 +205,7 @@ mod tests {
                 Origin::parse(origin).unwrap(),
                 ConnectorGroupId(Uuid::from_u128(9)),
             );
-            snapshot.apply(&tenant, Event::AppPublished(Box::new(app)), 1);
+            snapshot.apply(&tenant, Event::put(app), 1);
         }
         Links::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(Uuid::from_u128(1)), "wiki.example.com:8443")
     }

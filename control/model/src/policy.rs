@@ -4,22 +4,30 @@
 //! applies must be satisfied, and a block beats any grant (CA rows of the
 //! parity table). `evaluate` is the only judge: at sign-in, at the relay and in
 //! what-if. A new kind of condition is a new arm of `Policy::obstacle`; a new
-//! control is a new variant of `Control`.
+//! requirement is a new variant of `Requirement`.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+mod facts;
+mod index;
+mod requirement;
+mod selection;
 
-use imbl::OrdMap;
+use std::{collections::BTreeSet, sync::Arc};
+
 use ipnet::IpNet;
 
+pub(crate) use self::requirement::known as known_requirements;
+use self::requirement::reduced;
+pub use self::{
+    facts::{Facts, RecordedFacts, SignedIn},
+    index::Policies,
+    requirement::{Minutes, Requirement},
+    selection::{Miss, Scope, Selection},
+};
 use crate::{
-    app::Name,
     directory::Principal,
     ids::{AppId, GroupId, PolicyId, UserId},
-    snapshot::Tenant,
+    kinds::Tenant,
+    text::{Invalid, Labels, Name},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +35,11 @@ pub struct Policy {
     pub id: PolicyId,
     pub name: Name,
     pub state: State,
-    /// Empty means everyone.
-    pub include: Vec<Principal>,
-    pub exclude: Vec<Principal>,
-    /// Empty means all applications.
-    pub apps: BTreeSet<AppId>,
-    pub exclude_apps: BTreeSet<AppId>,
-    /// Empty means anywhere.
-    pub networks: Vec<IpNet>,
-    pub exclude_networks: Vec<IpNet>,
+    pub people: Selection<Principal>,
+    pub apps: Selection<AppId>,
+    pub networks: Selection<IpNet>,
     pub grant: Grant,
+    pub labels: Labels,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,41 +53,32 @@ pub enum State {
 pub enum Grant {
     Block,
     /// All of these; none means that the policy only records.
-    RequireAll(BTreeSet<Control>),
-    RequireAny(BTreeSet<Control>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Control {
-    Mfa,
-}
-
-/// What is known about one request. `user` is `None` on passthrough.
-#[derive(Clone, Debug)]
-pub struct Facts<'a> {
-    pub app: AppId,
-    pub user: Option<UserId>,
-    pub groups: &'a BTreeSet<GroupId>,
-    pub address: IpAddr,
-    pub satisfied: &'a BTreeSet<Control>,
+    RequireAll(BTreeSet<Requirement>),
+    RequireAny(BTreeSet<Requirement>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Grant,
-    /// What is still missing, so the user can be asked for it.
-    Challenge(BTreeSet<Control>),
+    /// All of these are still missing: a user who shows them is let in.
+    Challenge(BTreeSet<Requirement>),
     Deny(PolicyId),
+}
+
+/// The policies behind a decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Involved {
+    /// Policies that were on and applied.
+    pub applied: Vec<PolicyId>,
+    /// Report-only policies that would have challenged or denied.
+    pub would_refuse: Vec<PolicyId>,
 }
 
 /// A decision and the policies behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub decision: Decision,
-    /// Policies that were on and applied.
-    pub applied: Vec<PolicyId>,
-    /// Report-only policies that would have challenged or denied.
-    pub would_refuse: Vec<PolicyId>,
+    pub involved: Involved,
 }
 
 /// Proof that policy let a request pass. Only `authorize` makes one, and the
@@ -92,14 +86,14 @@ pub struct Verdict {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Authorized {
-    pub applied: Vec<PolicyId>,
-    pub would_refuse: Vec<PolicyId>,
+    pub involved: Involved,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
     NotAssigned,
-    Policy(Verdict),
+    Challenged { missing: BTreeSet<Requirement>, involved: Involved },
+    Blocked { by: PolicyId, involved: Involved },
 }
 
 /// May this request pass? Assignment first, then every policy.
@@ -109,10 +103,11 @@ pub fn authorize(tenant: &Tenant, facts: &Facts<'_>) -> Result<Authorized, Denie
     {
         return Err(Denied::NotAssigned);
     }
-    let verdict = evaluate(tenant.policies.for_app(facts.app), facts);
-    match verdict.decision {
-        Decision::Grant => Ok(Authorized { applied: verdict.applied, would_refuse: verdict.would_refuse }),
-        Decision::Challenge(_) | Decision::Deny(_) => Err(Denied::Policy(verdict)),
+    let Verdict { decision, involved } = evaluate(tenant.by_app.for_app(facts.app), facts);
+    match decision {
+        Decision::Grant => Ok(Authorized { involved }),
+        Decision::Challenge(missing) => Err(Denied::Challenged { missing, involved }),
+        Decision::Deny(by) => Err(Denied::Blocked { by, involved }),
     }
 }
 
@@ -124,39 +119,48 @@ pub fn is_assigned(tenant: &Tenant, app: AppId, user: UserId, groups: &BTreeSet<
     })
 }
 
+/// The one judge. A request that is granted costs no copy of a requirement.
 pub fn evaluate<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &Facts<'_>) -> Verdict {
     let mut missing = BTreeSet::new();
+    let mut any_of = Vec::new();
     let mut blocked_by = None;
-    let mut applied = Vec::new();
-    let mut would_refuse = Vec::new();
+    let mut involved = Involved::default();
     for policy in policies {
         if policy.state == State::Off || policy.obstacle(facts).is_some() {
             continue;
         }
-        let unmet = policy.grant.unmet(facts.satisfied);
+        let unmet = policy.grant.unmet(facts);
         match policy.state {
             State::On => {
-                applied.push(policy.id);
+                involved.applied.push(policy.id);
                 match unmet {
                     Unmet::Nothing => {}
-                    Unmet::Controls(controls) => missing.extend(controls),
+                    Unmet::All(all) => missing.extend(all.iter().filter(|it| !it.is_met(facts))),
+                    Unmet::OneOf(any) => any_of.push(any),
                     Unmet::Never => blocked_by = blocked_by.or(Some(policy.id)),
                 }
             }
             State::ReportOnly => {
-                if unmet != Unmet::Nothing {
-                    would_refuse.push(policy.id);
+                if !matches!(unmet, Unmet::Nothing) {
+                    involved.would_refuse.push(policy.id);
                 }
             }
             State::Off => {}
         }
     }
+    // Of several that would do, the user is asked for one, and for none that
+    // another policy asks for anyway.
+    for any in any_of {
+        if any.is_disjoint(&missing) {
+            missing.extend(any.first());
+        }
+    }
     let decision = match (blocked_by, missing.is_empty()) {
         (Some(policy), _) => Decision::Deny(policy),
         (None, true) => Decision::Grant,
-        (None, false) => Decision::Challenge(missing),
+        (None, false) => Decision::Challenge(reduced(missing)),
     };
-    Verdict { decision, applied, would_refuse }
+    Verdict { decision, involved }
 }
 
 /// Why a policy does not apply: the first thing that does not hold.
@@ -170,35 +174,30 @@ pub enum Obstacle {
     ExcludedNetwork,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Unmet {
+enum Unmet<'a> {
     Nothing,
-    Controls(BTreeSet<Control>),
+    All(&'a BTreeSet<Requirement>),
+    OneOf(&'a BTreeSet<Requirement>),
     Never,
 }
 
 impl Policy {
     pub fn obstacle(&self, facts: &Facts<'_>) -> Option<Obstacle> {
-        if self.exclude_apps.contains(&facts.app) {
-            return Some(Obstacle::ExcludedApplication);
+        match self.apps.miss(|app| *app == facts.app) {
+            Some(Miss::Excepted) => return Some(Obstacle::ExcludedApplication),
+            Some(Miss::Other) => return Some(Obstacle::OtherApplication),
+            None => {}
         }
-        if !self.apps.is_empty() && !self.apps.contains(&facts.app) {
-            return Some(Obstacle::OtherApplication);
+        match self.people.miss(|principal| speaks_of(principal, facts)) {
+            Some(Miss::Excepted) => return Some(Obstacle::ExcludedUser),
+            Some(Miss::Other) => return Some(Obstacle::OtherUser),
+            None => {}
         }
-        if self.exclude.iter().any(|principal| speaks_of(principal, facts)) {
-            return Some(Obstacle::ExcludedUser);
+        match self.networks.miss(|network| network.contains(&facts.address)) {
+            Some(Miss::Excepted) => Some(Obstacle::ExcludedNetwork),
+            Some(Miss::Other) => Some(Obstacle::OtherNetwork),
+            None => None,
         }
-        if !self.include.is_empty() && !self.include.iter().any(|principal| speaks_of(principal, facts)) {
-            return Some(Obstacle::OtherUser);
-        }
-        let address = facts.address.to_canonical();
-        if self.exclude_networks.iter().any(|network| network.contains(&address)) {
-            return Some(Obstacle::ExcludedNetwork);
-        }
-        if !self.networks.is_empty() && !self.networks.iter().any(|network| network.contains(&address)) {
-            return Some(Obstacle::OtherNetwork);
-        }
-        None
     }
 
     /// A policy that refuses whatever either of two refuses that are on, and
@@ -208,36 +207,26 @@ impl Policy {
             id: other.id,
             name: other.name.clone(),
             state: State::On,
-            include: either(&self.include, &other.include),
-            exclude: common(&self.exclude, &other.exclude),
-            apps: match self.apps.is_empty() || other.apps.is_empty() {
-                true => BTreeSet::new(),
-                false => self.apps.union(&other.apps).copied().collect(),
-            },
-            exclude_apps: self.exclude_apps.intersection(&other.exclude_apps).copied().collect(),
-            networks: either(&self.networks, &other.networks),
-            exclude_networks: common(&self.exclude_networks, &other.exclude_networks),
+            people: self.people.either(&other.people),
+            apps: self.apps.either(&other.apps),
+            networks: self.networks.either(&other.networks),
             grant: self.grant.and(&other.grant),
+            labels: other.labels.clone(),
         }
     }
 
     /// Two policies that no request can tell apart.
     pub fn same_conditions(&self, other: &Self) -> bool {
-        let set = |principals: &[Principal]| principals.iter().copied().collect::<BTreeSet<_>>();
-        let nets = |networks: &[IpNet]| networks.iter().copied().collect::<BTreeSet<_>>();
         self.state == other.state
-            && set(&self.include) == set(&other.include)
-            && set(&self.exclude) == set(&other.exclude)
+            && self.people == other.people
             && self.apps == other.apps
-            && self.exclude_apps == other.exclude_apps
-            && nets(&self.networks) == nets(&other.networks)
-            && nets(&self.exclude_networks) == nets(&other.exclude_networks)
+            && self.networks == other.networks
             && self.grant == other.grant
     }
 
     /// Groups the policy names; a token must carry them to be judged by it.
     pub fn named_groups(&self) -> impl Iterator<Item = GroupId> {
-        self.include.iter().chain(&self.exclude).filter_map(|principal| match principal {
+        self.people.named().filter_map(|principal| match principal {
             Principal::Group(group) => Some(*group),
             Principal::User(_) | Principal::Everyone => None,
         })
@@ -245,16 +234,25 @@ impl Policy {
 }
 
 impl Grant {
-    fn unmet(&self, satisfied: &BTreeSet<Control>) -> Unmet {
+    pub fn requirements(&self) -> impl Iterator<Item = Requirement> {
+        match self {
+            Self::Block => None,
+            Self::RequireAll(all) | Self::RequireAny(all) => Some(all.iter().copied()),
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    fn unmet(&self, facts: &Facts<'_>) -> Unmet<'_> {
         match self {
             Self::Block => Unmet::Never,
-            Self::RequireAll(controls) => match controls.is_subset(satisfied) {
+            Self::RequireAll(all) => match all.iter().all(|it| it.is_met(facts)) {
                 true => Unmet::Nothing,
-                false => Unmet::Controls(controls.difference(satisfied).copied().collect()),
+                false => Unmet::All(all),
             },
-            Self::RequireAny(controls) => match controls.is_empty() || !controls.is_disjoint(satisfied) {
+            Self::RequireAny(any) => match any.is_empty() || any.iter().any(|it| it.is_met(facts)) {
                 true => Unmet::Nothing,
-                false => Unmet::Controls(controls.clone()),
+                false => Unmet::OneOf(any),
             },
         }
     }
@@ -265,31 +263,24 @@ impl Grant {
             (one, other) if one == other => one.clone(),
             (Self::Block, _) | (_, Self::Block) => Self::Block,
             (Self::RequireAll(one) | Self::RequireAny(one), Self::RequireAll(other) | Self::RequireAny(other)) => {
-                Self::RequireAll(one.union(other).copied().collect())
+                Self::RequireAll(reduced(one | other))
             }
         }
     }
 
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        self.requirements().try_for_each(Requirement::check)
+    }
+
     /// What the policy asks, in words for what-if.
     pub fn asks(&self) -> String {
+        let named = |some: &BTreeSet<Requirement>| some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {
             Self::Block => "blocks".into(),
-            Self::RequireAll(controls) => format!("requires all of {controls:?}").to_lowercase(),
-            Self::RequireAny(controls) => format!("requires any of {controls:?}").to_lowercase(),
+            Self::RequireAll(all) => format!("requires all of {}", named(all)),
+            Self::RequireAny(any) => format!("requires any of {}", named(any)),
         }
     }
-}
-
-/// Both lists; an empty one already means all.
-fn either<T: Copy + Ord>(one: &[T], other: &[T]) -> Vec<T> {
-    match one.is_empty() || other.is_empty() {
-        true => vec![],
-        false => one.iter().chain(other).copied().collect::<BTreeSet<_>>().into_iter().collect(),
-    }
-}
-
-fn common<T: Copy + PartialEq>(one: &[T], other: &[T]) -> Vec<T> {
-    one.iter().filter(|it| other.contains(it)).copied().collect()
 }
 
 fn speaks_of(principal: &Principal, facts: &Facts<'_>) -> bool {
@@ -298,68 +289,4 @@ fn speaks_of(principal: &Principal, facts: &Facts<'_>) -> bool {
         Principal::User(user) => facts.user == Some(*user),
         Principal::Group(group) => facts.groups.contains(group),
     }
-}
-
-/// All policies of a tenant, filed by application, so that a request looks only
-/// at those that may concern it.
-#[derive(Clone, Default, Debug)]
-pub struct Policies {
-    by_id: OrdMap<PolicyId, Arc<Policy>>,
-    everywhere: Arc<Vec<Arc<Policy>>>,
-    by_app: Arc<HashMap<AppId, Vec<Arc<Policy>>>>,
-}
-
-/// The files are derived from `by_id`.
-impl PartialEq for Policies {
-    fn eq(&self, other: &Self) -> bool {
-        self.by_id == other.by_id
-    }
-}
-
-impl Policies {
-    pub(crate) fn insert(&mut self, policy: Policy) {
-        self.remove(policy.id);
-        let policy = Arc::new(policy);
-        self.by_id.insert(policy.id, policy.clone());
-        if policy.apps.is_empty() {
-            file(Arc::make_mut(&mut self.everywhere), &policy);
-        } else {
-            let by_app = Arc::make_mut(&mut self.by_app);
-            for app in &policy.apps {
-                file(by_app.entry(*app).or_default(), &policy);
-            }
-        }
-    }
-
-    pub(crate) fn remove(&mut self, id: PolicyId) {
-        let Some(policy) = self.by_id.remove(&id) else { return };
-        if policy.apps.is_empty() {
-            Arc::make_mut(&mut self.everywhere).retain(|it| it.id != id);
-        } else {
-            let by_app = Arc::make_mut(&mut self.by_app);
-            for app in &policy.apps {
-                if let Some(filed) = by_app.get_mut(app) {
-                    filed.retain(|it| it.id != id);
-                }
-            }
-        }
-    }
-
-    pub fn for_app(&self, app: AppId) -> impl Iterator<Item = &Arc<Policy>> {
-        self.everywhere.iter().chain(self.by_app.get(&app).into_iter().flatten())
-    }
-
-    pub fn get(&self, id: PolicyId) -> Option<&Arc<Policy>> {
-        self.by_id.get(&id)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.by_id.values()
-    }
-}
-
-/// Sorted by id, so the order of events does not show.
-fn file(policies: &mut Vec<Arc<Policy>>, policy: &Arc<Policy>) {
-    let at = policies.partition_point(|it| it.id < policy.id);
-    policies.insert(at, policy.clone());
 }

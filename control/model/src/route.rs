@@ -5,8 +5,9 @@ use std::sync::Arc;
 use imbl::HashMap;
 
 use crate::{
-    app::{App, is_under},
+    app::App,
     ids::{AppId, TenantId},
+    text::is_under,
 };
 
 #[derive(Clone, Default, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     activity::ProofMethod,
     ids::{GroupId, Position, SessionId, TenantId, Timestamp, UserId},
-    policy::Control,
+    policy::{Requirement, known_requirements},
     snapshot::Tenant,
 };
 
@@ -35,6 +35,10 @@ pub struct SessionClaims {
     pub directory: Position,
     /// Authentication methods, RFC 8176: `pwd`, `otp`.
     pub amr: Vec<String>,
+    /// Requirements that hold until the session ends. How recent the sign-in is
+    /// follows from `started_ms`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "known_requirements")]
+    pub satisfied: BTreeSet<Requirement>,
     pub tenant: TenantId,
     pub preferred_username: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -63,10 +67,10 @@ impl SessionClaims {
     /// Expiry is checked at use, never by a sweeper.
     pub fn check(&self, tenant: &Tenant, now: Timestamp) -> Result<(), SessionFault> {
         let started = Timestamp(self.started_ms);
-        let ended_for_all = tenant.revoked_users.get(&self.sub).is_some_and(|it| started < it.sessions_before);
+        let ended_for_all = tenant.user_revocations.get(&self.sub).is_some_and(|it| started < it.sessions_before);
         let ended = ended_for_all
             || now >= started.plus_seconds(SESSION_LIFE_S)
-            || tenant.revoked_sessions.contains_key(&self.sid);
+            || tenant.session_revocations.contains_key(&self.sid);
         let from_the_future = self.iat > now.seconds() + CLOCK_LEEWAY_S;
         if ended || started < tenant.sessions_before || from_the_future {
             return Err(SessionFault::Over);
@@ -88,7 +92,7 @@ impl SessionClaims {
 
     /// Made before the last change of its user, alone or with others.
     pub fn is_behind(&self, tenant: &Tenant) -> bool {
-        tenant.revoked_users.get(&self.sub).is_some_and(|it| self.directory < it.directory)
+        tenant.user_revocations.get(&self.sub).is_some_and(|it| self.directory < it.directory)
             || tenant.outdated.concerns(self.sub, self.directory)
     }
 
@@ -96,11 +100,12 @@ impl SessionClaims {
     pub fn wants_renewal(&self, now: Timestamp) -> bool {
         now.seconds() >= self.iat + (self.exp - self.iat) / 2
     }
+}
 
-    pub fn satisfied(&self) -> BTreeSet<Control> {
-        match self.amr.iter().any(|method| method == ProofMethod::OneTimeCode.as_str()) {
-            true => BTreeSet::from([Control::Mfa]),
-            false => BTreeSet::new(),
-        }
+/// What authentication methods satisfy for as long as a session lasts.
+pub fn satisfied_by(amr: &[String]) -> BTreeSet<Requirement> {
+    match amr.iter().any(|method| method == ProofMethod::OneTimeCode.as_str()) {
+        true => BTreeSet::from([Requirement::Mfa]),
+        false => BTreeSet::new(),
     }
 }

@@ -11,7 +11,7 @@
     reason = "a benchmark measures time and stops when it cannot"
 )]
 
-use std::{collections::BTreeSet, hint::black_box, sync::Arc, time::Instant};
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -22,11 +22,12 @@ use bytes::Bytes;
 use eventlog::View;
 use http::{HeaderMap, HeaderValue, Request, header};
 use model::{
-    App, AppId, ConnectorGroupId, Event, ExternalUrl, Facts, Origin, PolicyId, Principal, SessionId, Snapshot,
-    TenantId, Timestamp, UserId,
+    App, AppId, Assignment, ConnectorGroupId, Event, ExternalUrl, Facts, Origin, PolicyId, Principal, SessionId,
+    Snapshot, TenantId, Timestamp, UserId,
     app::{Claim, HeaderName, IdentityHeader, Name},
     keys::{Key, KeyPurpose},
-    policy::{self, Grant, Policy, State},
+    kinds::TenantSettings,
+    policy::{self, Grant, Policy, Selection, State},
     session::SessionClaims,
 };
 use relay::{
@@ -49,7 +50,11 @@ fn main() {
     let tenant = TenantId::default_tenant();
     let (secret, public) = key();
     let mut snapshot = Snapshot::default();
-    snapshot.apply(&tenant, Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays: vec![] }, 1);
+    snapshot.apply(
+        &tenant,
+        Event::put(TenantSettings { domain: "example.com".into(), public_port: 443, relays: vec![] }),
+        1,
+    );
     let session_key = Key {
         id: "k".into(),
         purpose: KeyPurpose::Session,
@@ -57,13 +62,17 @@ fn main() {
         public_key: public,
         sealed: vec![],
     };
-    snapshot.apply(&tenant, Event::KeyPublished(session_key), 1);
+    snapshot.apply(&tenant, Event::put(session_key), 1);
     for n in 0..APPS {
-        snapshot.apply(&tenant, Event::AppPublished(Box::new(app(n))), 1);
-        snapshot.apply(&tenant, Event::Assigned { app: AppId(Uuid::from_u128(n)), principal: Principal::Everyone }, 1);
+        snapshot.apply(&tenant, Event::put(app(n)), 1);
+        snapshot.apply(
+            &tenant,
+            Event::put(Assignment { app: AppId(Uuid::from_u128(n)), principal: Principal::Everyone }),
+            1,
+        );
     }
     for n in 0..POLICIES {
-        snapshot.apply(&tenant, Event::PolicyCreated(blocking(n)), 1);
+        snapshot.apply(&tenant, Event::put(blocking(n)), 1);
     }
     let mine = AppId(Uuid::from_u128(APPS / 2));
     let of_tenant = snapshot.tenant(&tenant).unwrap();
@@ -85,13 +94,7 @@ fn main() {
     let trusted = &keys.tenants[&tenant];
     let sessions = Sessions::default();
     let session = sessions.verify(&token, mine, &tenant, trusted).expect("a good token");
-    let facts = Facts {
-        app: mine,
-        user: Some(session.claims.sub),
-        groups: &session.groups,
-        address: "192.0.2.7".parse().unwrap(),
-        satisfied: &session.satisfied,
-    };
+    let facts = Facts::new(mine, "192.0.2.7".parse().unwrap(), Some(session.signed_in()), Timestamp(0));
     assert!(policy::authorize(of_tenant, &facts).is_ok());
     let published = of_tenant.app(mine).unwrap();
     let added = Added {
@@ -131,7 +134,7 @@ fn main() {
     let mut n = 0;
     let update = measure(|| {
         n += 1;
-        next.apply(&tenant, Event::AppChanged(Box::new(app(n % APPS))), 2);
+        next.apply(&tenant, Event::put(app(n % APPS)), 2);
     });
     line("fold a changed application into a snapshot in use", update);
     for links in LINKS {
@@ -156,7 +159,7 @@ fn tell_links(links: u128) -> f64 {
         let app = App { group: ConnectorGroupId(Uuid::from_u128(n % links)), ..app(n) };
         let signed = Bytes::from(format!("{version}").repeat(200));
         Arc::make_mut(&mut view.signed_apps).insert(app.id, signed);
-        Arc::make_mut(&mut view.snapshot).apply(&tenant, Event::AppChanged(Box::new(app)), version);
+        Arc::make_mut(&mut view.snapshot).apply(&tenant, Event::put(app), version);
     };
     for n in 0..LINKED_APPS {
         publish(&mut view, n, 1);
@@ -218,18 +221,16 @@ fn app(n: u128) -> App {
 
 /// Twenty for every application, the rest for one each.
 fn blocking(n: u128) -> Policy {
-    let apps = if n < 20 { BTreeSet::new() } else { BTreeSet::from([AppId(Uuid::from_u128(n))]) };
+    let apps = if n < 20 { Selection::default() } else { Selection::only([AppId(Uuid::from_u128(n))]) };
     Policy {
         id: PolicyId(Uuid::from_u128(n)),
         name: Name::parse(&format!("policy {n}")).unwrap(),
         state: State::On,
-        include: vec![],
-        exclude: vec![],
+        people: Selection::default(),
         apps,
-        exclude_apps: BTreeSet::new(),
-        networks: vec![format!("10.{}.0.0/16", n % 256).parse().unwrap()],
-        exclude_networks: vec![],
+        networks: Selection::only([format!("10.{}.0.0/16", n % 256).parse().unwrap()]),
         grant: Grant::Block,
+        labels: Default::default(),
     }
 }
 
@@ -249,6 +250,7 @@ fn token(secret: &[u8], app: AppId) -> String {
         exp: 4_000_000_000,
         started_ms: 0,
         directory: 1,
+        satisfied: Default::default(),
         amr: vec!["pwd".into()],
         tenant: TenantId::default_tenant(),
         preferred_username: "alice".into(),

@@ -27,7 +27,7 @@ use translate::Translator;
 use tunnel::{
     TunnelError,
     exchange::{self, Download, Exchange, FirstBody, Upload},
-    raw::{Moved, both_ways},
+    upgraded::{Moved, both_ways},
 };
 
 use crate::{
@@ -139,8 +139,8 @@ impl Forward<'_> {
         let Answered { head, download, upload, raw } = answered?;
         let (status, mut headers) = response_head(head.status, &head.fields).ok_or(Refusal::OriginBadResponse)?;
         access.status = status.as_u16().into();
-        access.policies = ids(&self.authorized.applied);
-        access.report_only = ids(&self.authorized.would_refuse);
+        access.policies = ids(&self.authorized.involved.applied);
+        access.report_only = ids(&self.authorized.involved.would_refuse);
         let agreed = routed.upgrade.as_deref().is_some_and(|asked| switches_to(&headers, asked));
         let rest = match (status, raw, upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(upload), Some(upgrade)) if agreed => {
@@ -218,7 +218,7 @@ impl Forward<'_> {
                                 pump = None;
                             }
                             Err(PumpError::Stalled) => return Err(Refusal::SlowBody),
-                            Err(PumpError::User(_)) => return Err(Refusal::BadRequest("a body that broke off")),
+                            Err(PumpError::User(_)) => return Err(Refusal::BadRequest("the request body broke off before its end")),
                         }
                     }
                 }
@@ -253,7 +253,7 @@ async fn response(download: &mut Download, link: &Link) -> Result<(ResponseHead,
             Ok(heard) => heard?,
             Err(_) => {
                 link.unheard();
-                return Err(TunnelError::Protocol("the connector does not say that it has the request"));
+                return Err(TunnelError::Protocol("the connector did not acknowledge the request (timeout)"));
             }
         }
         link.heard();

@@ -7,6 +7,7 @@ use model::{
     CertificateId, Snapshot, Tenant, TenantId, Timestamp,
     hosts::Hosts,
     keys::{Certificate, Key, KeyHolder, KeyPurpose, Source, in_use},
+    table::Stored,
 };
 use proto::enrolment::endpoint_host;
 use runtime::{sealing::SealingKey, secret::SharedSecret};
@@ -56,7 +57,7 @@ impl Keys {
         let mut keys = Self::default();
         for (id, tenant) in &snapshot.tenants {
             keys.tenants.insert(id.clone(), TenantKeys::derive(tenant, own, self.tenants.get(id)));
-            for certificate in tenant.certificates.values() {
+            for certificate in tenant.certificates.iter() {
                 keys.certificates.add(certificate, own, &self.certificates);
             }
         }
@@ -122,7 +123,7 @@ impl TenantKeys {
         Hosts::of(&self.domain).is_issuer(iss)
     }
 
-    /// Seals, and proves to identity who asks.
+    /// The shared secret that seals sign-in state and authenticates this relay to identity.
     pub fn secret(&self, now: Timestamp) -> Option<&SharedSecret> {
         in_use(&self.secrets, now)
     }
@@ -160,7 +161,7 @@ pub struct Certificates {
 /// A certificate and its opened key; none when it cannot be used.
 #[derive(Clone)]
 struct Opened {
-    of: Arc<Certificate>,
+    of: Arc<Stored<Certificate>>,
     certified: Option<Arc<CertifiedKey>>,
 }
 
@@ -173,9 +174,10 @@ struct Challenge {
 }
 
 impl Certificates {
-    fn add(&mut self, certificate: &Arc<Certificate>, own: &SealingKey, before: &Self) {
-        let opened = before.opened.get(&certificate.id).filter(|it| Arc::ptr_eq(&it.of, certificate)).cloned();
-        let opened = opened.unwrap_or_else(|| Opened::open(certificate, own));
+    fn add(&mut self, stored: &Arc<Stored<Certificate>>, own: &SealingKey, before: &Self) {
+        let certificate = &stored.object;
+        let opened = before.opened.get(&certificate.id).filter(|it| Arc::ptr_eq(&it.of, stored)).cloned();
+        let opened = opened.unwrap_or_else(|| Opened::open(stored, own));
         let certified = opened.certified.clone();
         self.opened.insert(certificate.id, opened);
         let Some(certified) = certified else { return };
@@ -219,12 +221,12 @@ impl Certificates {
 }
 
 impl Opened {
-    fn open(certificate: &Arc<Certificate>, own: &SealingKey) -> Self {
-        let certified = certified(certificate, own).map(Arc::new);
+    fn open(stored: &Arc<Stored<Certificate>>, own: &SealingKey) -> Self {
+        let certified = certified(&stored.object, own).map(Arc::new);
         if certified.is_none() {
-            warn!(certificate = %certificate.id, "a certificate cannot be used");
+            warn!(certificate = %stored.object.id, "a certificate cannot be used");
         }
-        Self { of: certificate.clone(), certified }
+        Self { of: stored.clone(), certified }
     }
 }
 

@@ -80,7 +80,7 @@ pub struct Surroundings {
     pub journal: Journal,
     /// Whose permits are believed: the controllers'.
     pub trust: Verifier,
-    /// Opens what is sealed to relays.
+    /// The key that opens secrets sealed to relays.
     pub sealing: Arc<SealingKey>,
     pub clock: Clock,
     pub metrics: Metrics,
@@ -90,7 +90,7 @@ pub struct Surroundings {
     pub stop: CancellationToken,
 }
 
-/// Its parts, which share what is current and how long it lives.
+/// A relay: its parts, which share the current snapshot and one lifetime.
 pub struct Relay {
     entrance: Arc<Entrance>,
     links: Arc<Links>,
@@ -338,7 +338,7 @@ fn worker(
         runtime.block_on(async {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => listener::accept(entrance.clone(), listener, links, thread).await,
-                Err(error) => warn!(%error, "a worker cannot listen"),
+                Err(error) => warn!(%error, "a worker thread cannot listen"),
             }
             // Connections of this thread live on it until the drain is over.
             entrance.life.ended.cancelled().await;
@@ -383,7 +383,7 @@ impl Relay {
                 risk: served.risk,
             };
             if let Err(error) = journal.log().announce(presence).await {
-                warn!(%error, "cannot announce");
+                warn!(%error, "cannot announce which snapshot this relay serves");
             }
             let behind = views.borrow_and_update().snapshot.config > served.config;
             let pause = if behind { Duration::from_millis(1) } else { ANNOUNCE_INTERVAL };

@@ -1,10 +1,12 @@
 //! Requests that were not forwarded, and what their senders are told: a page or
 //! JSON with a stable code, a request id and what to do next. Nothing internal.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use model::{PolicyId, Timestamp, activity::RefusalCode, branding::Branding};
+use model::{PolicyId, Requirement, Timestamp, activity::RefusalCode, branding::Branding};
 use proto::v1::ResetCode;
 use serde::Serialize;
 use strict::canonical::Fault;
@@ -23,7 +25,8 @@ pub enum Refusal {
     UnknownHost,
     NotPublished,
     SignInRequired,
-    MoreProofRequired,
+    /// The sign-in has not satisfied all of these.
+    MoreProofRequired(BTreeSet<Requirement>),
     SignInFailed(&'static str),
     SignInUnavailable,
     /// A token that was made just now is over already, or not valid yet.
@@ -85,7 +88,7 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownHost | Self::NotPublished => StatusCode::NOT_FOUND,
-            Self::SignInRequired | Self::MoreProofRequired => StatusCode::UNAUTHORIZED,
+            Self::SignInRequired | Self::MoreProofRequired(_) => StatusCode::UNAUTHORIZED,
             Self::NotAssigned | Self::ClientCertificate | Self::Blocked(_) => StatusCode::FORBIDDEN,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -124,7 +127,7 @@ impl Refusal {
             Self::UnknownHost => RefusalCode::UnknownHost,
             Self::NotPublished => RefusalCode::NotPublished,
             Self::SignInRequired => RefusalCode::SignInRequired,
-            Self::MoreProofRequired => RefusalCode::MoreProofRequired,
+            Self::MoreProofRequired(_) => RefusalCode::MoreProofRequired,
             Self::SignInFailed(_) => RefusalCode::SignInFailed,
             Self::SignInUnavailable => RefusalCode::SignInUnavailable,
             Self::ClockWrong => RefusalCode::ClockWrong,
@@ -158,7 +161,7 @@ impl Refusal {
             Self::Misdirected => Message::Misdirected,
             Self::UnknownHost | Self::NotPublished => Message::NothingHere,
             Self::SignInRequired => Message::SignIn,
-            Self::MoreProofRequired => Message::OneMoreStep,
+            Self::MoreProofRequired(_) => Message::OneMoreStep,
             Self::SignInFailed(_) => Message::SignInFailed,
             Self::SignInUnavailable => Message::SignInUnavailable,
             Self::ClockWrong => Message::ClockWrong,
@@ -224,7 +227,7 @@ impl Refusal {
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Who reads a refusal.
+/// For whom a refusal is rendered: page or JSON, language, branding.
 pub struct Reader<'a> {
     pub wants: Wants,
     pub language: Language,
@@ -260,7 +263,7 @@ struct Json<'a> {
     request_id: &'a str,
 }
 
-/// Who is asking: a person in front of a browser, or a program.
+/// The kind of client: a person in front of a browser, or a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     Page,

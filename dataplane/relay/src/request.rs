@@ -30,7 +30,7 @@ use eventlog::View;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use model::{
-    Decision, Facts,
+    Facts, Requirement,
     app::PreAuthentication,
     branding::Branding,
     policy::{self, Authorized, Denied},
@@ -161,10 +161,12 @@ fn refused(refusal: &Refusal, reader: &Reader<'_>, request_id: &str) -> Response
 
 /// What a program is told to bring (RFC 6750, section 3).
 fn challenge(refusal: &Refusal) -> HeaderValue {
-    HeaderValue::from_static(match *refusal == Refusal::MoreProofRequired {
-        true => "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\"",
-        false => "Bearer error=\"invalid_token\"",
-    })
+    let Refusal::MoreProofRequired(missing) = refusal else {
+        return HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    };
+    let words = Requirement::list(missing);
+    let text = format!("Bearer error=\"insufficient_user_authentication\", acr_values=\"{words}\"");
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
 /// A request that ends before an application sees it.
@@ -300,6 +302,12 @@ impl<'a> RequestContext<'a> {
             warn!(ahead_s, "a token that was just made does not hold: this clock and identity's differ");
             return Err(Refusal::ClockWrong);
         }
+        // Asked again, identity would answer the same, and so on for ever.
+        let facts = Facts::new(app, routed.address(), Some(session.signed_in()), now);
+        let unmet: BTreeSet<_> = exchange.asked.into_iter().filter(|it| !it.is_met(&facts)).collect();
+        if !unmet.is_empty() {
+            return Err(Refusal::MoreProofRequired(unmet));
+        }
         let app = routed.tenant.app(app).ok_or(Refusal::NotPublished)?;
         signin::finish(app, &session, &exchange.back, now)
     }
@@ -317,10 +325,10 @@ impl<'a> RequestContext<'a> {
         let (token, is_bearer) = match presented(&routed.parts.headers, routed.app().id) {
             Presented::Cookie(token) => (token, false),
             Presented::Bearer(token) => (token, true),
-            Presented::Nothing => return Err(ask_to_sign_in(routed, false)),
+            Presented::Nothing => return Err(ask_to_sign_in(routed, BTreeSet::new())),
         };
         let verified = self.requests.sessions.verified.verify(token, routed.app().id, routed.tenant_id, routed.keys);
-        let Ok(session) = verified else { return Err(ask_to_sign_in(routed, false)) };
+        let Ok(session) = verified else { return Err(ask_to_sign_in(routed, BTreeSet::new())) };
         match session.claims.check(routed.tenant, routed.now) {
             Ok(()) => {
                 let renewed = match session.claims.wants_renewal(routed.now) && !is_bearer {
@@ -333,39 +341,33 @@ impl<'a> RequestContext<'a> {
                 match Box::pin(self.requests.sessions.renew_now(routed.asking(), &session)).await {
                     Ok(fresh) => Ok(Entry { session: Some(fresh.clone()), renewed: Some(fresh), ..Entry::default() }),
                     Err(away @ (Refusal::SignInUnavailable | Refusal::NotReady)) => Err(away.into()),
-                    Err(_) => Err(ask_to_sign_in(routed, false)),
+                    Err(_) => Err(ask_to_sign_in(routed, BTreeSet::new())),
                 }
             }
-            Err(SessionFault::Renew | SessionFault::Over) => Err(ask_to_sign_in(routed, false)),
+            Err(SessionFault::Renew | SessionFault::Over) => Err(ask_to_sign_in(routed, BTreeSet::new())),
         }
     }
 
     fn authorize(&mut self, routed: &Routed<'_>, entry: &Entry) -> Result<Authorized, Ended> {
-        let (no_groups, no_proof) = (BTreeSet::new(), BTreeSet::new());
         let session = entry.session.as_deref();
-        let facts = Facts {
-            app: routed.app().id,
-            user: session.map(|it| it.claims.sub),
-            groups: session.map_or(&no_groups, |it| &it.groups),
-            address: routed.address(),
-            satisfied: session.map_or(&no_proof, |it| &it.satisfied),
-        };
+        let who = session.map(Session::signed_in);
+        let facts = Facts::new(routed.app().id, routed.address(), who, routed.now);
         if let Some(session) = session {
             self.note_user(session);
         }
-        let verdict = match policy::authorize(routed.tenant, &facts) {
+        let (ended, involved) = match policy::authorize(routed.tenant, &facts) {
             Ok(authorized) => return Ok(authorized),
             Err(Denied::NotAssigned) => return Err(Refusal::NotAssigned.into()),
-            Err(Denied::Policy(verdict)) => verdict,
+            Err(Denied::Blocked { by, involved }) => (Refusal::Blocked(by).into(), involved),
+            Err(Denied::Challenged { missing, involved }) => match session {
+                Some(_) => (ask_to_sign_in(routed, missing), involved),
+                // Nobody is there who could prove anything.
+                None => (Refusal::MoreProofRequired(missing).into(), involved),
+            },
         };
-        self.record.access.policies = ids(&verdict.applied);
-        self.record.access.report_only = ids(&verdict.would_refuse);
-        Err(match verdict.decision {
-            Decision::Deny(policy) => Refusal::Blocked(policy).into(),
-            Decision::Challenge(_) if session.is_some() => ask_to_sign_in(routed, true),
-            // Nobody is there who could prove anything.
-            Decision::Challenge(_) | Decision::Grant => Refusal::MoreProofRequired.into(),
-        })
+        self.record.access.policies = ids(&involved.applied);
+        self.record.access.report_only = ids(&involved.would_refuse);
+        Err(ended)
     }
 
     /// The user's certificate, where the application asks for one.
@@ -459,7 +461,8 @@ impl<'a> RequestContext<'a> {
 }
 
 /// People are sent to sign in; programs are told to.
-fn ask_to_sign_in(routed: &Routed<'_>, stronger: bool) -> Ended {
+/// `missing` is what the session there is has not shown.
+fn ask_to_sign_in(routed: &Routed<'_>, missing: BTreeSet<Requirement>) -> Ended {
     if routed.canonical.full_name {
         // Cookies of the name without the dot are not sent here.
         return signin::to_usual_name(routed.canonical).into();
@@ -467,9 +470,9 @@ fn ask_to_sign_in(routed: &Routed<'_>, stronger: bool) -> Ended {
     match Wants::of(&routed.parts.method, &routed.parts.headers) {
         Wants::Page => {
             let headers = &routed.parts.headers;
-            signin::begin(routed.keys, routed.app(), routed.canonical, headers, routed.now, stronger).into()
+            signin::begin(routed.keys, routed.app(), routed.canonical, headers, routed.now, missing).into()
         }
-        Wants::Json if stronger => Refusal::MoreProofRequired.into(),
+        Wants::Json if !missing.is_empty() => Refusal::MoreProofRequired(missing).into(),
         Wants::Json => Refusal::SignInRequired.into(),
     }
 }

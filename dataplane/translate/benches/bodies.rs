@@ -99,6 +99,6 @@ fn links() -> Links {
         ConnectorGroupId(Uuid::from_u128(2)),
     );
     let mut snapshot = Snapshot::default();
-    snapshot.apply(&tenant, Event::AppPublished(Box::new(app)), 1);
+    snapshot.apply(&tenant, Event::put(app), 1);
     Links::new(snapshot.tenant(&tenant).unwrap().clone(), id, "wiki.example.com")
 }

@@ -25,7 +25,7 @@ fn links() -> Links {
             Origin::parse(origin).unwrap(),
             ConnectorGroupId(Uuid::from_u128(9)),
         );
-        snapshot.apply(&tenant, Event::AppPublished(Box::new(app)), 1);
+        snapshot.apply(&tenant, Event::put(app), 1);
     }
     Links::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(Uuid::from_u128(1)), "wiki.example.com")
 }

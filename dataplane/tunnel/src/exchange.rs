@@ -24,7 +24,7 @@ use proto::v1::{Frame, RequestHead, ResetCode, ResponseHead, frame::Kind};
 use crate::{
     TunnelError, fields,
     frame::Item,
-    half::{FrameReceiver, FrameSender},
+    stream_halves::{FrameReceiver, FrameSender},
 };
 
 /// A stream between exchanges.

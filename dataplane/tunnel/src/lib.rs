@@ -6,8 +6,8 @@
 //! streams: head and small body in one DATA frame, bulk payload not copied.
 //! Knows nothing of applications, policies or users.
 //!
-//! Read: `frame` (bytes), `half` (the two directions of a stream), `exchange`
-//! (one request, and when a stream may be used again), `raw` (after a switch of
+//! Read: `frame` (bytes), `stream_halves` (the two directions of a stream), `exchange`
+//! (one request, and when a stream may be used again), `upgraded` (after a switch of
 //! protocols), `link` (a connection), `io` (what is below it), `fields` (header
 //! fields as bytes).
 //!
@@ -18,10 +18,10 @@
 pub mod exchange;
 pub mod fields;
 pub mod frame;
-pub mod half;
 pub mod io;
 pub mod link;
-pub mod raw;
+pub mod stream_halves;
+pub mod upgraded;
 
 #[cfg(test)]
 mod tests;

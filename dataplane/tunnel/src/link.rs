@@ -21,8 +21,8 @@ use crate::{
     TunnelError,
     exchange::Whole,
     frame::{Chunk, Decoder},
-    half::{FrameReceiver, FrameSender},
     io::Corked,
+    stream_halves::{FrameReceiver, FrameSender},
 };
 
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use eventlog::{
     Draft, EventLog, Fact, Journal, Projection,
     backup::{Ends, close_copy, copy},
 };
-use model::{Event, Snapshot, Timestamp, event::Stream};
+use model::{Event, Snapshot, Timestamp, event::Stream, kinds::AllSessionsEnded};
 use runtime::{Clock, clock::fresh_id};
 
 use crate::{keys::RoleKeys, output::say, roles};
@@ -130,7 +130,7 @@ async fn finish(log: EventLog, keys: &RoleKeys) -> anyhow::Result<()> {
         time: now,
         actor: "system".into(),
         cause: "restore".into(),
-        fact: Fact::State(Event::AllSessionsEnded { before: now }),
+        fact: Fact::State(Event::put(AllSessionsEnded { before: now })),
     };
     let drafts: Vec<_> = snapshot.tenants.keys().map(draft).collect();
     let ended = journal.append(Stream::Risk, &drafts, projection.chain(), snapshot.risk).await;

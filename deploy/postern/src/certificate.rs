@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use admin_client::lists;
 use anyhow::{Context as _, bail};
 use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
 use proto::v1;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use crate::{
     cli::{CertificateCommand, MethodName},
     commands::Context,
-    output,
+    objects, output,
 };
 
 const FIELDS: [&str; 5] = ["hosts", "source", "method", "expires", "id"];
@@ -21,7 +20,7 @@ pub async fn run(it: &Context, command: CertificateCommand) -> anyhow::Result<()
     let mut certificates = it.admin.certificates();
     match command {
         CertificateCommand::List => {
-            let all = lists::all_certificates(&it.admin).await?;
+            let all: Vec<v1::Certificate> = it.admin.read_all("certificate").await?;
             let rows = all.iter().map(readable).collect::<anyhow::Result<Vec<Value>>>()?;
             output::list(it.format, &rows, &FIELDS)
         }
@@ -42,8 +41,7 @@ pub async fn run(it: &Context, command: CertificateCommand) -> anyhow::Result<()
             output::show(it.format, &readable(&answer.certificate.unwrap_or_default())?)
         }
         CertificateCommand::Remove { id } => {
-            let answer = certificates.remove(v1::RemoveCertificateRequest { change: it.change(), id }).await?;
-            it.done("removed", answer.get_ref().position)
+            objects::remove(it, "certificate", admin_client::lists::by_name(&id), "removed").await
         }
     }
 }

@@ -5,18 +5,24 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use admin_client::{Admin, Credential, lists, sign_in, web::Web};
+use admin_client::{
+    Admin, Credential,
+    lists::{by_name, wanted},
+    sign_in,
+};
 use anyhow::{Context as _, bail};
 use proto::{names, v1};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    apply, certificate,
+    certificate,
     cli::{
-        AdminCommand, AppCommand, ConnectorCommand, Global, GroupCommand, KeyCommand, KeyName, PolicyCommand, RoleName,
-        SessionCommand, StateName, UserCommand,
+        AdminCommand, AppCommand, ConnectorCommand, Global, GroupCommand, HistoryArguments, KeyCommand, KeyName,
+        PolicyCommand, RoleName, SessionCommand, StateName, UserCommand,
     },
+    files, objects,
     output::{self, Format, say},
+    reachability::{reach, words},
 };
 
 /// What a command needs.
@@ -90,7 +96,7 @@ impl Context {
 }
 
 pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
-    let it = if matches!(command, AdminCommand::Apply { .. }) { it } else { it.repeatable() };
+    let it = it.repeatable();
     let outcome = match command {
         AdminCommand::Publish {
             origin,
@@ -126,14 +132,29 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Session(command) => session(&it, command).await,
         AdminCommand::Key(command) => key(&it, command).await,
         AdminCommand::Certificate(command) => certificate::run(&it, command).await,
-        AdminCommand::History { stream, subject, size, before } => history(&it, stream, subject, size, before).await,
+        AdminCommand::History(wanted) => history(&it, wanted).await,
+        AdminCommand::Revert { stream, position, dry_run } => {
+            let request = v1::RevertRequest { change: it.change(), stream, position, dry_run };
+            let answer = it.admin.history().revert(request).await?.into_inner();
+            files::say_differences(&it, &answer, dry_run)
+        }
+        AdminCommand::Kinds => {
+            let kinds = it.admin.kinds().await?;
+            output::list(it.format, &kinds, &["name", "read", "put", "remove"])
+        }
+        AdminCommand::List { kind, label, contains } => objects::find(&it, kind, &label, contains).await,
+        AdminCommand::Show { kind, name } => objects::show(&it, &kind, &name).await,
+        AdminCommand::Set { kind, name, fields } => objects::set(&it, &kind, name, &fields).await,
+        AdminCommand::Delete { kind, name } => objects::delete(&it, &kind, &name).await,
+        AdminCommand::Watch { kinds } => objects::watch(&it, kinds).await,
         AdminCommand::Domain { domain } => {
             let proofs = it.admin.tenants().check_domain(v1::CheckDomainRequest { domain }).await?.into_inner().proofs;
             output::list(it.format, &proofs, &["name", "value", "found"])
         }
         AdminCommand::Branding { name, accent, support_url } => branding(&it, name, accent, support_url).await,
-        AdminCommand::Apply { file, dry_run } => apply::apply(&it, &file, dry_run).await,
-        AdminCommand::Export => apply::export(&it).await,
+        AdminCommand::Apply { file, dry_run, prune } => files::apply(&it, &file, dry_run, &prune).await,
+        AdminCommand::Diff { file, prune } => files::apply(&it, &file, true, &prune).await,
+        AdminCommand::Export { kinds, label } => files::export(&it, &kinds, &label).await,
     };
     outcome.map_err(|error| it.explain(error))
 }
@@ -146,21 +167,31 @@ fn identity_header(text: &str) -> anyhow::Result<v1::IdentityHeader> {
 }
 
 async fn publish(it: &Context, app: v1::App, assign: Option<String>) -> anyhow::Result<()> {
-    let request = v1::PublishAppRequest { change: it.change(), app: Some(app), assign_caller: assign.is_none() };
-    let answer = it.admin.applications().publish(request).await?.into_inner();
-    let app = answer.app.unwrap_or_default();
-    if let Some(principal) = assign {
-        let assignment = Some(v1::Assignment { app: app.id.clone(), principal });
-        // The second half of one wish: nobody came in between, if that was asked.
-        let expected_position = it.global.expected_position.map(|_| answer.position);
-        let change = it.change().map(|change| v1::Change { expected_position, ..change });
-        it.admin.assignments().assign(v1::AssignmentRequest { change, assignment }).await?;
-    }
+    let (name, mut app) = (app.name.clone(), app);
+    let (app, position) = match assign {
+        None => {
+            let request = v1::PublishAppRequest { change: it.change(), app: Some(app), assign_caller: true };
+            let answer = it.admin.applications().publish(request).await?.into_inner();
+            (answer.app.unwrap_or_default(), answer.position)
+        }
+        // One change: nobody comes in between.
+        Some(principal) => {
+            let assignment = v1::Assignment { app: name.clone(), principal };
+            let objects = vec![
+                wanted("app", serde_json::to_value(&app)?, v1::Wish::Create),
+                wanted("assignment", serde_json::to_value(&assignment)?, v1::Wish::Put),
+            ];
+            let answer =
+                it.admin.apply(v1::ApplyRequest { change: it.change(), objects, ..Default::default() }).await?;
+            app = it.admin.read("app", &name).await?;
+            (app, answer.position)
+        }
+    };
     match it.format {
         Format::Json => output::show(it.format, &app),
         Format::Table => {
             let port = it.admin.tenants().get(v1::GetTenantRequest {}).await?.into_inner().public_port;
-            it.done(&address(&app.external_url, port), answer.position)
+            it.done(&address(&app.external_url, port), position)
         }
     }
 }
@@ -178,13 +209,8 @@ pub fn address(external_url: &str, port: u32) -> String {
 
 async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {
     match command {
-        AppCommand::List => {
-            output::list(it.format, &lists::all_apps(&it.admin).await?, &["name", "external_url", "origin", "id"])
-        }
-        AppCommand::Show { app } => {
-            let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
-            output::show(it.format, &app)
-        }
+        AppCommand::List => objects::list(it, "app", &["name", "external_url", "origin", "connector_group"]).await,
+        AppCommand::Show { app } => objects::show(it, "app", &app).await,
         AppCommand::Test { app } => {
             let (outcome, reached) = reach(&it.admin, &it.authority, &app).await?;
             match it.format {
@@ -204,122 +230,39 @@ async fn app(it: &Context, command: AppCommand) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        AppCommand::Set { app, fields } => {
-            let app = it.admin.applications().get(v1::GetRequest { id: app }).await?.into_inner();
-            let app: v1::App = with_fields(&app, &fields)?;
-            let answer =
-                it.admin.applications().update(v1::UpdateAppRequest { change: it.change(), app: Some(app) }).await?;
-            it.done("changed", answer.get_ref().position)
-        }
-        AppCommand::Retire { app } => {
-            let answer = it.admin.applications().retire(v1::RetireAppRequest { change: it.change(), id: app }).await?;
-            it.done("retired", answer.get_ref().position)
-        }
+        AppCommand::Set { app, fields } => objects::set(it, "app", Some(app), &fields).await,
+        AppCommand::Retire { app } => objects::remove(it, "app", by_name(&app), "retired").await,
         AppCommand::Assign { app, principal } => {
-            let assignment = Some(v1::Assignment { app, principal });
-            let answer =
-                it.admin.assignments().assign(v1::AssignmentRequest { change: it.change(), assignment }).await?;
-            it.done("assigned", answer.get_ref().position)
+            let assignment = json!({ "app": app, "principal": principal });
+            objects::put(it, "assignment", assignment, "assigned").await
         }
         AppCommand::Unassign { app, principal } => {
-            let assignment = Some(v1::Assignment { app, principal });
-            let answer =
-                it.admin.assignments().unassign(v1::AssignmentRequest { change: it.change(), assignment }).await?;
-            it.done("unassigned", answer.get_ref().position)
+            objects::remove(it, "assignment", json!({ "app": app, "principal": principal }), "unassigned").await
         }
         AppCommand::Assignments { app } => {
-            let answer = it.admin.assignments().list(v1::GetRequest { id: app }).await?.into_inner();
-            output::list(it.format, &answer.assignments, &["principal", "app"])
+            let app = it.admin.object("app", &app).await?;
+            let all = it.admin.all("assignment").await?;
+            let of_app = all.iter().filter(|it| it.key.starts_with(&app.key));
+            objects::print(it.format, of_app, &["principal", "app"])
         }
     }
-}
-
-/// Asks a relay whether a connector gets through to an application: what it
-/// says, and whether it does.
-pub async fn reach(admin: &Admin, authority: &str, app: &str) -> anyhow::Result<(Value, bool)> {
-    let permit = admin.applications().test(v1::GetRequest { id: app.to_owned() }).await?.into_inner();
-    let response = Web::trusting(authority)?.get_permitted(&permit.url, &permit.permit).await?;
-    let said = serde_json::from_slice(response.body());
-    let said =
-        said.with_context(|| format!("{} answers {}, and not as a relay does", permit.url, response.status()))?;
-    Ok((said, response.status().is_success()))
-}
-
-/// One line for people.
-pub fn words(outcome: &Value) -> String {
-    match outcome["code"].as_str() {
-        None => format!(
-            "reached through connector {} in {} ms",
-            outcome["connector"].as_str().unwrap_or("?"),
-            outcome["ms"]
-        ),
-        Some(code) => {
-            format!("{code}: {} {}", outcome["message"].as_str().unwrap_or(""), remedy(code))
-        }
-    }
-}
-
-fn remedy(code: &str) -> &'static str {
-    match code {
-        "no_connector" => "(is postern-connector of its group running?)",
-        "origin_dns" => "(the connector's machine cannot resolve the origin's name)",
-        "origin_connect" => "(nothing listens there, or a firewall between connector and application says no)",
-        "origin_tls" => "(set origin_ca_pem or origin_server_name of the application)",
-        "origin_refused" => {
-            "(the origin is a link-local or metadata address, or the connector has not heard of it yet)"
-        }
-        "origin_timeout" => "(the connector waited for its connect_timeout_ms)",
-        _ => "(see docs/refusals.md)",
-    }
-}
-
-/// Fields as JSON names them; a value is JSON or else text.
-fn with_fields<T: serde::Serialize + serde::de::DeserializeOwned>(item: &T, fields: &[String]) -> anyhow::Result<T> {
-    let mut value = serde_json::to_value(item)?;
-    let map: &mut Map<String, Value> = value.as_object_mut().context("not a thing with fields")?;
-    for field in fields {
-        let (name, text) = field.split_once('=').with_context(|| format!("{field}: write NAME=VALUE"))?;
-        let parsed = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
-        map.insert(name.to_owned(), parsed);
-    }
-    serde_json::from_value(value)
-        .with_context(|| format!("{}: a field is unknown, or its value is of another kind", fields.join(" ")))
 }
 
 async fn group(it: &Context, command: GroupCommand) -> anyhow::Result<()> {
-    let mut groups = it.admin.groups();
-    let membership = |group, member| v1::MembershipRequest {
-        change: it.change(),
-        membership: Some(v1::Membership { group, member }),
-    };
+    let membership = |group: String, member: String| json!({ "group": group, "member": member });
     match command {
-        GroupCommand::List => output::list(it.format, &lists::all_groups(&it.admin).await?, &["name", "id"]),
-        GroupCommand::Create { name } => {
-            let group = Some(v1::Group { id: String::new(), name });
-            let answer = groups.create(v1::PutGroupRequest { change: it.change(), group }).await?.into_inner();
-            output::show(it.format, &answer.group.unwrap_or_default())
-        }
-        GroupCommand::Rename { group, name } => {
-            let group = Some(v1::Group { id: group, name });
-            let answer = groups.update(v1::PutGroupRequest { change: it.change(), group }).await?;
-            it.done("renamed", answer.get_ref().position)
-        }
-        GroupCommand::Remove { group } => {
-            let answer = groups.remove(v1::RemoveGroupRequest { change: it.change(), id: group }).await?;
-            it.done("removed", answer.get_ref().position)
-        }
-        GroupCommand::Add { group, member } => {
-            let answer = groups.add_member(membership(group, member)).await?;
-            it.done("added", answer.get_ref().position)
-        }
+        GroupCommand::List => objects::list(it, "group", &["name", "labels"]).await,
+        GroupCommand::Create { name } => objects::create(it, "group", json!({ "name": name })).await,
+        GroupCommand::Rename { group, name } => objects::rename(it, "group", &group, &name).await,
+        GroupCommand::Remove { group } => objects::remove(it, "group", by_name(&group), "removed").await,
+        GroupCommand::Add { group, member } => objects::put(it, "membership", membership(group, member), "added").await,
         GroupCommand::Drop { group, member } => {
-            let answer = groups.remove_member(membership(group, member)).await?;
-            it.done("removed", answer.get_ref().position)
+            objects::remove(it, "membership", membership(group, member), "removed").await
         }
         GroupCommand::Members { group } => {
-            let members = groups.list_members(v1::GetRequest { id: group }).await?.into_inner().members;
-            let rows: Vec<Value> = members.into_iter().map(|it| serde_json::json!({ "member": it })).collect();
-            output::list(it.format, &rows, &["member"])
+            let group = it.admin.object("group", &group).await?;
+            let all = it.admin.all("membership").await?;
+            objects::print(it.format, all.iter().filter(|it| it.key.starts_with(&group.key)), &["member"])
         }
     }
 }
@@ -327,8 +270,8 @@ async fn group(it: &Context, command: GroupCommand) -> anyhow::Result<()> {
 async fn connector(it: &Context, command: ConnectorCommand) -> anyhow::Result<()> {
     match command {
         ConnectorCommand::List => {
-            let answer = it.admin.connectors().list(v1::ListRequest::default()).await?.into_inner();
-            output::list(it.format, &answer.connectors, &["name", "group", "revoked", "id"])
+            let columns = ["name", "group", "online_since", "relays", "last_seen", "revoked"];
+            objects::list(it, "connector", &columns).await
         }
         ConnectorCommand::Revoke { connector } => {
             let request = v1::RevokeConnectorRequest { change: it.change(), id: connector };
@@ -346,19 +289,10 @@ async fn connector(it: &Context, command: ConnectorCommand) -> anyhow::Result<()
                 }
             }
         }
-        ConnectorCommand::Groups => {
-            output::list(it.format, &lists::all_connector_groups(&it.admin).await?, &["name", "id"])
-        }
-        ConnectorCommand::CreateGroup { name } => {
-            let group = Some(v1::ConnectorGroup { id: String::new(), name });
-            let request = v1::PutConnectorGroupRequest { change: it.change(), group };
-            let answer = it.admin.connector_groups().create(request).await?.into_inner();
-            output::show(it.format, &answer.group.unwrap_or_default())
-        }
+        ConnectorCommand::Groups => objects::list(it, "connector-group", &["name", "labels"]).await,
+        ConnectorCommand::CreateGroup { name } => objects::create(it, "connector-group", json!({ "name": name })).await,
         ConnectorCommand::RetireGroup { group } => {
-            let request = v1::RetireConnectorGroupRequest { change: it.change(), id: group };
-            let answer = it.admin.connector_groups().retire(request).await?;
-            it.done("retired", answer.get_ref().position)
+            objects::remove(it, "connector-group", by_name(&group), "retired").await
         }
     }
 }
@@ -366,10 +300,7 @@ async fn connector(it: &Context, command: ConnectorCommand) -> anyhow::Result<()
 async fn user(it: &Context, command: UserCommand) -> anyhow::Result<()> {
     let mut users = it.admin.users();
     match command {
-        UserCommand::List => {
-            let columns = ["username", "display_name", "email", "disabled", "id"];
-            output::list(it.format, &lists::all_users(&it.admin).await?, &columns)
-        }
+        UserCommand::List => objects::list(it, "user", &["username", "display_name", "email", "disabled"]).await,
         UserCommand::Create { username, display_name, email, password_file } => {
             let (password, made) = password(password_file)?;
             let user = Some(v1::User { username, display_name, email, ..Default::default() });
@@ -382,12 +313,14 @@ async fn user(it: &Context, command: UserCommand) -> anyhow::Result<()> {
             }
             output::show(it.format, &answer)
         }
-        UserCommand::Disable { user } => set_disabled(it, user, true).await,
-        UserCommand::Enable { user } => set_disabled(it, user, false).await,
-        UserCommand::Remove { user } => {
-            let answer = users.remove(v1::RemoveUserRequest { change: it.change(), id: user }).await?;
-            it.done("removed", answer.get_ref().position)
+        UserCommand::Disable { user } => {
+            let fields = json!({ "id": user, "disabled": true });
+            objects::change(it, "user", fields, "disabled").await
         }
+        UserCommand::Enable { user } => {
+            objects::change(it, "user", json!({ "id": user, "disabled": false }), "enabled").await
+        }
+        UserCommand::Remove { user } => objects::remove(it, "user", by_name(&user), "removed").await,
         UserCommand::Password { user, password_file } => {
             let (password, made) = password(password_file)?;
             let request = v1::SetPasswordRequest { change: it.change(), id: user, password: password.clone() };
@@ -403,23 +336,14 @@ async fn user(it: &Context, command: UserCommand) -> anyhow::Result<()> {
         }
         UserCommand::Role { user, role } => {
             let role = match role {
-                RoleName::None => v1::Role::Unspecified,
-                RoleName::Auditor => v1::Role::Auditor,
-                RoleName::Admin => v1::Role::Admin,
-                RoleName::Owner => v1::Role::Owner,
+                RoleName::None => return objects::remove(it, "role", json!({ "user": user }), "set").await,
+                RoleName::Auditor => "auditor",
+                RoleName::Admin => "admin",
+                RoleName::Owner => "owner",
             };
-            let request = v1::SetRoleRequest { change: it.change(), id: user, role: role.into() };
-            let answer = users.set_role(request).await?;
-            it.done("set", answer.get_ref().position)
+            objects::put(it, "role", json!({ "user": user, "role": role }), "set").await
         }
     }
-}
-
-async fn set_disabled(it: &Context, user: String, disabled: bool) -> anyhow::Result<()> {
-    let user = it.admin.users().get(v1::GetRequest { id: user }).await?.into_inner();
-    let user = Some(v1::User { disabled, ..user });
-    let answer = it.admin.users().update(v1::UpdateUserRequest { change: it.change(), user }).await?;
-    it.done(if disabled { "disabled" } else { "enabled" }, answer.get_ref().position)
 }
 
 /// From a file, or a new one; whether it must be shown.
@@ -434,15 +358,17 @@ fn password(file: Option<PathBuf>) -> anyhow::Result<(String, bool)> {
 }
 
 async fn policy(it: &Context, command: PolicyCommand) -> anyhow::Result<()> {
-    let mut policies = it.admin.policies();
     match command {
         PolicyCommand::List => {
-            let columns = ["name", "state", "block", "require", "include", "networks", "id"];
-            output::list(it.format, &lists::all_policies(&it.admin).await?, &columns)
+            let columns = ["name", "state", "block", "require", "include", "networks"];
+            objects::list(it, "policy", &columns).await
         }
         PolicyCommand::Create { name, block, require, include, exclude, app, network, exclude_network, state } => {
-            let control =
-                |name: &String| names::control::parse(name).with_context(|| format!("--require {name}: known is mfa"));
+            let asked = require
+                .iter()
+                .map(|text| text.parse::<model::Requirement>().map_err(|it| anyhow::anyhow!("--require {text}: {it}")));
+            let asked = asked.collect::<anyhow::Result<Vec<_>>>()?;
+            let (require, sign_in_within_minutes) = eventlog::wire::controls_to(&asked);
             let policy = v1::Policy {
                 name,
                 state: state_of(state).into(),
@@ -452,27 +378,26 @@ async fn policy(it: &Context, command: PolicyCommand) -> anyhow::Result<()> {
                 networks: network,
                 exclude_networks: exclude_network,
                 block,
-                require: require.iter().map(control).collect::<anyhow::Result<_>>()?,
+                require,
+                sign_in_within_minutes,
                 ..Default::default()
             };
-            let request = v1::PutPolicyRequest { change: it.change(), policy: Some(policy) };
-            let answer = policies.create(request).await?.into_inner();
-            output::show(it.format, &answer.policy.unwrap_or_default())
+            objects::create(it, "policy", serde_json::to_value(&policy)?).await
         }
         PolicyCommand::State { policy, state } => {
-            let all = lists::all_policies(&it.admin).await?;
-            let found = all.into_iter().find(|it| it.id == policy || it.name == policy);
-            let Some(found) = found else { bail!("there is no policy {policy:?}") };
-            let policy = Some(v1::Policy { state: state_of(state).into(), ..found });
-            let answer = policies.update(v1::PutPolicyRequest { change: it.change(), policy }).await?;
-            it.done("changed", answer.get_ref().position)
+            let state = names::policy_state::name(state_of(state).into());
+            objects::change(it, "policy", json!({ "id": policy, "state": state }), "changed").await
         }
-        PolicyCommand::Remove { policy } => {
-            let answer = policies.remove(v1::RemovePolicyRequest { change: it.change(), id: policy }).await?;
-            it.done("removed", answer.get_ref().position)
-        }
-        PolicyCommand::WhatIf { user, app, address, mfa } => {
-            let answer = policies.what_if(v1::WhatIfRequest { user, app, address, mfa }).await?.into_inner();
+        PolicyCommand::Remove { policy } => objects::remove(it, "policy", by_name(&policy), "removed").await,
+        PolicyCommand::WhatIf { user, app, address, satisfied, mfa } => {
+            let control = |name: &String| {
+                let known = names::control::parse(&name.replace('-', "_"));
+                known.with_context(|| format!("--satisfied {name}: known are mfa and sign-in-within"))
+            };
+            let mut satisfied = satisfied.iter().map(control).collect::<anyhow::Result<Vec<_>>>()?;
+            satisfied.extend(mfa.then_some(i32::from(v1::Control::Mfa)));
+            let request = v1::WhatIfRequest { user, app, address, satisfied };
+            let answer = it.admin.policies().what_if(request).await?.into_inner();
             if it.format == Format::Json {
                 return output::show(it.format, &answer);
             }
@@ -557,31 +482,42 @@ async fn branding(
     accent: Option<String>,
     support_url: Option<String>,
 ) -> anyhow::Result<()> {
-    let tenant = it.admin.tenants().get(v1::GetTenantRequest {}).await?.into_inner();
-    let before = tenant.branding.unwrap_or_default();
-    if name.is_none() && accent.is_none() && support_url.is_none() {
-        return output::show(it.format, &before);
+    let given = [("name", name), ("accent", accent), ("support_url", support_url)];
+    let fields: Map<String, Value> =
+        given.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?.into()))).collect();
+    match fields.is_empty() {
+        true => {
+            let tenant = it.admin.tenants().get(v1::GetTenantRequest {}).await?.into_inner();
+            output::show(it.format, &tenant.branding.unwrap_or_default())
+        }
+        false => objects::put(it, "branding", Value::Object(fields), "changed").await,
     }
-    let branding = v1::Branding {
-        name: name.unwrap_or(before.name),
-        accent: accent.unwrap_or(before.accent),
-        support_url: support_url.unwrap_or(before.support_url),
-    };
-    let request = v1::SetBrandingRequest { change: it.change(), branding: Some(branding) };
-    let answer = it.admin.tenants().set_branding(request).await?;
-    it.done("changed", answer.get_ref().position)
 }
 
-async fn history(it: &Context, stream: String, subject: String, size: u32, before: u64) -> anyhow::Result<()> {
-    let request = v1::ListHistoryRequest { stream, subject_contains: subject, before_position: before, size };
+async fn history(it: &Context, wanted: HistoryArguments) -> anyhow::Result<()> {
+    let time = |text: Option<String>| text.map_or(Ok(0), |text| output::parse_time(&text));
+    let request = v1::ListHistoryRequest {
+        stream: wanted.stream,
+        subject_contains: wanted.subject,
+        before_position: wanted.before,
+        size: wanted.size,
+        kind: wanted.kind,
+        object: wanted.object,
+        actor: wanted.actor,
+        since_ms: time(wanted.since)?,
+        until_ms: time(wanted.until)?,
+    };
     let entries = it.admin.history().list(request).await?.into_inner().entries;
     let rows: Vec<Value> = entries
         .iter()
         .map(|entry| {
             let mut row = serde_json::to_value(entry).unwrap_or_default();
             row["time"] = output::time(entry.time_ms).into();
+            if entry.sentence.is_empty() {
+                row["sentence"] = format!("{} {}", entry.actor, entry.kind).into();
+            }
             row
         })
         .collect();
-    output::list(it.format, &rows, &["position", "time", "kind", "actor", "subject"])
+    output::list(it.format, &rows, &["time", "stream", "position", "sentence"])
 }

@@ -11,7 +11,7 @@ use controller::{
 };
 use http::HeaderMap;
 use model::{
-    App, AppId, Command, ExternalUrl, Origin, Principal, TenantId,
+    App, AppId, Assignment, Command, ExternalUrl, Origin, Principal, TenantId,
     app::{Claim, HeaderName, IdentityHeader, Name},
 };
 use runtime::clock::fresh_id;
@@ -41,21 +41,21 @@ pub async fn publish(writer: &Writer, tenant_id: &TenantId, socket: &Path) -> an
     let tenant = snapshot.tenant(tenant_id).context("the tenant is missing")?;
     let url = ExternalUrl::parse(&format!("https://demo.{}/", tenant.domain))?;
     let origin = Origin::parse(&format!("unix:{}", socket.display()))?;
-    let known = tenant.apps.values().find(|it| it.app.external == url);
-    let group = tenant.groups.values().find(|it| it.name.as_str() == DEFAULT_GROUP).context("no connector group")?;
+    let known = tenant.apps.values().find(|it| it.external == url);
+    let group = tenant.connector_groups.named(DEFAULT_GROUP).context("no connector group")?;
     let header = IdentityHeader { name: HeaderName::parse("X-Remote-User")?, claim: Claim::Username };
-    let id = known.map_or_else(|| AppId(fresh_id()), |it| it.app.id);
-    let plain = App::new(id, Name::parse("Demo")?, url, origin.clone(), group.id);
+    let id = known.map_or_else(|| AppId(fresh_id()), |it| it.id);
+    let plain = App::new(id, Name::parse("Demo")?, url, origin.clone(), group);
     let app = App { identity_headers: vec![header], assertion: true, ..plain };
     let wish = Wish::of_system(tenant_id, "demo");
     match known {
         None => {
-            let assign = Command::Assign { app: app.id, principal: Principal::Everyone };
-            writer.execute(&wish, vec![Command::PublishApp(Box::new(app)), assign]).await?;
+            let assign = Command::Put(Assignment { app: app.id, principal: Principal::Everyone }.into());
+            writer.execute(&wish, vec![Command::Create(app.into()), assign]).await?;
         }
-        Some(before) if before.app.origin != origin => {
-            let moved = App { origin, ..before.app.clone() };
-            writer.execute(&wish, vec![Command::ChangeApp(Box::new(moved))]).await?;
+        Some(before) if before.origin != origin => {
+            let moved = App { origin, ..before.clone() };
+            writer.execute(&wish, vec![Command::Change(moved.into())]).await?;
         }
         Some(_) => {}
     }

@@ -29,5 +29,5 @@ pub(crate) fn of_snapshot(endings: &Endings, projection: &Projection) {
 
 fn soonest(tenant: &Tenant, counts: fn(&Source) -> bool) -> Option<i64> {
     let counted = tenant.certificates.values().filter(|it| counts(&it.source));
-    counted.map(|it: &std::sync::Arc<Certificate>| it.expires.seconds()).min()
+    counted.map(|it: &Certificate| it.expires.seconds()).min()
 }

@@ -3,7 +3,6 @@
 //! Read: `cli` (what there is), `up` (everything at once), `roles` (each by
 //! itself), `assembly` (how a role is put together for both), `commands` (the admin API from a shell).
 
-pub mod apply;
 pub mod assembly;
 pub mod backup;
 pub mod certificate;
@@ -12,12 +11,15 @@ pub mod commands;
 pub mod demo;
 pub mod doctor;
 mod endings;
+pub mod files;
 pub mod join;
 pub mod keys;
 pub mod login;
 pub mod nats;
+pub mod objects;
 pub mod output;
 pub mod owner_file;
+pub mod reachability;
 pub mod roles;
 pub mod skew;
 pub mod up;

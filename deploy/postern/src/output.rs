@@ -67,3 +67,11 @@ fn cell(value: Option<&Value>) -> String {
 pub fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or(String::new(), |it| it.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
+
+/// A day or a time as people write them, in UTC unless they say otherwise.
+pub fn parse_time(text: &str) -> anyhow::Result<i64> {
+    let day =
+        || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|it| it.timestamp());
+    let time = text.parse::<jiff::Timestamp>().ok().or_else(day);
+    Ok(time.with_context(|| format!("{text} is no time such as 2026-05-01 or 2026-05-01T12:00:00Z"))?.as_millisecond())
+}

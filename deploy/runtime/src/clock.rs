@@ -1,6 +1,8 @@
 //! Time and chance enter the process here and are handed inward as values.
 
 use std::{
+    cell::Cell,
+    marker::PhantomData,
     path::Path,
     sync::atomic::{AtomicI64, Ordering},
     thread,
@@ -10,6 +12,12 @@ use std::{
 use aws_lc_rs::rand;
 use rustls::{pki_types::UnixTime, time_provider::TimeProvider};
 use uuid::Uuid;
+
+thread_local! {
+    /// Where clocks of this thread began to follow its timers, and the time they
+    /// showed. Only a simulation sets it.
+    static FOLLOWED: Cell<Option<(tokio::time::Instant, i64)>> = const { Cell::new(None) };
+}
 
 /// Added to the time of every clock of the process. Only a drill changes it.
 static DRILL_MS: AtomicI64 = AtomicI64::new(0);
@@ -29,8 +37,10 @@ impl Clock {
     /// Milliseconds since 1970, UTC.
     #[expect(clippy::disallowed_methods, reason = "this is the edge where time comes in")]
     pub fn now_ms(self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let real = since.map_or(0, |it| it.as_millis() as i64);
+        let real = FOLLOWED.get().map_or_else(
+            || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as i64),
+            |(since, ms)| ms.saturating_add(since.elapsed().as_millis() as i64),
+        );
         real.saturating_add(self.skew_ms).saturating_add(DRILL_MS.load(Ordering::Relaxed))
     }
 
@@ -50,6 +60,23 @@ impl Clock {
             let look = if DRILL_MS.load(Ordering::Relaxed) == 0 { LOOK } else { DRILL_LOOK };
             tokio::time::sleep(look.min(Duration::from_millis(left_ms as u64))).await;
         }
+    }
+}
+
+/// Lets every clock of this thread pass as its timers do, for as long as the
+/// result is kept: a simulation, where timers run on virtual time.
+pub fn follow_timers() -> FollowingTimers {
+    FOLLOWED.set(None);
+    FOLLOWED.set(Some((tokio::time::Instant::now(), Clock::default().now_ms())));
+    FollowingTimers(PhantomData)
+}
+
+/// Clocks of this thread follow its timers. Not to be sent to another.
+pub struct FollowingTimers(PhantomData<*const ()>);
+
+impl Drop for FollowingTimers {
+    fn drop(&mut self) {
+        FOLLOWED.set(None);
     }
 }
 
@@ -103,6 +130,19 @@ mod tests {
         let begun = clock.now_ms();
         clock.reach_ms(begun + 20).await;
         assert!(clock.now_ms() >= begun + 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clocks_that_follow_timers_pass_as_they_do() {
+        let (clock, real_ms) = (Clock::default(), Clock::default().now_ms());
+        let following = follow_timers();
+        let begun = clock.now_ms();
+        assert!((0..10_000).contains(&(begun - real_ms)));
+        let before = tokio::time::Instant::now();
+        clock.reach_ms(begun + 3_600_000).await;
+        assert!(clock.now_ms() >= begun + 3_600_000 && before.elapsed() >= Duration::from_secs(3600));
+        drop(following);
+        assert!(clock.now_ms() < begun + 3_600_000);
     }
 
     #[test]

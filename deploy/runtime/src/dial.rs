@@ -6,7 +6,10 @@ use std::{io, sync::Arc, time::Duration};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Error};
 use tower::Service;
@@ -21,8 +24,23 @@ pub async fn dial(
     tls: ClientConfig,
     connect_timeout: Duration,
 ) -> Result<Channel, Error> {
+    dial_over(address, name, tls, connect_timeout, open_tcp).await
+}
+
+/// The same over connections that `open` opens, such as those of a simulation.
+pub async fn dial_over<I, F>(
+    address: &str,
+    name: &'static str,
+    tls: ClientConfig,
+    connect_timeout: Duration,
+    open: impl Fn(Uri) -> F + Clone + Send + 'static,
+) -> Result<Channel, Error>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Future<Output = io::Result<I>> + Send + 'static,
+{
     let endpoint = Endpoint::from_shared(plain(address))?.connect_timeout(connect_timeout);
-    endpoint.connect_with_connector(connector(name, tls)).await
+    endpoint.connect_with_connector(connector(name, tls, open)).await
 }
 
 /// A channel to the first of several equal servers that answers; a log line for
@@ -48,20 +66,30 @@ fn plain(address: &str) -> String {
     address.strip_prefix("https://").map_or_else(|| address.to_owned(), |it| format!("http://{it}"))
 }
 
-fn connector(
+fn connector<I, F>(
     name: &'static str,
     config: ClientConfig,
-) -> impl Service<Uri, Response = TokioIo<TlsStream<TcpStream>>, Error = io::Error, Future: Send> + Clone + Send {
+    open: impl Fn(Uri) -> F + Clone + Send,
+) -> impl Service<Uri, Response = TokioIo<TlsStream<I>>, Error = io::Error, Future: Send> + Clone + Send
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin,
+    F: Future<Output = io::Result<I>> + Send,
+{
     let connector = TlsConnector::from(Arc::new(config));
     tower::service_fn(move |uri: Uri| {
-        let connector = connector.clone();
+        let (connector, opened) = (connector.clone(), open(uri));
         async move {
-            let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "an address without a host");
-            let host = uri.host().ok_or_else(wrong)?.trim_start_matches('[').trim_end_matches(']');
-            let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
-            tcp.set_nodelay(true)?;
-            let name = ServerName::try_from(name).map_err(|_| wrong())?;
-            Ok(TokioIo::new(connector.connect(name, tcp).await?))
+            let name =
+                ServerName::try_from(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            Ok(TokioIo::new(connector.connect(name, opened.await?).await?))
         }
     })
+}
+
+async fn open_tcp(uri: Uri) -> io::Result<TcpStream> {
+    let no_host = || io::Error::new(io::ErrorKind::InvalidInput, "an address without a host");
+    let host = uri.host().ok_or_else(no_host)?.trim_start_matches('[').trim_end_matches(']');
+    let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
 }

@@ -36,6 +36,7 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -444,8 +445,7 @@ impl Postern {
         for n in 0..20 {
             let networks = vec![format!("10.{n}.0.0/16")];
             let policy = v1::Policy { name: format!("policy-{n}"), networks, block: true, ..Default::default() };
-            let request = v1::PutPolicyRequest { change: None, policy: Some(policy) };
-            cluster.admin.policies().create(request).await.unwrap();
+            cluster.admin.create(None, "policy", json!(policy)).await.unwrap();
         }
         let mut alice = cluster.browser();
         let url = cluster.url(0, "bench", "/1k");

@@ -34,7 +34,7 @@ fuzz_target!(|input: (&[u8], &[u8])| {
 
 fn snapshot() -> model::Snapshot {
     let mut snapshot = model::Snapshot::default();
-    let event = model::Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays: vec![] };
+    let event = model::Event::put(model::kinds::TenantSettings { domain: "example.com".into(), public_port: 443, relays: vec![] });
     snapshot.apply(&TenantId::default_tenant(), event, 1);
     snapshot
 }

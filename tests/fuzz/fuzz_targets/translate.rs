@@ -56,6 +56,6 @@ fn links() -> Links {
         ConnectorGroupId(uuid::Uuid::from_u128(2)),
     );
     let mut snapshot = Snapshot::default();
-    snapshot.apply(&tenant, Event::AppPublished(Box::new(app)), 1);
+    snapshot.apply(&tenant, Event::put(app), 1);
     Links::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(uuid::Uuid::from_u128(1)), "wiki.example.com")
 }

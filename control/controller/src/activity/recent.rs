@@ -5,8 +5,8 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use eventlog::Activity;
 use model::{
-    AppId, TenantId, Timestamp,
-    activity::{RefusalCode, SignInOutcome},
+    AppId, ConnectorId, TenantId, Timestamp,
+    activity::{ConnectorEvent, RefusalCode, SignInOutcome},
     session::SESSION_LIFE_S,
 };
 use proto::v1;
@@ -15,6 +15,8 @@ use proto::v1;
 pub(super) const SESSIONS_MAX: usize = 100_000;
 /// Missing URLs that are remembered, about 200 bytes each. Strangers choose them.
 pub(super) const MISSING_URLS_MAX: usize = 10_000;
+/// Connectors that are remembered.
+const CONNECTORS_MAX: usize = 10_000;
 /// A longer URL is not remembered.
 const URL_BYTES_MAX: usize = 2048;
 /// A URL nobody asked for as long as this is not missing any more.
@@ -23,11 +25,24 @@ const MISSING_URL_LIFE_S: i64 = 7 * 24 * 3600;
 pub(super) struct RecentActivity {
     sessions: Newest<(TenantId, String), v1::Session>,
     missing: Newest<(TenantId, String, String), v1::MissingPath>,
+    links: Newest<(TenantId, String), Links>,
+}
+
+/// Where a connector is linked, as relays told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Links {
+    /// Relays it is linked to, and since when.
+    pub(crate) relays: BTreeMap<String, i64>,
+    pub(crate) last_ms: i64,
 }
 
 impl Default for RecentActivity {
     fn default() -> Self {
-        Self { sessions: Newest::keeping(SESSIONS_MAX), missing: Newest::keeping(MISSING_URLS_MAX) }
+        Self {
+            sessions: Newest::keeping(SESSIONS_MAX),
+            missing: Newest::keeping(MISSING_URLS_MAX),
+            links: Newest::keeping(CONNECTORS_MAX),
+        }
     }
 }
 
@@ -37,7 +52,8 @@ impl RecentActivity {
             Activity::SignIn(it) => self.sign_in(tenant, time, it),
             Activity::Access(it) => self.access(tenant, v1::Access { time_ms: time.0, ..it }),
             Activity::Accesses(all) => all.accesses.into_iter().for_each(|it| self.access(tenant, it)),
-            Activity::Connector(_) | Activity::Gap(_) => {}
+            Activity::Connector(it) => self.connector(tenant, time, it),
+            Activity::Gap(_) => {}
         }
     }
 
@@ -56,6 +72,22 @@ impl RecentActivity {
         let mut paths: Vec<_> = of_app.filter(|it| it.last_ms > since).cloned().collect();
         paths.sort_by_key(|it| Reverse(it.requests));
         paths
+    }
+
+    pub(super) fn links(&self, tenant: &TenantId) -> Vec<(ConnectorId, Links)> {
+        let all = self.links.entries.range((tenant.clone(), String::new())..);
+        let of_tenant = all.take_while(|((of, _), _)| of == tenant);
+        of_tenant.filter_map(|((_, id), (_, links))| Some((id.parse().ok()?, links.clone()))).collect()
+    }
+
+    fn connector(&mut self, tenant: &TenantId, time: Timestamp, it: v1::ConnectorActivity) {
+        let links = self.links.touch((tenant.clone(), it.connector));
+        links.last_ms = links.last_ms.max(time.0);
+        match ConnectorEvent::parse(&it.what) {
+            Some(ConnectorEvent::Linked) => _ = links.relays.insert(it.relay, time.0),
+            Some(ConnectorEvent::Unlinked) => _ = links.relays.remove(&it.relay),
+            Some(_) | None => {}
+        }
     }
 
     fn sign_in(&mut self, tenant: &TenantId, time: Timestamp, it: v1::SignInAttempt) {

@@ -1,90 +1,21 @@
-//! Assignments and policies: who may reach what.
-
-use std::collections::BTreeSet;
+//! What policies would say, and why.
 
 use eventlog::wire;
 use model::{
-    Command, Decision, Facts, Policy, Tenant,
-    policy::{self, Control, Denied, Obstacle, State},
+    Facts, Policy, Tenant, Timestamp,
+    policy::{self, Denied, Obstacle, Requirement, SignedIn, State},
 };
-use proto::v1::{self, assignments_server::Assignments, policies_server::Policies};
+use proto::v1::{self, policies_server::Policies};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Admin, Call, caller, page};
+use super::{Admin, caller};
 use crate::{
     errors::{field, invalid},
     resolve,
 };
 
 #[tonic::async_trait]
-impl Assignments for Admin {
-    async fn assign(&self, request: Request<v1::AssignmentRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let (app, principal) = assignment(&call, it.assignment)?;
-        self.change(&call, Command::Assign { app, principal }).await
-    }
-
-    async fn unassign(&self, request: Request<v1::AssignmentRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let (app, principal) = assignment(&call, it.assignment)?;
-        self.change(&call, Command::Unassign { app, principal }).await
-    }
-
-    async fn list(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::ListAssignmentsResponse>, Status> {
-        let tenant = self.tenant(&caller(&request)?);
-        let app = resolve::app(&tenant, "id", &request.get_ref().id).map_err(invalid)?;
-        let of_app =
-            |principal: &model::Principal| v1::Assignment { app: app.to_string(), principal: principal.to_string() };
-        let assignments = tenant.assigned(app).into_iter().flatten().map(of_app).collect();
-        Ok(Response::new(v1::ListAssignmentsResponse { assignments }))
-    }
-}
-
-pub(super) fn assignment(
-    call: &Call,
-    wire: Option<v1::Assignment>,
-) -> Result<(model::AppId, model::Principal), Status> {
-    let wire = wire.unwrap_or_default();
-    let app = resolve::app(&call.tenant, "assignment.app", &wire.app).map_err(invalid)?;
-    let principal = resolve::principal(&call.tenant, "assignment.principal", &wire.principal).map_err(invalid)?;
-    Ok((app, principal))
-}
-
-#[tonic::async_trait]
 impl Policies for Admin {
-    async fn create(&self, request: Request<v1::PutPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let mut wire = it.policy.unwrap_or_default();
-        wire.id = call.id_or_new(&wire.id, "policy")?;
-        let policy = parse(&call.tenant, wire)?;
-        let answer = wire::policy_to(&policy);
-        let position = self.execute(&call, vec![Command::CreatePolicy(policy)]).await?;
-        Ok(Response::new(v1::PolicyResponse { policy: Some(answer), position }))
-    }
-
-    async fn update(&self, request: Request<v1::PutPolicyRequest>) -> Result<Response<v1::PolicyResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let mut wire = it.policy.unwrap_or_default();
-        wire.id = resolve::policy(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
-        let policy = parse(&call.tenant, wire)?;
-        let answer = wire::policy_to(&policy);
-        let position = self.execute(&call, vec![Command::ChangePolicy(policy)]).await?;
-        Ok(Response::new(v1::PolicyResponse { policy: Some(answer), position }))
-    }
-
-    async fn remove(&self, request: Request<v1::RemovePolicyRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let policy = resolve::policy(&call.tenant, "id", &it.id).map_err(invalid)?;
-        self.change(&call, Command::RemovePolicy(policy)).await
-    }
-
-    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListPoliciesResponse>, Status> {
-        let tenant = self.tenant(&caller(&request)?);
-        let all = tenant.policies.iter().map(|it| wire::policy_to(it));
-        let (policies, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
-        Ok(Response::new(v1::ListPoliciesResponse { policies, next_page_token }))
-    }
-
     async fn what_if(&self, request: Request<v1::WhatIfRequest>) -> Result<Response<v1::WhatIfResponse>, Status> {
         let tenant = self.tenant(&caller(&request)?);
         let it = request.into_inner();
@@ -93,18 +24,15 @@ impl Policies for Admin {
         let address = it.address.parse();
         let address = address.map_err(|_| field(Code::InvalidArgument, "address", "is an IP address"))?;
         let groups = tenant.groups_of(user);
-        let satisfied = if it.mfa { BTreeSet::from([Control::Mfa]) } else { BTreeSet::new() };
-        let facts = Facts { app, user: Some(user), groups: &groups, address, satisfied: &satisfied };
+        let shown = |control: v1::Control| it.satisfied.contains(&control.into());
+        let satisfied = shown(v1::Control::Mfa).then_some(Requirement::Mfa).into_iter().collect();
+        // A sign-in that satisfies is one of this moment.
+        let now = Timestamp(0);
+        let at = shown(v1::Control::SignInWithin).then_some(now);
+        let who = SignedIn { user, groups: &groups, satisfied: &satisfied, at };
+        let facts = Facts::new(app, address, Some(who), now);
         Ok(Response::new(what_if(&tenant, &facts)))
     }
-}
-
-pub(super) fn parse(tenant: &Tenant, mut wire: v1::Policy) -> Result<Policy, Status> {
-    wire.include = resolve::principals(tenant, "include", &wire.include).map_err(invalid)?;
-    wire.exclude = resolve::principals(tenant, "exclude", &wire.exclude).map_err(invalid)?;
-    wire.apps = resolve::apps(tenant, "apps", &wire.apps).map_err(invalid)?;
-    wire.exclude_apps = resolve::apps(tenant, "exclude_apps", &wire.exclude_apps).map_err(invalid)?;
-    wire::policy_from(wire).map_err(invalid)
 }
 
 /// The same judge that relays ask, with an explanation of every policy.
@@ -112,19 +40,16 @@ fn what_if(tenant: &Tenant, facts: &Facts<'_>) -> v1::WhatIfResponse {
     let (decision, missing, reason) = match policy::authorize(tenant, facts) {
         Ok(_) => ("grant", vec![], "assigned, and every policy is satisfied".to_owned()),
         Err(Denied::NotAssigned) => ("deny", vec![], "the user is not assigned to the application".to_owned()),
-        Err(Denied::Policy(verdict)) => match verdict.decision {
-            Decision::Deny(id) => {
-                let name = tenant.policy(id).map_or(String::new(), |it| it.name.to_string());
-                ("deny", vec![], format!("policy {name} blocks"))
-            }
-            Decision::Challenge(missing) => {
-                let controls = missing.iter().map(|it| wire::control_to(*it).into()).collect();
-                ("challenge", controls, "the user is asked for more proof".to_owned())
-            }
-            Decision::Grant => ("grant", vec![], String::new()),
-        },
+        Err(Denied::Blocked { by, .. }) => {
+            let name = tenant.policies.get(&by).map_or(String::new(), |it| it.name.to_string());
+            ("deny", vec![], format!("policy {name} blocks"))
+        }
+        Err(Denied::Challenged { missing, .. }) => {
+            let controls = missing.iter().map(|it| wire::control_to(*it).into()).collect();
+            ("challenge", controls, format!("the user is asked for {}", Requirement::list(&missing)))
+        }
     };
-    let policies = tenant.policies.iter().map(|it| explain(it, facts)).collect();
+    let policies = tenant.policies.values().map(|it| explain(it, facts)).collect();
     v1::WhatIfResponse { decision: decision.to_owned(), missing, policies, reason }
 }
 

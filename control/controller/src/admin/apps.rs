@@ -1,17 +1,16 @@
-//! Applications.
+//! Applications: publishing one, and trying whether it can be reached.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use eventlog::wire;
-use model::{App, Command, Principal, Tenant};
+use model::{App, KindName, Principal, Tenant};
 use proto::{
     Message,
     v1::{self, applications_server::Applications},
 };
+use serde_json::{Map, Value, json};
 use tonic::{Request, Response, Status};
 
-use super::{Admin, Call, caller, page};
+use super::{Admin, caller};
 use crate::{
-    bootstrap::DEFAULT_GROUP,
     errors::{invalid, unanswered},
     resolve,
 };
@@ -27,36 +26,26 @@ fn published<'a>(tenant: &'a Tenant, app: &str) -> Result<&'a App, Status> {
 #[tonic::async_trait]
 impl Applications for Admin {
     async fn publish(&self, request: Request<v1::PublishAppRequest>) -> Result<Response<v1::AppResponse>, Status> {
-        let caller = caller(&request)?;
-        let it = request.into_inner();
-        let user = caller.user();
-        let call = self.call(caller, it.change);
-        let mut wire = it.app.unwrap_or_default();
-        wire.id = call.id_or_new(&wire.id, "app")?;
-        let app = self.app(&call, wire).await?;
-        let (id, answer) = (app.id, wire::app_to(&app));
-        let mut commands = vec![Command::PublishApp(Box::new(app))];
-        if let Some(user) = user.filter(|_| it.assign_caller) {
-            commands.push(Command::Assign { app: id, principal: Principal::User(user) });
-        }
-        let position = self.execute(&call, commands).await?;
-        Ok(Response::new(v1::AppResponse { app: Some(answer), position }))
-    }
-
-    async fn update(&self, request: Request<v1::UpdateAppRequest>) -> Result<Response<v1::AppResponse>, Status> {
         let (call, it) = self.open(request, |it| it.change.take())?;
-        let mut wire = it.app.unwrap_or_default();
-        wire.id = resolve::app(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
-        let app = self.app(&call, wire).await?;
-        let answer = wire::app_to(&app);
-        let position = self.execute(&call, vec![Command::ChangeApp(Box::new(app))]).await?;
-        Ok(Response::new(v1::AppResponse { app: Some(answer), position }))
-    }
-
-    async fn retire(&self, request: Request<v1::RetireAppRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let app = resolve::app(&call.tenant, "id", &it.id).map_err(invalid)?;
-        self.change(&call, Command::RetireApp(app)).await
+        let app = it.app.unwrap_or_default();
+        let name = app.name.clone();
+        let user = call.caller.user().filter(|_| it.assign_caller);
+        let mut objects = vec![v1::ObjectFields {
+            kind: KindName::App.as_str().to_owned(),
+            fields: json!(app).to_string(),
+            wish: v1::Wish::Create.into(),
+        }];
+        objects.extend(user.map(|user| v1::ObjectFields {
+            kind: KindName::Assignment.as_str().to_owned(),
+            fields: json!({ "app": name, "principal": Principal::User(user).to_string() }).to_string(),
+            wish: v1::Wish::Put.into(),
+        }));
+        let tenant_id = call.caller.tenant.clone();
+        let applied = self.apply_objects(call, v1::ApplyRequest { objects, ..Default::default() }).await?;
+        let snapshot = self.writer.snapshot();
+        let tenant = snapshot.tenant(&tenant_id).cloned().unwrap_or_default();
+        let app = eventlog::wire::Words::to_wire(published(&tenant, &name)?);
+        Ok(Response::new(v1::AppResponse { app: Some(app), position: applied.position }))
     }
 
     async fn test(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::TestAppResponse>, Status> {
@@ -84,35 +73,15 @@ impl Applications for Admin {
         let paths = self.activity.missing_paths(&caller.tenant, app, self.writer.now()).await.map_err(unanswered)?;
         Ok(Response::new(v1::ListMissingResponse { paths }))
     }
-
-    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::App>, Status> {
-        let tenant = self.tenant(&caller(&request)?);
-        Ok(Response::new(wire::app_to(published(&tenant, &request.get_ref().id)?)))
-    }
-
-    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListAppsResponse>, Status> {
-        let tenant = self.tenant(&caller(&request)?);
-        let all = tenant.apps.values().map(|it| wire::app_to(&it.app));
-        let (apps, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
-        Ok(Response::new(v1::ListAppsResponse { apps, next_page_token }))
-    }
 }
 
-impl Admin {
-    /// Names become ids, and an application without a group gets the default.
-    pub(super) async fn app(&self, call: &Call, mut wire: v1::App) -> Result<model::App, Status> {
-        let group = if wire.connector_group.is_empty() { DEFAULT_GROUP } else { &wire.connector_group };
-        let group = resolve::connector_group(&call.tenant, "connector_group", group).map_err(invalid)?;
-        wire.connector_group = group.to_string();
-        if wire.external_url.is_empty() {
-            let label: String =
-                wire.name.to_lowercase().chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
-            wire.external_url = format!("https://{}.{}/", label.trim_matches('-'), call.tenant.domain);
-        }
-        let app = wire::app_from(wire).map_err(invalid)?;
-        for (external, _) in app.addresses() {
-            self.domains(&call.caller).check(&call.tenant, &external.host).await?;
-        }
-        Ok(app)
+/// A new application without an address is published under its name.
+pub(super) fn with_defaults(fields: &mut Map<String, Value>, tenant: &Tenant) {
+    let is_missing = |field: &str| fields.get(field).and_then(Value::as_str).is_none_or(str::is_empty);
+    if is_missing("external_url") {
+        let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_lowercase();
+        let label: String = name.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
+        let url = format!("https://{}.{}/", label.trim_matches('-'), tenant.domain);
+        fields.insert("external_url".into(), url.into());
     }
 }

@@ -1,6 +1,6 @@
-//! Server certificates: brought, ordered, removed.
+//! Server certificates: brought and ordered.
 
-use eventlog::wire;
+use eventlog::wire::{self, Words};
 use model::{
     CertificateId, Command,
     app::is_host,
@@ -10,7 +10,7 @@ use proto::v1::{self, certificates_server::Certificates};
 use runtime::telemetry::chain;
 use tonic::{Code, Request, Response, Status};
 
-use super::{Admin, caller, page};
+use super::Admin;
 use crate::{
     certificates::Brought,
     errors::{field, invalid},
@@ -21,11 +21,7 @@ const HOSTS_MAX: usize = 100;
 
 /// What everybody may know of it.
 fn public(certificate: &Certificate) -> v1::Certificate {
-    v1::Certificate {
-        sealed_private_key: vec![],
-        key_authorization: String::new(),
-        ..wire::certificate_to(certificate)
-    }
+    v1::Certificate { sealed_private_key: vec![], key_authorization: String::new(), ..certificate.to_wire() }
 }
 
 #[tonic::async_trait]
@@ -40,9 +36,9 @@ impl Certificates for Admin {
         let sealed = brought.seal(id, Source::Uploaded, &self.peers.seal_to_relays);
         let certificate = sealed.map_err(|_| Status::internal("the key cannot be sealed"))?;
         // A repeated call finds what it installed: sealing differs each time.
-        let certificate = call.tenant.certificates.get(&id).map_or(certificate, |it| it.as_ref().clone());
+        let certificate = call.tenant.certificates.get(&id).cloned().unwrap_or(certificate);
         let shown = public(&certificate);
-        let position = self.execute(&call, vec![Command::InstallCertificate(certificate)]).await?;
+        let position = self.execute(&call, vec![Command::Put(certificate.into())]).await?;
         Ok(Response::new(v1::CertificateResponse { certificate: Some(shown), position }))
     }
 
@@ -73,24 +69,5 @@ impl Certificates for Admin {
         let certificate = ordered.map_err(|error| Status::failed_precondition(chain(&error).to_string()))?;
         let position = self.writer.snapshot().config;
         Ok(Response::new(v1::CertificateResponse { certificate: Some(public(&certificate)), position }))
-    }
-
-    async fn remove(
-        &self,
-        request: Request<v1::RemoveCertificateRequest>,
-    ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let id: Option<CertificateId> = it.id.parse().ok();
-        match id.filter(|id| call.tenant.certificates.contains_key(id)) {
-            Some(id) => self.change(&call, Command::RemoveCertificate(id)).await,
-            None => Err(field(Code::NotFound, "id", "is the id of a certificate; see postern certificate list")),
-        }
-    }
-
-    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListCertificatesResponse>, Status> {
-        let tenant = self.tenant(&caller(&request)?);
-        let all = tenant.certificates.values().map(|it| public(it));
-        let (certificates, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
-        Ok(Response::new(v1::ListCertificatesResponse { certificates, next_page_token }))
     }
 }

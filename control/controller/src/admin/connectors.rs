@@ -1,17 +1,16 @@
-//! Connector groups, connectors and the tokens that invite them.
+//! Connectors: the tokens that invite them, and the end of one.
 
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use eventlog::wire;
 use model::{Command, JoinToken, JoinTokenId};
 use proto::{
     enrolment::{JoinTokenText, endpoint_host},
     hex,
-    v1::{self, connector_groups_server::ConnectorGroups, connectors_server::Connectors},
+    v1::{self, connectors_server::Connectors},
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Admin, caller, page};
+use super::Admin;
 use crate::{
     errors::{field, invalid},
     resolve,
@@ -19,52 +18,6 @@ use crate::{
 
 const TOKEN_LIFE_S: u32 = 900;
 const TOKEN_LIFE_S_MAX: u32 = 7 * 24 * 3600;
-
-#[tonic::async_trait]
-impl ConnectorGroups for Admin {
-    async fn create(
-        &self,
-        request: Request<v1::PutConnectorGroupRequest>,
-    ) -> Result<Response<v1::ConnectorGroupResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let mut wire = it.group.unwrap_or_default();
-        wire.id = call.id_or_new(&wire.id, "connector-group")?;
-        let group = wire::connector_group_from(wire.clone()).map_err(invalid)?;
-        let position = self.execute(&call, vec![Command::CreateConnectorGroup(group)]).await?;
-        Ok(Response::new(v1::ConnectorGroupResponse { group: Some(wire), position }))
-    }
-
-    async fn update(
-        &self,
-        request: Request<v1::PutConnectorGroupRequest>,
-    ) -> Result<Response<v1::ConnectorGroupResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let mut wire = it.group.unwrap_or_default();
-        wire.id = resolve::connector_group(&call.tenant, "id", &wire.id).map_err(invalid)?.to_string();
-        let group = wire::connector_group_from(wire.clone()).map_err(invalid)?;
-        let position = self.execute(&call, vec![Command::ChangeConnectorGroup(group)]).await?;
-        Ok(Response::new(v1::ConnectorGroupResponse { group: Some(wire), position }))
-    }
-
-    async fn retire(
-        &self,
-        request: Request<v1::RetireConnectorGroupRequest>,
-    ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let (call, it) = self.open(request, |it| it.change.take())?;
-        let group = resolve::connector_group(&call.tenant, "id", &it.id).map_err(invalid)?;
-        self.change(&call, Command::RetireConnectorGroup(group)).await
-    }
-
-    async fn list(
-        &self,
-        request: Request<v1::ListRequest>,
-    ) -> Result<Response<v1::ListConnectorGroupsResponse>, Status> {
-        let tenant = self.tenant(&caller(&request)?);
-        let all = tenant.groups.values().map(wire::connector_group_to);
-        let (groups, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
-        Ok(Response::new(v1::ListConnectorGroupsResponse { groups, next_page_token }))
-    }
-}
 
 #[tonic::async_trait]
 impl Connectors for Admin {
@@ -85,7 +38,7 @@ impl Connectors for Admin {
         let expires = made.unwrap_or_else(|| self.writer.now().plus_seconds(life_s.into()));
         let secret_hash = digest::digest(&digest::SHA256, &secret).as_ref().to_vec();
         let token = JoinToken { id, group, secret_hash, expires };
-        let position = self.execute(&call, vec![Command::IssueJoinToken(token)]).await?;
+        let position = self.execute(&call, vec![Command::Put(token.into())]).await?;
         let text = JoinTokenText {
             relays: self.settings.relay_addresses.clone(),
             endpoint: endpoint_host(&call.tenant.domain),
@@ -104,13 +57,6 @@ impl Connectors for Admin {
         let (call, it) = self.open(request, |it| it.change.take())?;
         let connector = resolve::connector(&call.tenant, "id", &it.id).map_err(invalid)?;
         self.change(&call, Command::RevokeConnector(connector)).await
-    }
-
-    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListConnectorsResponse>, Status> {
-        let tenant = self.tenant(&caller(&request)?);
-        let all = tenant.connectors.values().map(|it| wire::connector_to(it));
-        let (connectors, next_page_token) = page(request.into_inner().page, all, |it| it.id.clone())?;
-        Ok(Response::new(v1::ListConnectorsResponse { connectors, next_page_token }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Calls of identity, with its own key: what users change about themselves.
 
-use model::{Command, Credentials, risk::SessionRevocation};
+use model::{Command, Credential, Proof, risk::SessionRevocation};
 use proto::v1::{self, internal_server::Internal};
 use tonic::{Code, Request, Response, Status};
 
@@ -14,14 +14,12 @@ impl Internal for Admin {
         let it = request.into_inner();
         let call = self.call(caller, None);
         let user = it.user.parse().map_err(|_| field(Code::InvalidArgument, "user", "is the id of a user"))?;
-        let before = call.tenant.credentials.get(&user);
         // Whoever has only the password must not be able to replace the second factor.
-        if before.is_some_and(|it| !it.totp.is_empty()) {
+        if call.tenant.credential(user, Proof::Totp).is_some() {
             return Err(Status::failed_precondition("a second factor exists; an administrator resets it first"));
         }
-        let password = before.map_or(vec![], |it| it.password.clone());
-        let credentials = Credentials { user, password, totp: it.sealed_secret };
-        self.change(&call, Command::SetCredentials(credentials)).await
+        let credential = Credential { user, proof: Proof::Totp, sealed: it.sealed_secret };
+        self.change(&call, Command::Put(credential.into())).await
     }
 
     async fn end_session(
@@ -33,6 +31,6 @@ impl Internal for Admin {
         let call = self.call(caller, None);
         let session = it.session.parse();
         let session = session.map_err(|_| field(Code::InvalidArgument, "session", "is the id of a session"))?;
-        self.change(&call, Command::RevokeSession(SessionRevocation { session, at: self.writer.now() })).await
+        self.change(&call, Command::Put(SessionRevocation { session, at: self.writer.now() }.into())).await
     }
 }

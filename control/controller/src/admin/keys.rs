@@ -1,6 +1,6 @@
 //! Keys of the installation: what there is, a new one, an old one's end.
 
-use eventlog::wire;
+use eventlog::wire::Words;
 use model::{Command, keys::KeyPurpose};
 use proto::v1::{self, keys_server::Keys};
 use tonic::{Code, Request, Response, Status};
@@ -14,7 +14,7 @@ const ACTIVE_IN_S_MAX: u32 = 7 * 24 * 3600;
 
 /// What everybody may know of a key.
 fn public(key: &model::keys::Key) -> v1::Key {
-    v1::Key { sealed: vec![], ..wire::key_to(key) }
+    v1::Key { sealed: vec![], ..key.to_wire() }
 }
 
 #[tonic::async_trait]
@@ -51,7 +51,7 @@ impl Keys for Admin {
         let id = call.id_for("key").simple().to_string();
         // A repeated call finds the key it made.
         let key = match call.tenant.keys.get(&id) {
-            Some(made) => made.as_ref().clone(),
+            Some(made) => made.clone(),
             None => {
                 let now = self.writer.now();
                 let (seal_to_self, domain) = (self.sealing.public(), &call.tenant.domain);
@@ -61,7 +61,7 @@ impl Keys for Admin {
             }
         };
         let shown = public(&key);
-        let position = self.execute(&call, vec![Command::PublishKey(key)]).await?;
+        let position = self.execute(&call, vec![Command::Put(key.into())]).await?;
         Ok(Response::new(v1::RotateKeyResponse { key: Some(shown), position }))
     }
 

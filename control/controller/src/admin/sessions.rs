@@ -17,7 +17,7 @@ impl Sessions for Admin {
         let session = it.session.parse();
         let session =
             session.map_err(|_| field(Code::InvalidArgument, "session", "is the id of a session; list them"))?;
-        self.change(&call, Command::RevokeSession(SessionRevocation { session, at: self.writer.now() })).await
+        self.change(&call, Command::Put(SessionRevocation { session, at: self.writer.now() }.into())).await
     }
 
     async fn revoke_user(
@@ -44,9 +44,9 @@ impl Sessions for Admin {
         let sessions = live
             .map(|mut session| {
                 let id = session.id.parse::<model::SessionId>();
-                let user = session.user.parse::<model::UserId>().ok().and_then(|id| tenant.revoked_users.get(&id));
+                let user = session.user.parse::<model::UserId>().ok().and_then(|id| tenant.user_revocations.get(&id));
                 session.revoked = session.started_ms < tenant.sessions_before.0
-                    || id.is_ok_and(|id| tenant.revoked_sessions.contains_key(&id))
+                    || id.is_ok_and(|id| tenant.session_revocations.contains_key(&id))
                     || user.is_some_and(|it| session.started_ms < it.sessions_before.0);
                 session
             })

@@ -5,7 +5,7 @@ use std::{path::PathBuf, pin::pin, sync::Arc, task::Poll};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use eventlog::{EventLog, Journal, Projection};
 use futures_util::future::join_all;
-use model::{Role, event::Stream};
+use model::{Proof, Role, event::Stream};
 use proto::signed::{Signer, Verifier};
 use runtime::{
     Clock,
@@ -32,7 +32,7 @@ async fn controllers_that_start_together_on_nothing_have_one_authority() {
     for purpose in KeyPurpose::ALL {
         assert_eq!(tenant.keys_for(purpose).len(), 1, "{purpose:?}");
     }
-    assert_eq!((tenant.certificates.len(), tenant.apps.len(), tenant.groups.len()), (1, 2, 2));
+    assert_eq!((tenant.certificates.len(), tenant.apps.len(), tenant.connector_groups.len()), (1, 2, 2));
 }
 
 #[tokio::test]
@@ -88,13 +88,17 @@ async fn an_installation_with_people_and_no_owner_gets_one() {
     let controller = world.controller().await;
     controller.start().await;
     let people = ["admin", "alice"].map(|name| {
-        Command::CreateUser(model::User {
-            id: model::UserId(fresh_id()),
-            username: model::directory::Username::parse(name).unwrap(),
-            display_name: "".into(),
-            email: "".into(),
-            disabled: false,
-        })
+        Command::Create(
+            model::User {
+                id: model::UserId(fresh_id()),
+                username: model::directory::Username::parse(name).unwrap(),
+                display_name: "".into(),
+                email: "".into(),
+                disabled: false,
+                labels: Default::default(),
+            }
+            .into(),
+        )
     });
     let wish = Wish::of_system(&TenantId::default_tenant(), "test");
     controller.writer.execute(&wish, people.into()).await.unwrap();
@@ -163,8 +167,8 @@ impl World {
 
     /// Is it the password of the owner?
     fn opens(&self, tenant: &Tenant, password: &str) -> bool {
-        let (owner, _) = tenant.roles.iter().find(|(_, role)| **role == Role::Owner).unwrap();
-        let sealed = &tenant.credentials[owner].password;
+        let owner = tenant.roles.values().find(|it| it.role == Role::Owner).unwrap().user;
+        let sealed = tenant.credential(owner, Proof::Password).unwrap();
         let hash = self.sealing[2].open(crate::passwords::PURPOSE, sealed).unwrap();
         Area::default().verify(password.as_bytes(), &String::from_utf8(hash).unwrap())
     }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use eventlog::{Append, EventLog};
-use model::{Group, GroupId, User, app::Name, directory::Username, policy::Grant, policy::State};
+use model::{Group, GroupId, Membership, User, app::Name, directory::Username, policy::Grant, policy::State};
 use proto::signed::{Signer, Verifier};
 
 use super::*;
@@ -49,12 +49,12 @@ async fn a_change_of_a_large_group_is_few_events_and_no_revocation_waits() {
         let mut commands = vec![create_group(outer), create_group(inner)];
         commands.extend((0..people).map(|n| create_user(n as u128 + 10)));
         let member = |n: usize| Principal::User(UserId(id(n as u128 + 10)));
-        commands.extend((0..people).map(|n| Command::AddMember { group: inner, member: member(n) }));
+        commands.extend((0..people).map(|n| Command::Put(Membership { group: inner, member: member(n) }.into())));
         world.execute(commands).await.unwrap();
         let before = world.log.head(Stream::Risk).await.unwrap();
         let directory = world.writer.snapshot().directory;
 
-        let nest = vec![Command::AddMember { group: outer, member: Principal::Group(inner) }];
+        let nest = vec![Command::Put(Membership { group: outer, member: Principal::Group(inner) }.into())];
         let clock = Clock::default();
         let began = clock.instant();
         let change = async {
@@ -86,31 +86,32 @@ async fn a_change_of_a_large_group_is_few_events_and_no_revocation_waits() {
 async fn what_has_begun_goes_on_when_who_asked_hangs_up() {
     let world = World::start().await;
     world.execute(vec![create_user(1)]).await.unwrap();
-    let disabled = Command::ChangeUser(User { disabled: true, ..user(1) });
+    let disabled = Command::Change(User { disabled: true, ..user(1) }.into());
     let turn = world.writer.lanes.changes.lock().await;
     let asking = world.execute(vec![disabled]);
     assert!(tokio::time::timeout(Duration::from_millis(1), asking).await.is_err(), "it has to wait for its turn");
     drop(turn);
     let snapshot = world.writer.lanes.reach(Stream::Risk, 1).await.unwrap();
-    assert!(snapshot.tenant(&world.tenant).unwrap().revoked_users.contains_key(&UserId(id(1))));
+    assert!(snapshot.tenant(&world.tenant).unwrap().user_revocations.contains_key(&UserId(id(1))));
 }
 
 #[tokio::test]
 async fn an_expected_position_is_for_all_commands_together() {
     let world = World::start().await;
     let policy = |n: u128| {
-        Command::CreatePolicy(model::Policy {
-            id: model::PolicyId(id(n)),
-            name: Name::parse(&format!("p{n}")).unwrap(),
-            state: State::On,
-            include: vec![],
-            exclude: vec![],
-            apps: BTreeSet::new(),
-            exclude_apps: BTreeSet::new(),
-            networks: vec![],
-            exclude_networks: vec![],
-            grant: Grant::Block,
-        })
+        Command::Create(
+            model::Policy {
+                id: model::PolicyId(id(n)),
+                name: Name::parse(&format!("p{n}")).unwrap(),
+                state: State::On,
+                people: model::policy::Selection::default(),
+                apps: model::policy::Selection::default(),
+                networks: model::policy::Selection::default(),
+                grant: Grant::Block,
+                labels: Default::default(),
+            }
+            .into(),
+        )
     };
     let expecting = |expected| Wish { expected: Some(expected), ..world.wish() };
     assert_eq!(world.writer.execute(&expecting(0), vec![policy(1), policy(2)]).await.unwrap(), 2);
@@ -177,17 +178,20 @@ fn user(n: u128) -> User {
         display_name: "".into(),
         email: "".into(),
         disabled: false,
+        labels: Default::default(),
     }
 }
 
 fn create_user(n: u128) -> Command {
-    Command::CreateUser(user(n))
+    Command::Create(user(n).into())
 }
 
 fn create_group(group: GroupId) -> Command {
-    Command::CreateGroup(Group { id: group, name: Name::parse(&group.to_string()).unwrap() })
+    Command::Create(
+        Group { id: group, name: Name::parse(&group.to_string()).unwrap(), labels: Default::default() }.into(),
+    )
 }
 
 fn sign_out(n: u128) -> Command {
-    Command::RevokeUser(UserRevocation { user: UserId(id(n)), sessions_before: Timestamp(n as i64), directory: 0 })
+    Command::Put(UserRevocation { user: UserId(id(n)), sessions_before: Timestamp(n as i64), directory: 0 }.into())
 }

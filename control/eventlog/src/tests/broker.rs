@@ -13,7 +13,7 @@ async fn readers_at_rest_keep_one_consumer_each() {
     let world = World::jetstream(&nats).await;
     let readers = [world.projection().await, world.projection().await];
     let journal = Journal::new(world.log.clone(), world.signer.clone());
-    let event = Event::TenantChanged { domain: "a.example.com".into(), public_port: 443, relays: vec![] };
+    let event = Event::put(TenantSettings { domain: "a.example.com".into(), public_port: 443, relays: vec![] });
     let position = journal.append(Stream::Config, &[draft(event)], readers[0].chain(), 0).await.unwrap();
     for reader in &readers {
         reader.reach(Stream::Config, position).await;
@@ -28,7 +28,7 @@ async fn readers_at_rest_keep_one_consumer_each() {
     let context = js::new(async_nats::connect(&nats.url).await.unwrap());
     // What a start read with goes soon after.
     until(async || (consumers(&context).await == 2).then_some(())).await;
-    let again = Event::TenantChanged { domain: "b.example.com".into(), public_port: 443, relays: vec![] };
+    let again = Event::put(TenantSettings { domain: "b.example.com".into(), public_port: 443, relays: vec![] });
     let position = journal.append(Stream::Config, &[draft(again)], readers[0].chain(), 1).await.unwrap();
     for reader in &readers {
         reader.reach(Stream::Config, position).await;
@@ -44,7 +44,8 @@ async fn a_reader_goes_on_when_its_consumer_is_gone() {
     let journal = Journal::new(world.log.clone(), world.signer.clone());
     let context = js::new(async_nats::connect(&nats.url).await.unwrap());
     for n in 0..3 {
-        let event = Event::TenantChanged { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] };
+        let event =
+            Event::put(TenantSettings { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] });
         let position = journal.append(Stream::Config, &[draft(event)], reader.chain(), n).await.unwrap();
         let reached = tokio::time::timeout(Duration::from_secs(30), reader.reach(Stream::Config, position)).await;
         assert_eq!(reached.expect("the reader follows again").config, n + 1);
@@ -71,7 +72,7 @@ async fn a_relays_credential_reads_and_neither_makes_durables_nor_deletes() {
     let writer = controller.projection().await;
     let reader = Projection::start(relay, &streams, controller.trust(), None).await.unwrap();
     let journal = Journal::new(controller.log.clone(), controller.signer.clone());
-    let event = Event::TenantChanged { domain: "a.example.com".into(), public_port: 443, relays: vec![] };
+    let event = Event::put(TenantSettings { domain: "a.example.com".into(), public_port: 443, relays: vec![] });
     let position = journal.append(Stream::Config, &[draft(event)], writer.chain(), 0).await.unwrap();
     reader.reach(Stream::Config, position).await;
 
@@ -102,7 +103,7 @@ async fn a_relays_credential_reads_and_neither_makes_durables_nor_deletes() {
     for name in &names {
         assert!(stolen.delete_consumer_from_stream(name, "CONFIG").await.is_err(), "deleted {name}");
     }
-    let event = Event::TenantChanged { domain: "b.example.com".into(), public_port: 443, relays: vec![] };
+    let event = Event::put(TenantSettings { domain: "b.example.com".into(), public_port: 443, relays: vec![] });
     let position = journal.append(Stream::Config, &[draft(event)], writer.chain(), 1).await.unwrap();
     assert_eq!(reader.reach(Stream::Config, position).await.config, 2, "the others read on");
 }
@@ -114,7 +115,7 @@ async fn activity_whose_answer_was_lost_is_recorded_once() {
     let journal = Journal::new(world.log.clone(), world.signer.clone());
     let access = |n: usize| Draft {
         fact: Fact::Activity(Activity::Access(proto::v1::Access { request_id: n.to_string(), ..Default::default() })),
-        ..draft(Event::TenantChanged { domain: String::new(), public_port: 1, relays: vec![] })
+        ..draft(Event::put(TenantSettings { domain: String::new(), public_port: 1, relays: vec![] }))
     };
     for drafts in [1, 40] {
         let drafts: Vec<_> = (0..drafts).map(access).collect();

@@ -282,7 +282,7 @@ impl History {
             for n in 0..4_u64 {
                 let session = SessionRevocation { session: SessionId(Uuid::from_u128(n.into())), at: Timestamp(1) };
                 let user = UserRevocation { user: user(n), sessions_before: Timestamp(1), directory: 0 };
-                for (m, event) in [Event::SessionRevoked(session), Event::UserRevoked(user)].into_iter().enumerate() {
+                for (m, event) in [Event::put(session), Event::put(user)].into_iter().enumerate() {
                     let (draft, end) = ([draft(event)], 2 * n + m as u64);
                     let position = journal.append(Stream::Risk, &draft, projection.chain(), end).await.unwrap();
                     states.insert(projection.snapshot().config, projection.reach(Stream::Risk, position).await);
@@ -419,7 +419,7 @@ fn user(n: u64) -> UserId {
 }
 
 fn granted(n: u64, role: Role) -> Event {
-    Event::RoleGranted { user: user(n), role }
+    Event::put(RoleAssignment { user: user(n), role })
 }
 
 async fn write_roles(world: &World, users: std::ops::Range<u64>, role: Role) {
@@ -441,7 +441,7 @@ fn unlinked(signer: &Signer, event: Event) -> Append {
         tenant: "default".into(),
         subject: subject.clone(),
         version: 1,
-        kind: kind.into(),
+        kind,
         payload: payload.into(),
         ..Default::default()
     };

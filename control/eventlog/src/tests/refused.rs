@@ -86,20 +86,10 @@ async fn an_event_filed_under_another_subject_stops_the_fold() {
 #[tokio::test]
 async fn an_event_of_another_stream_stops_the_fold() {
     let quarantine = after(|signer, body| {
-        let event = Event::UserRemoved(UserId(Uuid::from_u128(1)));
+        let event = Event::Removed(ObjectKey::User(UserId(Uuid::from_u128(1))));
         let (kind, payload) = Fact::State(event.clone()).encode();
         let subject = draft_subject(&event);
-        sign(
-            signer,
-            EventBody {
-                subject,
-                kind: kind.into(),
-                payload: payload.into(),
-                version: 1,
-                previous: vec![].into(),
-                ..body
-            },
-        )
+        sign(signer, EventBody { subject, kind, payload: payload.into(), version: 1, previous: vec![].into(), ..body })
     })
     .await;
     assert!(quarantine.contains("directory"), "{quarantine}");
@@ -143,7 +133,7 @@ async fn after(evil: impl FnOnce(&Signer, EventBody) -> Vec<u8>) -> String {
     let folder = Folder::new();
     let world = World::embedded(&folder);
     let projection = two_events(&world).await;
-    let event = Event::TenantChanged { domain: "evil.example.com".into(), public_port: 443, relays: vec![] };
+    let event = Event::put(TenantSettings { domain: "evil.example.com".into(), public_port: 443, relays: vec![] });
     let subject = draft_subject(&event);
     let (kind, payload) = Fact::State(event).encode();
     let (version, previous) = projection.chain().lock().unwrap().next(Stream::Config, &subject);
@@ -153,7 +143,7 @@ async fn after(evil: impl FnOnce(&Signer, EventBody) -> Vec<u8>) -> String {
         subject: subject.clone(),
         version,
         previous: previous.into(),
-        kind: kind.into(),
+        kind,
         payload: payload.into(),
         stream_previous: stream_previous.to_vec().into(),
         ..Default::default()
@@ -174,7 +164,8 @@ async fn two_events(world: &World) -> Projection {
     let projection = world.projection().await;
     let journal = Journal::new(world.log.clone(), world.signer.clone());
     for n in 0..2 {
-        let event = Event::TenantChanged { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] };
+        let event =
+            Event::put(TenantSettings { domain: format!("d{n}.example.com"), public_port: 443, relays: vec![] });
         let position = journal.append(Stream::Config, &[draft(event)], projection.chain(), n).await.unwrap();
         projection.reach(Stream::Config, position).await;
     }

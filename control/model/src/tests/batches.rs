@@ -6,16 +6,16 @@ use crate::{app::PreAuthentication, event::Stream};
 #[test]
 fn an_application_comes_after_the_policy_that_guards_it() {
     let world = given([group(BERLIN), user(1)]);
-    let guard = Policy { apps: BTreeSet::from([app_id(HR)]), ..block(1) };
+    let guard = Policy { apps: Selection::only([app_id(HR)]), ..block(1) };
     let steps = world.decide_all(vec![
         publish(HR, "https://hr.example.com/"),
-        Command::Assign { app: app_id(HR), principal: Principal::Everyone },
-        Command::CreatePolicy(guard.clone()),
+        Command::Put(Assignment { app: app_id(HR), principal: Principal::Everyone }.into()),
+        Command::Create(guard.clone().into()),
     ]);
     let expected = vec![
-        Event::PolicyCreated(guard),
+        Event::put(guard),
         published(HR, "https://hr.example.com/"),
-        Event::Assigned { app: app_id(HR), principal: Principal::Everyone },
+        Event::put(Assignment { app: app_id(HR), principal: Principal::Everyone }),
     ];
     assert_eq!(steps, Ok(vec![Step { stream: Stream::Config, events: expected }]));
 }
@@ -31,13 +31,17 @@ fn of_many_commands_all_or_none_happen() {
 fn a_command_may_refer_to_what_an_earlier_one_makes() {
     let world = given([]);
     let steps = world.decide_all(vec![
-        Command::CreateConnectorGroup(ConnectorGroup {
-            id: ConnectorGroupId(id(BERLIN)),
-            name: Name::parse("berlin").unwrap(),
-        }),
+        Command::Create(
+            ConnectorGroup {
+                id: ConnectorGroupId(id(BERLIN)),
+                name: Name::parse("berlin").unwrap(),
+                labels: Default::default(),
+            }
+            .into(),
+        ),
         publish(HR, "https://hr.example.com/"),
-        Command::CreateUser(plain_user(1)),
-        Command::Assign { app: app_id(HR), principal: Principal::User(user_id(1)) },
+        Command::Create(plain_user(1).into()),
+        Command::Put(Assignment { app: app_id(HR), principal: Principal::User(user_id(1)) }.into()),
     ]);
     let streams: Vec<_> = steps.unwrap().iter().map(|it| (it.stream, it.events.len())).collect();
     assert_eq!(streams, [(Stream::Config, 1), (Stream::Directory, 1), (Stream::Config, 2)]);
@@ -45,32 +49,33 @@ fn a_command_may_refer_to_what_an_earlier_one_makes() {
 
 #[test]
 fn a_policy_that_moves_guards_both_places_in_between() {
-    let guards = |n: u8| Policy { apps: BTreeSet::from([app_id(n)]), ..block(1) };
+    let guards = |n: u8| Policy { apps: Selection::only([app_id(n)]), ..block(1) };
     let mut world = given([group(BERLIN), published(1, "https://a.example.com/")]);
-    world.apply(Event::PolicyCreated(guards(1)));
-    let alone = world.decide_all(vec![Command::ChangePolicy(guards(1).for_apps(&[1, 2]))]);
-    assert_eq!(alone, Err(Rejection::NotFound(What::App)));
-    let steps = world.decide_all(vec![publish(2, "https://b.example.com/"), Command::ChangePolicy(guards(2))]).unwrap();
+    world.apply(Event::put(guards(1)));
+    let alone = world.decide_all(vec![Command::Change(guards(1).for_apps(&[1, 2]).into())]);
+    assert_eq!(alone, Err(Rejection::Dangling { kind: KindName::App, key: id(2).to_string() }));
+    let steps =
+        world.decide_all(vec![publish(2, "https://b.example.com/"), Command::Change(guards(2).into())]).unwrap();
     let events: Vec<Event> = steps.into_iter().flat_map(|it| it.events).collect();
-    assert_eq!(events[0], Event::PolicyChanged(guards(1).for_apps(&[1, 2])));
-    assert_eq!(events[2], Event::PolicyChanged(guards(2)));
+    assert_eq!(events[0], Event::put(guards(1).for_apps(&[1, 2])));
+    assert_eq!(events[2], Event::put(guards(2)));
 }
 
 /// Found by the property below.
 #[test]
 fn a_policy_that_is_removed_and_made_again_guards_until_the_end() {
     let open_to_all = App { pre_authentication: PreAuthentication::Passthrough, ..app(2, "https://a.example.com/") };
-    let looser = Policy { exclude_networks: vec!["10.0.0.0/8".parse().unwrap()], ..block(1) };
-    let mut world = given([group(BERLIN), Event::AppPublished(Box::new(open_to_all))]);
-    world.apply(Event::Assigned { app: app_id(2), principal: Principal::Everyone });
-    world.apply(Event::PolicyCreated(block(1)));
+    let looser = Policy { networks: Selection::all_except(["10.0.0.0/8".parse().unwrap()]), ..block(1) };
+    let mut world = given([group(BERLIN), Event::put(open_to_all)]);
+    world.apply(Event::put(Assignment { app: app_id(2), principal: Principal::Everyone }));
+    world.apply(Event::put(block(1)));
     let steps = world.decide_all(vec![
-        Command::RemovePolicy(PolicyId(id(1))),
-        Command::ChangeApp(Box::new(app(2, "https://a.example.com/"))),
-        Command::CreatePolicy(looser.clone()),
+        Command::Remove(ObjectKey::Policy(PolicyId(id(1)))),
+        Command::Change(app(2, "https://a.example.com/").into()),
+        Command::Create(looser.clone().into()),
     ]);
     let events: Vec<Event> = steps.unwrap().into_iter().flat_map(|it| it.events).collect();
-    assert_eq!(events.last(), Some(&Event::PolicyChanged(looser)), "{events:#?}");
+    assert_eq!(events.last(), Some(&Event::put(looser)), "{events:#?}");
 }
 
 proptest! {
@@ -136,8 +141,8 @@ fn configuring(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Comma
     let nets = prop::sample::select(vec![vec![], vec!["10.0.0.0/8"], vec!["192.0.2.0/24"]]);
     let grant = prop::sample::select(vec![
         Grant::Block,
-        Grant::RequireAll(BTreeSet::from([Control::Mfa])),
-        Grant::RequireAny(BTreeSet::from([Control::Mfa])),
+        Grant::RequireAll(BTreeSet::from([Requirement::Mfa])),
+        Grant::RequireAny(BTreeSet::from([Requirement::Mfa])),
         Grant::RequireAll(BTreeSet::new()),
     ]);
     let state = prop::sample::select(vec![State::On, State::On, State::Off, State::ReportOnly]);
@@ -154,34 +159,41 @@ fn configuring(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Comma
     let policy =
         policy.prop_map(move |((n, state, grant), include, exclude, apps, exclude_apps, nets, exclude_nets)| {
             let (networks, exclude_networks) = (parse(nets), parse(exclude_nets));
-            Policy { state, grant, include, exclude, apps, exclude_apps, networks, exclude_networks, ..block(n) }
+            Policy {
+                state,
+                grant,
+                people: selection(include, exclude),
+                apps: selection(apps, exclude_apps),
+                networks: selection(networks, exclude_networks),
+                ..block(n)
+            }
         });
     let entrance = prop::sample::select(vec![PreAuthentication::SignIn, PreAuthentication::Passthrough]);
     let app = (n.clone(), entrance).prop_map(|(n, pre_authentication)| {
         Box::new(App { pre_authentication, ..app(n, &format!("https://a{n}.example.com/")) })
     });
     let wish = prop_oneof![
-        3 => app.clone().prop_map(Command::PublishApp),
-        1 => app.prop_map(Command::ChangeApp),
-        1 => n.clone().prop_map(|n| Command::RetireApp(app_id(n))),
-        3 => (n.clone(), principal.clone()).prop_map(|(n, principal)| Command::Assign { app: app_id(n), principal }),
-        1 => (n.clone(), principal).prop_map(|(n, principal)| Command::Unassign { app: app_id(n), principal }),
-        2 => policy.clone().prop_map(Command::CreatePolicy),
-        2 => policy.prop_map(Command::ChangePolicy),
-        1 => n.prop_map(|n| Command::RemovePolicy(PolicyId(id(n)))),
+        3 => app.clone().prop_map(|it| Command::Create((*it).into())),
+        1 => app.prop_map(|it| Command::Change((*it).into())),
+        1 => n.clone().prop_map(|n| Command::Remove(ObjectKey::App(app_id(n)))),
+        3 => (n.clone(), principal.clone()).prop_map(|(n, principal)| Command::Put(Assignment { app: app_id(n), principal }.into())),
+        1 => (n.clone(), principal).prop_map(|(n, principal)| Command::Remove(ObjectKey::Assignment(AssignmentKey { app: app_id(n), principal }))),
+        2 => policy.clone().prop_map(|it| Command::Create(it.into())),
+        2 => policy.prop_map(|it| Command::Change(it.into())),
+        1 => n.prop_map(|n| Command::Remove(ObjectKey::Policy(PolicyId(id(n))))),
     ];
     prop::collection::vec(wish, count)
 }
 
 impl Policy {
     fn for_apps(self, apps: &[u8]) -> Self {
-        Self { apps: apps.iter().map(|n| app_id(*n)).collect(), ..self }
+        Self { apps: Selection::only(apps.iter().map(|n| app_id(*n))), ..self }
     }
 }
 
 impl World {
     fn decide_all(&self, commands: Vec<Command>) -> Result<Vec<Step>, Rejection> {
-        decide_all(&self.snapshot, &tenant_id(), commands)
+        decide_all(&self.snapshot, &tenant_id(), commands).map_err(Rejection::from)
     }
 
     /// May they enter?
@@ -189,9 +201,20 @@ impl World {
         let Some(published) = self.tenant().app(app_id(app)) else { return false };
         let user = (published.pre_authentication == PreAuthentication::SignIn).then_some(user_id(user));
         let groups = user.map_or(BTreeSet::new(), |user| self.tenant().groups_of(user));
-        let satisfied = if mfa { BTreeSet::from([Control::Mfa]) } else { BTreeSet::new() };
+        let satisfied = if mfa { BTreeSet::from([Requirement::Mfa]) } else { BTreeSet::new() };
         let address = address.parse().unwrap();
-        let facts = Facts { app: app_id(app), user, groups: &groups, address, satisfied: &satisfied };
+        let who = user.map(|user| SignedIn { user, groups: &groups, satisfied: &satisfied, at: None });
+        let facts = Facts::new(app_id(app), address, who, Timestamp(0));
         policy::authorize(self.tenant(), &facts).is_ok()
     }
+}
+
+/// None means all here.
+pub(super) fn selection<T: Copy + Ord>(
+    some: impl IntoIterator<Item = T>,
+    except: impl IntoIterator<Item = T>,
+) -> Selection<T> {
+    let some: BTreeSet<T> = some.into_iter().collect();
+    let of = if some.is_empty() { Selection::default() } else { Selection::only(some) };
+    of.except(except)
 }

@@ -7,7 +7,7 @@ fn a_change_of_a_large_group_is_one_event_and_of_a_huge_one_two() {
     for (people, events) in [(1, 1), (5_000, 1), (32_000, 1), (32_001, 2), (50_000, 2), (256_000, 8), (256_001, 1)] {
         let outdated = events_for(&given([]), people, 7);
         assert_eq!(outdated.len(), events, "{people} people");
-        let world = given(outdated.into_iter().map(Event::TokensOutdated));
+        let world = given(outdated.into_iter().map(Event::put));
         for n in [0, people / 2, people - 1] {
             assert_eq!(world.tenant().directory_for(nth(n)), 7, "person {n} of {people}");
         }
@@ -38,7 +38,7 @@ fn tokens_that_ended_by_themselves_cost_nobody_a_renewal() {
     }
     assert!(world.tenant().directory_for(user_id(2)) < 990, "those who did not change are asked for less");
     assert_eq!(world.tenant().directory_for(user_id(1)), 990);
-    let slots = |event: &Event| matches!(event, Event::TokensOutdated(it) if it.slot > 1);
+    let slots = |event: &Event| matches!(event, Event::Put(Object::OutdatedTokens(it)) if it.slot > 1);
     let more = decide(&world.snapshot, &tenant_id(), outdate_one(1, 2_000, hour(200))).unwrap();
     assert!(!more.iter().any(slots), "a slot whose tokens have ended is taken before a free one");
 }

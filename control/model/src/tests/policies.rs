@@ -3,7 +3,7 @@
 //! First the policies, a line each: name, state unless on, conditions, grant.
 //! Then sign-ins: who, where from, what they proved, and what must come of it.
 
-use super::*;
+use super::{batches::selection, *};
 
 #[test]
 fn every_policy_that_applies_must_be_satisfied() {
@@ -65,17 +65,62 @@ fn an_ipv4_address_in_ipv6_clothes_is_the_same_address() {
 }
 
 #[test]
+fn a_requirement_is_written_and_read_alike() {
+    let read = |text: &str| text.parse::<Requirement>().map(|it| it.to_string());
+    assert_eq!(read("mfa").unwrap(), "mfa");
+    assert_eq!(read("sign-in-within:30m").unwrap(), "sign-in-within:30m");
+    assert_eq!(read("sign-in-within:8h").unwrap(), "sign-in-within:480m");
+    for wrong in ["", "MFA", "mfa:1", "sign-in-within", "sign-in-within:4m", "sign-in-within:13h", "sign-in-within:+5m"]
+    {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+    let list = Requirement::parse_list("sign-in-within:1h mfa").unwrap();
+    assert_eq!(Requirement::list(&list), "mfa sign-in-within:60m");
+    assert_eq!(Requirement::parse_list("mfa compliant-device"), Err("compliant-device".to_owned()), "says which");
+}
+
+#[test]
+fn several_policies_ask_for_as_little_as_satisfies_all() {
+    let within = |text: &str| text.parse::<Requirement>().unwrap();
+    let (half, hour) = (within("sign-in-within:30m"), within("sign-in-within:1h"));
+    let asked = |grants: Vec<Grant>| {
+        let mut policies = Policies::default();
+        for (n, grant) in grants.into_iter().enumerate() {
+            policies.insert(Policy { grant, ..block(n as u8 + 1) });
+        }
+        let facts = Facts::new(app_id(1), "8.8.8.8".parse().unwrap(), None, Timestamp(0));
+        policy::evaluate(policies.for_app(app_id(1)), &facts).decision
+    };
+    let all = |some: &[Requirement]| Grant::RequireAll(some.iter().copied().collect());
+    let any = |some: &[Requirement]| Grant::RequireAny(some.iter().copied().collect());
+    let challenge = |some: &[Requirement]| Decision::Challenge(some.iter().copied().collect());
+    assert_eq!(asked(vec![all(&[hour]), all(&[half])]), challenge(&[half]), "the shorter one says both");
+    assert_eq!(asked(vec![any(&[Requirement::Mfa, hour]), all(&[hour])]), challenge(&[hour]), "one would do");
+    assert_eq!(asked(vec![any(&[Requirement::Mfa, hour])]), challenge(&[Requirement::Mfa]));
+}
+
+/// What a newer identity says satisfies nothing here, and takes nothing away.
+#[test]
+fn a_token_with_a_requirement_that_is_not_known_is_read() {
+    #[derive(serde::Deserialize)]
+    struct Claim {
+        #[serde(deserialize_with = "crate::policy::known_requirements")]
+        satisfied: BTreeSet<Requirement>,
+    }
+    let words = serde::de::value::MapDeserializer::<_, serde::de::value::Error>::new(
+        [("satisfied", vec!["compliant-device", "mfa"])].into_iter(),
+    );
+    let claim = <Claim as serde::Deserialize>::deserialize(words).unwrap();
+    assert_eq!(claim.satisfied, BTreeSet::from([Requirement::Mfa]));
+}
+
+#[test]
 fn nobody_enters_unassigned() {
-    let assigned = |principal| Event::Assigned { app: app_id(1), principal };
+    let assigned = |principal| Event::put(Assignment { app: app_id(1), principal });
     let enters = |world: &World, groups: &[u8]| {
         let groups = groups.iter().map(|n| group_id(*n)).collect();
-        let facts = Facts {
-            app: app_id(1),
-            user: Some(user_id(1)),
-            groups: &groups,
-            address: "10.0.0.1".parse().unwrap(),
-            satisfied: &BTreeSet::new(),
-        };
+        let who = SignedIn { user: user_id(1), groups: &groups, satisfied: &BTreeSet::new(), at: None };
+        let facts = Facts::new(app_id(1), "10.0.0.1".parse().unwrap(), Some(who), Timestamp(0));
         policy::authorize(world.tenant(), &facts).map(|_| ())
     };
     assert_eq!(enters(&given([]), &[]), Err(Denied::NotAssigned));
@@ -103,8 +148,8 @@ fn every_combination_reads_as_it_is_written() {
     ];
     let apps = [BTreeSet::new(), BTreeSet::from([app_id(1)]), BTreeSet::from([app_id(2)])];
     let networks = [vec![], vec![inside]];
-    let grants = [Grant::Block, Grant::RequireAll(BTreeSet::from([Control::Mfa]))];
-    let proofs = [BTreeSet::new(), BTreeSet::from([Control::Mfa])];
+    let grants = [Grant::Block, Grant::RequireAll(BTreeSet::from([Requirement::Mfa]))];
+    let proofs = [BTreeSet::new(), BTreeSet::from([Requirement::Mfa])];
     let mut seen = std::collections::BTreeMap::<&str, u32>::new();
     for state in [State::On, State::Off, State::ReportOnly] {
         for (include, exclude) in pairs(&who, &who) {
@@ -113,12 +158,9 @@ fn every_combination_reads_as_it_is_written() {
                     for (grant, satisfied) in pairs(&grants, &proofs) {
                         let policy = Policy {
                             state,
-                            include: include.clone(),
-                            exclude: exclude.clone(),
-                            apps: only_apps.clone(),
-                            exclude_apps: exclude_apps.clone(),
-                            networks: only_networks.clone(),
-                            exclude_networks: exclude_networks.clone(),
+                            people: selection(include.clone(), exclude.clone()),
+                            apps: selection(only_apps.clone(), exclude_apps.clone()),
+                            networks: selection(only_networks.clone(), exclude_networks.clone()),
                             grant: grant.clone(),
                             ..block(1)
                         };
@@ -129,7 +171,8 @@ fn every_combination_reads_as_it_is_written() {
                         {
                             let address = address.parse().unwrap();
                             let groups = if user.is_some() { &groups } else { &nobody };
-                            let facts = Facts { app: app_id(1), user, groups, address, satisfied };
+                            let who = user.map(|user| SignedIn { user, groups, satisfied, at: None });
+                            let facts = Facts::new(app_id(1), address, who, Timestamp(0));
                             let verdict = policy::evaluate(policies.for_app(facts.app), &facts);
                             let expected = if state == State::On { said(&policy, &facts) } else { "grant" };
                             let came = match verdict.decision {
@@ -139,7 +182,11 @@ fn every_combination_reads_as_it_is_written() {
                             };
                             assert_eq!(came, expected, "{policy:?} {facts:?}");
                             let reported = state == State::ReportOnly && said(&policy, &facts) != "grant";
-                            assert_eq!(verdict.would_refuse.len(), usize::from(reported), "{policy:?} {facts:?}");
+                            assert_eq!(
+                                verdict.involved.would_refuse.len(),
+                                usize::from(reported),
+                                "{policy:?} {facts:?}"
+                            );
                             *seen.entry(came).or_default() += 1;
                         }
                     }
@@ -160,12 +207,13 @@ fn said(policy: &Policy, facts: &Facts<'_>) -> &'static str {
         Principal::User(user) => facts.user == Some(*user),
         Principal::Group(group) => facts.groups.contains(group),
     };
-    let for_app = policy.apps.is_empty() || policy.apps.contains(&facts.app);
-    let for_user = policy.include.is_empty() || policy.include.iter().any(is);
-    let from_there = policy.networks.is_empty() || policy.networks.iter().any(|it| it.contains(&facts.address));
-    let excepted = policy.exclude_apps.contains(&facts.app)
-        || policy.exclude.iter().any(is)
-        || policy.exclude_networks.iter().any(|it| it.contains(&facts.address));
+    let for_app = policy.apps.scope == Scope::All || policy.apps.scope.listed().any(|it| *it == facts.app);
+    let for_user = policy.people.scope == Scope::All || policy.people.scope.listed().any(is);
+    let from_there =
+        policy.networks.scope == Scope::All || policy.networks.scope.listed().any(|it| it.contains(&facts.address));
+    let excepted = policy.apps.except.contains(&facts.app)
+        || policy.people.except.iter().any(is)
+        || policy.networks.except.iter().any(|it| it.contains(&facts.address));
     if !(for_app && for_user && from_there) || excepted {
         return "grant";
     }
@@ -193,14 +241,9 @@ fn check(table: &str) {
         let mut who = who.split('/');
         let user = who.next().and_then(|it| it.parse().ok()).map(user_id);
         let groups = who.map(|it| group_id(it.parse().unwrap())).collect();
-        let satisfied = if proof == "mfa" { BTreeSet::from([Control::Mfa]) } else { BTreeSet::new() };
-        let facts = Facts {
-            app: app_id(app.parse().unwrap()),
-            user,
-            groups: &groups,
-            address: address.parse().unwrap(),
-            satisfied: &satisfied,
-        };
+        let satisfied = if proof == "mfa" { BTreeSet::from([Requirement::Mfa]) } else { BTreeSet::new() };
+        let who = user.map(|user| SignedIn { user, groups: &groups, satisfied: &satisfied, at: None });
+        let facts = Facts::new(app_id(app.parse().unwrap()), address.parse().unwrap(), who, Timestamp(0));
         let came = match policy::evaluate(policies.for_app(facts.app), &facts).decision {
             Decision::Grant => "grant".to_owned(),
             Decision::Challenge(_) => "challenge".to_owned(),
@@ -216,17 +259,21 @@ fn parse_policy(n: u8, line: &str) -> (&str, Policy) {
     let mut policy = block(n);
     while let Some(word) = words.next() {
         match word.split_once('=') {
-            Some(("network", it)) => policy.networks.push(it.parse().unwrap()),
-            Some(("network!", it)) => policy.exclude_networks.push(it.parse().unwrap()),
-            Some(("group", it)) => policy.include.push(Principal::Group(group_id(it.parse().unwrap()))),
-            Some(("group!", it)) => policy.exclude.push(Principal::Group(group_id(it.parse().unwrap()))),
-            Some(("app", it)) => policy.apps = BTreeSet::from([app_id(it.parse().unwrap())]),
+            Some(("network", it)) => policy.networks.scope = Selection::only([it.parse().unwrap()]).scope,
+            Some(("network!", it)) => policy.networks.except = BTreeSet::from([it.parse().unwrap()]),
+            Some(("group", it)) => {
+                policy.people.scope = Selection::only([Principal::Group(group_id(it.parse().unwrap()))]).scope
+            }
+            Some(("group!", it)) => {
+                policy.people.except = BTreeSet::from([Principal::Group(group_id(it.parse().unwrap()))])
+            }
+            Some(("app", it)) => policy.apps = Selection::only([app_id(it.parse().unwrap())]),
             None if word == "off" => policy.state = State::Off,
             None if word == "report-only" => policy.state = State::ReportOnly,
             None if word == "block" => policy.grant = Grant::Block,
             None if word == "require" => {
                 assert_eq!(words.next(), Some("mfa"));
-                policy.grant = Grant::RequireAll(BTreeSet::from([Control::Mfa]));
+                policy.grant = Grant::RequireAll(BTreeSet::from([Requirement::Mfa]));
             }
             None | Some(_) => panic!("unknown word {word:?}"),
         }

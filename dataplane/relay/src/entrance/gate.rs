@@ -1,6 +1,6 @@
-//! A user's connection as the HTTP library sees it: what breaks the framing
-//! does not get through, and a peer who sends a head drop by drop or does not
-//! take what is written is given up on.
+//! A user's connection as the HTTP library sees it: bytes that break the framing
+//! do not get through, and a peer who sends a head too slowly (Slowloris) or does
+//! not take what is written is cut off by a timeout.
 
 use std::{
     io::{self, IoSlice},

@@ -309,7 +309,7 @@ impl Exchange<'_> {
 enum Cut {
     #[error("the answer broke off")]
     Body(#[source] io::Error),
-    #[error("the user takes nothing")]
+    #[error("the user takes nothing (write timeout)")]
     Stalled,
     #[error("the user wants no more")]
     GivenUp,

@@ -25,7 +25,7 @@ pub(crate) struct Http3Body {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("a body of another length than it said")]
+#[error("the body has another length than Content-Length")]
 struct OtherLength;
 
 impl Http3Body {

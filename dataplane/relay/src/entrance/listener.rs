@@ -1,5 +1,5 @@
-//! Where users and connectors come in: one port, one listener per thread, TLS,
-//! and who is who by the name they asked for.
+//! TCP listeners: one port, one per thread, for users and connectors. The TLS
+//! handshake tells them apart by the name they ask for (SNI).
 
 use std::{
     convert::Infallible,

@@ -160,7 +160,7 @@ impl Drop for Forwarded {
 pub(crate) enum PumpError {
     #[error("the user's body broke off")]
     User(#[from] BrokenBody),
-    #[error("the user's body made no progress")]
+    #[error("the user's body made no progress (timeout)")]
     Stalled,
     #[error("the tunnel ended")]
     Tunnel(#[from] TunnelError),

@@ -31,7 +31,7 @@ pub(crate) struct Routed<'a> {
 
 impl Routed<'_> {
     pub(crate) fn app(&self) -> &App {
-        &self.published.app
+        &self.published.object
     }
 
     pub(crate) fn links(&self) -> Links {

@@ -76,7 +76,7 @@ impl GroupNews {
 }
 
 impl Audience {
-    /// Tells those whom the view concerns.
+    /// Tells each group and connector what of this view is new for it.
     pub fn tell(&self, view: &View) {
         let mut told = self.lock();
         let before = std::mem::replace(&mut told.snapshot, view.snapshot.clone());
@@ -133,17 +133,13 @@ impl Told {
     fn tell_groups(&mut self, id: &TenantId, before: &Tenant, now: &Tenant, view: &View) {
         let mut changes: BTreeMap<ConnectorGroupId, Vec<(AppId, Option<Bytes>)>> = BTreeMap::new();
         let mut change = |group, app, signed| changes.entry(group).or_default().push((app, signed));
-        for item in before.apps.diff(&now.apps) {
-            let (app, before, now) = match item {
-                DiffItem::Add(app, now) => (app, None, Some(now.app.group)),
-                DiffItem::Update { old: (_, old), new: (app, new) } => (app, Some(old.app.group), Some(new.app.group)),
-                DiffItem::Remove(app, before) => (app, Some(before.app.group), None),
-            };
+        for app in before.apps.differing(&now.apps) {
+            let [before, now] = [before, now].map(|it| it.app(app).map(|it| it.group));
             if let Some(before) = before.filter(|it| Some(*it) != now) {
-                change(before, *app, None);
+                change(before, app, None);
             }
             if let Some(now) = now {
-                change(now, *app, view.signed_apps.get(app).cloned());
+                change(now, app, view.signed_apps.get(&app).cloned());
             }
         }
         for (group, changes) in changes {
@@ -160,12 +156,9 @@ impl Told {
     }
 
     fn tell_connectors(&self, id: &TenantId, before: &Tenant, now: &Tenant) {
-        for item in before.connectors.diff(&now.connectors) {
-            let (DiffItem::Add(connector, _)
-            | DiffItem::Update { new: (connector, _), .. }
-            | DiffItem::Remove(connector, _)) = item;
-            if let Some(links) = self.connectors.get(&(id.clone(), *connector)) {
-                links.send_replace(group_of(now, *connector));
+        for connector in before.connectors.differing(&now.connectors) {
+            if let Some(links) = self.connectors.get(&(id.clone(), connector)) {
+                links.send_replace(group_of(now, connector));
             }
         }
     }

@@ -91,7 +91,7 @@ impl Links {
         let connection = match link::serve(stream).await {
             Ok(connection) => connection,
             Err(error) => {
-                debug!(%error, "no link");
+                debug!(%error, "the HTTP/2 handshake of a link failed");
                 return;
             }
         };
@@ -162,13 +162,13 @@ impl Links {
                 accepted = connection.accept() => match accepted {
                     Some(Ok((request, respond))) => self.call(request, respond, link),
                     Some(Err(error)) => {
-                        debug!(%error, "link broke");
+                        debug!(%error, "link broke: the HTTP/2 connection failed");
                         return LinkEnd::Broke;
                     }
                     None => return LinkEnd::Closed,
                 },
                 error = &mut alive => {
-                    debug!(%error, "link lost");
+                    debug!(%error, "link lost: no answer to a keep-alive ping (timeout)");
                     return LinkEnd::Silent;
                 }
                 Ok(()) = windows.changed() => {

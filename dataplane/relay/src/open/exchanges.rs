@@ -91,7 +91,7 @@ impl OpenExchange {
         }
     }
 
-    /// Only the body of the answer calls this, and `handed`.
+    /// The body is asked for its next piece. Only the body calls this, and `handed`.
     pub(crate) fn asked(&self) {
         let turn = self.turn.load(Ordering::Relaxed);
         if is_odd(turn) {
@@ -123,7 +123,7 @@ impl OpenExchange {
         }
     }
 
-    /// True for the first of those who ask until `renewed`.
+    /// Begins a renewal unless one is under way; tells which.
     pub(crate) fn begins_renewal(&self) -> bool {
         !self.renewing.swap(true, Ordering::SeqCst)
     }

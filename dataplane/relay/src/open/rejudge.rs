@@ -8,8 +8,9 @@ use std::{
 };
 
 use eventlog::View;
-use imbl::ordmap::DiffItem;
-use model::{AppId, Facts, SessionId, Snapshot, Tenant, UserId, app::PreAuthentication, policy, session::SessionFault};
+use model::{
+    AppId, Facts, SessionId, Snapshot, UserId, app::PreAuthentication, kind::Touch, policy, session::SessionFault,
+};
 use tokio::time::{interval, timeout};
 use tracing::info;
 
@@ -59,44 +60,19 @@ impl Scope {
             if Arc::ptr_eq(before, now) {
                 continue;
             }
-            // Whoever adds a field decides here whether a judgement asks for it.
-            let Tenant {
-                apps: apps_before,
-                assignments,
-                policies,
-                revoked_sessions,
-                revoked_users,
-                outdated,
-                sessions_before,
-                domain: _,
-                public_port: _,
-                relays: _,
-                branding: _,
-                by_origin: _,
-                groups: _,
-                join_tokens: _,
-                connectors: _,
-                roles: _,
-                keys: _,
-                certificates: _,
-                users: _,
-                usernames: _,
-                credentials: _,
-                user_groups: _,
-                members: _,
-                member_of: _,
-            } = before.as_ref();
-            if *policies != now.policies || *sessions_before != now.sessions_before {
-                return Self::Everybody;
+            for touch in before.touched(now) {
+                match touch {
+                    Touch::Nobody => {}
+                    Touch::Everybody => return Self::Everybody,
+                    Touch::App(app) => _ = apps.insert(app),
+                    Touch::User(user) => _ = users.insert(user),
+                    Touch::Session(session) => _ = sessions.insert(session),
+                    Touch::Outdated => match now.outdated.named_since(&before.outdated) {
+                        Some(named) => users.extend(named),
+                        None => return Self::Everybody,
+                    },
+                }
             }
-            match now.outdated.named_since(outdated) {
-                Some(named) => users.extend(named),
-                None => return Self::Everybody,
-            }
-            apps.extend(apps_before.diff(&now.apps).map(|it| key(&it)));
-            apps.extend(assignments.diff(&now.assignments).map(|it| key(&it)));
-            users.extend(revoked_users.diff(&now.revoked_users).map(|it| key(&it)));
-            sessions.extend(revoked_sessions.diff(&now.revoked_sessions).map(|it| key(&it)));
         }
         Self::Of { apps, users, sessions }
     }
@@ -116,12 +92,6 @@ impl Scope {
             apps.contains(&open.admission.app) || session.as_ref().is_some_and(changed)
         });
         concerned
-    }
-}
-
-fn key<K: Copy, V>(change: &DiffItem<'_, '_, K, V>) -> K {
-    match change {
-        DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => **key,
     }
 }
 
@@ -226,14 +196,8 @@ impl Rejudge {
                 Err(SessionFault::Renew) | Ok(()) => {}
             }
         }
-        let (no_groups, no_proof) = (BTreeSet::new(), BTreeSet::new());
-        let facts = Facts {
-            app: admission.app,
-            user: session.as_ref().map(|it| it.claims.sub),
-            groups: session.as_ref().map_or(&no_groups, |it| &it.groups),
-            address: admission.address(),
-            satisfied: session.as_ref().map_or(&no_proof, |it| &it.satisfied),
-        };
+        let who = session.as_ref().map(|it| it.signed_in());
+        let facts = Facts::new(admission.app, admission.address(), who, self.current.now());
         match policy::authorize(tenant, &facts) {
             Ok(_) => Judgement::Passes,
             Err(_) => Judgement::Ends,

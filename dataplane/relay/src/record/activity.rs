@@ -1,4 +1,4 @@
-//! What happened, on its way to the log: a bounded buffer that never makes a
+//! Activity events on their way to the log: a bounded buffer that never makes a
 //! user wait and counts what it had to drop.
 
 use std::{

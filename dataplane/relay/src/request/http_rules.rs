@@ -1,5 +1,5 @@
-//! What an administrator asked of the edge: requests the relay answers itself,
-//! and what every answer of an application carries.
+//! HTTP rules of an application (CORS, HSTS, robots.txt, response fields):
+//! requests the relay answers itself, and what every answer of it carries.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};

@@ -33,8 +33,8 @@ pub(crate) async fn test(
 ) -> Result<Response<Bytes>, Refusal> {
     let Forwarder { connectors, clock, .. } = forwarder;
     let id = permitted(&routed.parts.headers, trust, routed.now.0).ok_or(Refusal::NotPublished)?;
-    let published = routed.tenant.apps.get(&id).ok_or(Refusal::NotPublished)?;
-    let app = &published.app;
+    let published = routed.tenant.apps.stored(&id).ok_or(Refusal::NotPublished)?;
+    let app = &published.object;
     let mut addresses = app.addresses().zip(0u32..);
     let here = addresses.find_map(|((external, _), segment)| {
         external.label(&routed.canonical.host).map(|label| (segment, label.to_owned()))

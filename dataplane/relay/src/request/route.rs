@@ -39,8 +39,8 @@ pub(super) fn route<'a>(
     let ours = routes.last().filter(|_| canonical.path().starts_with(signin::OUR_PATHS));
     let route = route.or(ours).ok_or(Refusal::NotPublished)?;
     let tenant = snapshot.tenant(&route.tenant).ok_or(Refusal::NotPublished)?;
-    let published = tenant.apps.get(&route.app).ok_or(Refusal::NotPublished)?;
-    let app = &published.app;
+    let published = tenant.apps.stored(&route.app).ok_or(Refusal::NotPublished)?;
+    let app = &published.object;
     if view.age() > app.staleness_max && !app.serve_when_stale {
         return Err(Refusal::Stale);
     }

@@ -15,7 +15,7 @@ use crate::{current::Current, links::connectors::Connectors, refusal::Refusal};
 const IDENTITY_ANSWER_BYTES_MAX: usize = 64 * 1024;
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whose session, and from where it is asked.
+/// For whom identity is asked: the application, and the user's address.
 #[derive(Clone)]
 pub(crate) struct Asking {
     pub tenant: TenantId,
@@ -24,6 +24,7 @@ pub(crate) struct Asking {
     pub thread: usize,
 }
 
+/// The way to identity.
 pub(crate) struct Identity {
     pub connectors: Arc<Connectors>,
     pub current: Arc<Current>,
@@ -82,8 +83,8 @@ impl Identity {
         let (view, keys) = (self.current.view(), self.current.keys());
         let host = keys.tenants.get(tenant)?.login_host.clone();
         let route = view.snapshot.routes.find(&host, "/").filter(|route| route.tenant == *tenant)?;
-        let login = view.snapshot.tenant(tenant)?.apps.get(&route.app)?;
-        Some((login.app.id, login.version, login.app.group, host))
+        let login = view.snapshot.tenant(tenant)?.apps.stored(&route.app)?;
+        Some((login.object.id, login.version, login.object.group, host))
     }
 }
 

@@ -139,7 +139,7 @@ enum State {
     Failed(Instant, Refusal),
 }
 
-/// What somebody who needs the fresh session gets.
+/// The state of a renewal as one request that joins it sees it.
 enum Joined {
     Known(Result<Arc<Session>, Refusal>),
     Waiting { state: watch::Receiver<State>, until: Instant },

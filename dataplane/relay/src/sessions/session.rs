@@ -1,4 +1,4 @@
-//! Who is asking: the session cookie or bearer token of a request.
+//! The session of a request: its cookie or bearer token, verified.
 //!
 //! A token is a JWT identity signed for one application. Its signature is
 //! checked once and remembered; whether it still holds is asked every time.
@@ -10,7 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use model::{AppId, GroupId, TenantId, policy::Control, session::SessionClaims};
+use model::{
+    AppId, GroupId, TenantId, Timestamp,
+    policy::{Requirement, SignedIn},
+    session::SessionClaims,
+};
 use quick_cache::{Equivalent, sync::Cache};
 use tokens::{
     TokenFault, TokenFaults, TokenKind,
@@ -29,7 +33,7 @@ pub const COOKIE_PREFIX: &str = "__Host-postern";
 pub struct Session {
     pub claims: SessionClaims,
     pub groups: BTreeSet<GroupId>,
-    pub satisfied: BTreeSet<Control>,
+    pub satisfied: BTreeSet<Requirement>,
     pub token: String,
     /// Who the user is, signed by identity for connectors; empty if it signed none.
     pub statement: Bytes,
@@ -37,6 +41,18 @@ pub struct Session {
     key: String,
     /// The assertion that was signed last for it.
     pub(crate) signed: Mutex<Option<SignedAssertion>>,
+}
+
+impl Session {
+    /// The user, for a judgement.
+    pub fn signed_in(&self) -> SignedIn<'_> {
+        SignedIn {
+            user: self.claims.sub,
+            groups: &self.groups,
+            satisfied: &self.satisfied,
+            at: Some(Timestamp(self.claims.started_ms)),
+        }
+    }
 }
 
 /// The assertion of a session, for one audience.
@@ -61,6 +77,7 @@ pub(crate) fn alice() -> SessionClaims {
         started_ms: 0,
         directory: 1,
         amr: vec![],
+        satisfied: BTreeSet::new(),
         tenant: TenantId::default_tenant(),
         preferred_username: "alice".into(),
         name: String::new(),
@@ -188,7 +205,7 @@ fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys
     let VerifiedSession::<SessionClaims> { claims, key, statement } = verify(token, &keys.sessions, &expected)?;
     Ok(Session {
         groups: claims.groups.iter().copied().collect(),
-        satisfied: claims.satisfied(),
+        satisfied: claims.satisfied.clone(),
         token: token.to_owned(),
         key,
         statement: statement.map_or_else(Bytes::new, Bytes::from),

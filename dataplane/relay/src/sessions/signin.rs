@@ -5,13 +5,15 @@
 //! be chosen by anybody but us. It is bound to the browser by a cookie, from
 //! which any relay can make the PKCE verifier again: relays keep nothing.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use model::{
-    App, AppId, Timestamp,
+    App, AppId, Requirement, Timestamp,
     edge::{CookieRules, SameSite},
     session::SESSION_LIFE_S,
 };
@@ -54,16 +56,18 @@ struct State {
     /// Path and query on the application's own host.
     back: String,
     exp: i64,
+    /// What identity is asked to have the user show.
+    asked: BTreeSet<Requirement>,
 }
 
-/// Sends the user to identity. `stronger` when the session is not enough.
+/// Sends the user to identity, for what their session has not shown.
 pub fn begin(
     keys: &TenantKeys,
     app: &App,
     canonical: &Canonical,
     headers: &HeaderMap,
     now: Timestamp,
-    stronger: bool,
+    missing: BTreeSet<Requirement>,
 ) -> Result<Response<Bytes>, Refusal> {
     let secret = keys.secret(now).ok_or(Refusal::NotReady)?;
     let held = cookie(headers, BROWSER_COOKIE).filter(|it| it.len() == 43);
@@ -74,6 +78,7 @@ pub fn begin(
         browser: hash(&browser),
         back: canonical.target.clone(),
         exp: now.seconds() + SIGN_IN_LIFE_S,
+        asked: missing.clone(),
     };
     let challenge = hash(&verifier(secret, &browser, &state.id));
     let sealed = secret.seal(STATE, &state).ok_or(Refusal::NotReady)?;
@@ -87,8 +92,8 @@ pub fn begin(
         .append_pair("code_challenge", &challenge)
         .append_pair("code_challenge_method", "S256")
         .append_pair("nonce", &state.id);
-    if stronger {
-        query.append_pair("acr_values", "mfa");
+    if !missing.is_empty() {
+        query.append_pair("acr_values", &Requirement::list(&missing));
     }
     // The port users came through is the port identity is reached on.
     let port =
@@ -111,6 +116,7 @@ pub struct CodeExchange {
     pub form: String,
     pub back: String,
     pub nonce: String,
+    pub asked: BTreeSet<Requirement>,
 }
 
 /// Reads what identity sent the browser back with.
@@ -148,7 +154,7 @@ pub fn callback(
         .append_pair("client_id", &state.app.to_string())
         .append_pair("client_secret", &client_secret(secret, &state.app.to_string()))
         .finish();
-    Ok((state.app, CodeExchange { form, back: state.back, nonce: state.id }))
+    Ok((state.app, CodeExchange { form, back: state.back, nonce: state.id, asked: state.asked }))
 }
 
 /// The end of a sign-in: the token in a cookie, the user where they wanted to go.
@@ -247,7 +253,8 @@ fn redirect(location: &str) -> Result<Response<Bytes>, Refusal> {
     // 303: a POST that had to sign in first is not repeated elsewhere.
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
-    let location = HeaderValue::from_str(location).map_err(|_| Refusal::BadRequest("a target that is no location"))?;
+    let location = HeaderValue::from_str(location)
+        .map_err(|_| Refusal::BadRequest("the request target cannot be sent as Location"))?;
     headers.insert(header::LOCATION, location);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

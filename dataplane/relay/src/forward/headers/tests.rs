@@ -136,7 +136,7 @@ fn cookies_are_joined_and_ours_stay_here() {
 fn links(authority: &str) -> Links {
     let (tenant, app) = (TenantId::default_tenant(), app());
     let (mut snapshot, id) = (Snapshot::default(), app.id);
-    snapshot.apply(&tenant, Event::AppPublished(Box::new(app)), 1);
+    snapshot.apply(&tenant, Event::put(app), 1);
     Links::new(snapshot.tenant(&tenant).unwrap().clone(), id, authority)
 }
 

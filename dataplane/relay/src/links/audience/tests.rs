@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use model::{
-    App, Connector, Event, JoinTokenId,
+    App, Connector, Event, JoinTokenId, Object, ObjectKey,
     app::{ExternalUrl, Name, Origin},
+    kinds::TenantSettings,
 };
 use uuid::Uuid;
 
@@ -63,14 +64,14 @@ impl World {
         self.version += 1;
         let signed = |what: String| Bytes::from(format!("{} {what}", self.version));
         let tenant = TenantId::default_tenant();
-        if let Event::AppPublished(app) | Event::AppChanged(app) = &event {
+        if let Event::Put(Object::App(app)) = &event {
             let signed = signed(format!("{} {}", app.id, app.group));
             Arc::make_mut(&mut self.view.signed_apps).insert(app.id, signed);
-        } else if let Event::AppRetired(id) = &event {
+        } else if let Event::Removed(ObjectKey::App(id)) = &event {
             Arc::make_mut(&mut self.view.signed_apps).insert(*id, signed(format!("{id} retired")));
-        } else if let Event::TenantChanged { .. } = &event {
+        } else if let Event::Put(Object::TenantSettings(_)) = &event {
             Arc::make_mut(&mut self.view.signed_tenants).insert(tenant.clone(), signed("tenant".into()));
-        } else if let Event::KeyRetired(id) = &event {
+        } else if let Event::Removed(ObjectKey::Key(id)) = &event {
             let keys = Arc::make_mut(&mut self.view.signed_keys).entry(tenant.clone()).or_default();
             Arc::make_mut(keys).insert(id.clone(), signed(format!("{id} retired")));
         }
@@ -117,22 +118,22 @@ impl LinkOf {
 fn a_change_wakes_the_links_of_its_group_and_no_others() {
     let mut world = World::new();
     for n in 0..100 {
-        world.happens(Event::AppPublished(Box::new(app(n, n % GROUPS))));
+        world.happens(Event::put(app(n, n % GROUPS)));
     }
     world.tell();
     let (mut one, mut other) = (world.link(1), world.link(2));
     assert_eq!((one.hears().len(), other.hears().len()), (25, 25), "all there is, at the beginning");
-    world.happens(Event::AppChanged(Box::new(app(1, 1))));
+    world.happens(Event::put(app(1, 1)));
     world.tell();
     assert!(one.news.has_changed().unwrap() && !other.news.has_changed().unwrap());
     assert_eq!(one.hears(), [world.signed(app_id(1))]);
     // Nor does anything that is no application.
-    world.happens(Event::ConnectorEnrolled(connector(7, 1, false)));
+    world.happens(Event::put(connector(7, 1, false)));
     world.tell();
     assert!(!one.news.has_changed().unwrap() && !other.news.has_changed().unwrap());
     // What moves is told to both, what retires to those who had it.
-    world.happens(Event::AppChanged(Box::new(app(1, 2))));
-    world.happens(Event::AppRetired(app_id(5)));
+    world.happens(Event::put(app(1, 2)));
+    world.happens(Event::Removed(ObjectKey::App(app_id(5))));
     world.tell();
     assert_eq!(one.hears(), [world.signed(app_id(1)), world.signed(app_id(5))]);
     assert_eq!(other.hears(), [world.signed(app_id(1))]);
@@ -152,9 +153,9 @@ fn every_link_knows_what_a_walk_over_all_applications_would_tell_it() {
         let published =
             world.view.snapshot.tenant(&TenantId::default_tenant()).is_some_and(|it| it.app(app_id(n)).is_some());
         match (published, below(4)) {
-            (true, 0) => world.happens(Event::AppRetired(app_id(n))),
-            (true, _) => world.happens(Event::AppChanged(Box::new(app(n, below(GROUPS))))),
-            (false, _) => world.happens(Event::AppPublished(Box::new(app(n, below(GROUPS))))),
+            (true, 0) => world.happens(Event::Removed(ObjectKey::App(app_id(n)))),
+            (true, _) => world.happens(Event::put(app(n, below(GROUPS)))),
+            (false, _) => world.happens(Event::put(app(n, below(GROUPS)))),
         }
         // Views come together, and links come and go.
         if below(3) == 0 {
@@ -176,7 +177,7 @@ fn every_link_knows_what_a_walk_over_all_applications_would_tell_it() {
     for link in &mut links {
         link.hears();
         let mine = link.group.to_string();
-        let here = tenant.apps.iter().filter(|(_, it)| it.app.group == link.group).map(|(id, _)| id.to_string());
+        let here = tenant.apps.values().filter(|it| it.group == link.group).map(|it| it.id.to_string());
         let known = link.knows.iter().filter(|(_, group)| **group == mine).map(|(id, _)| id.clone());
         assert_eq!(known.collect::<Vec<_>>(), here.collect::<Vec<_>>());
         let told: Vec<_> = link.told.apps.iter().map(|(id, signed)| (*id, signed.clone())).collect();
@@ -196,20 +197,20 @@ async fn a_connector_is_welcome_until_it_is_revoked_or_moves() {
             () = std::future::ready(()) => false,
         }
     };
-    world.happens(Event::ConnectorEnrolled(connector(1, 1, false)));
+    world.happens(Event::put(connector(1, 1, false)));
     world.tell();
     let (mut mine, mut twin, mut stranger) =
         (of_connector(&world, 1), of_connector(&world, 1), of_connector(&world, 2));
     assert!(!over(&mut mine, 1).await);
     assert!(over(&mut stranger, 1).await, "nobody enrolled it");
-    world.happens(Event::ConnectorEnrolled(connector(2, 1, false)));
+    world.happens(Event::put(connector(2, 1, false)));
     world.tell();
     assert!(!over(&mut mine, 1).await && !over(&mut stranger, 1).await);
-    world.happens(Event::ConnectorRevoked(connector(1, 1, true)));
+    world.happens(Event::put(connector(1, 1, true)));
     world.tell();
     assert!(over(&mut mine, 1).await && over(&mut twin, 1).await, "every link of it");
     assert!(over(&mut of_connector(&world, 1), 1).await, "and the next");
-    world.happens(Event::ConnectorEnrolled(connector(2, 3, false)));
+    world.happens(Event::put(connector(2, 3, false)));
     world.tell();
     assert!(over(&mut stranger, 1).await);
     drop((mine, twin, stranger));
@@ -219,8 +220,9 @@ async fn a_connector_is_welcome_until_it_is_revoked_or_moves() {
 #[test]
 fn where_relays_are_is_told_to_links_old_and_new() {
     let mut world = World::new();
-    world.happens(Event::AppPublished(Box::new(app(1, 1))));
-    let settings = |port| Event::TenantChanged { domain: "example.com".into(), public_port: port, relays: vec![] };
+    world.happens(Event::put(app(1, 1)));
+    let settings =
+        |port| Event::put(TenantSettings { domain: "example.com".into(), public_port: port, relays: vec![] });
     world.happens(settings(443));
     world.tell();
     let (mut old, told) = (world.link(1), GroupNews::default());
@@ -236,12 +238,12 @@ fn where_relays_are_is_told_to_links_old_and_new() {
 #[test]
 fn keys_of_user_statements_are_told_to_links_old_and_new() {
     let mut world = World::new();
-    world.happens(Event::KeyRetired("k1".into()));
+    world.happens(Event::Removed(ObjectKey::Key("k1".into())));
     world.tell();
     let (mut old, told) = (world.link(1), GroupNews::default());
     let first = old.news.borrow_and_update().clone();
     assert_eq!(first.keys_since(&told), ["1 k1 retired"]);
-    world.happens(Event::KeyRetired("k2".into()));
+    world.happens(Event::Removed(ObjectKey::Key("k2".into())));
     world.tell();
     assert!(old.news.has_changed().unwrap());
     assert_eq!(old.news.borrow_and_update().keys_since(&first), ["2 k2 retired"], "what is known is not told again");

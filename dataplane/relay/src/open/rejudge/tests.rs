@@ -1,10 +1,9 @@
 //! Whose open exchanges a change concerns.
 
-use std::collections::BTreeSet;
-
 use model::{
-    App, ConnectorGroupId, Event, Principal, SessionId, TenantId, Timestamp,
+    App, Assignment, ConnectorGroupId, Event, ObjectKey, Principal, SessionId, TenantId, Timestamp,
     app::{ExternalUrl, Name, Origin},
+    kinds::{AssignmentKey, TenantSettings},
     policy::{Grant, Policy, State},
     risk::{SessionRevocation, UserRevocation},
 };
@@ -24,13 +23,11 @@ fn policy() -> Policy {
         id: model::PolicyId(Uuid::from_u128(9)),
         name: Name::parse("policy").unwrap(),
         state: State::On,
-        include: vec![],
-        exclude: vec![],
-        apps: BTreeSet::new(),
-        exclude_apps: BTreeSet::new(),
-        networks: vec![],
-        exclude_networks: vec![],
+        people: model::policy::Selection::default(),
+        apps: model::policy::Selection::default(),
+        networks: model::policy::Selection::default(),
         grant: Grant::Block,
+        labels: Default::default(),
     }
 }
 
@@ -39,7 +36,7 @@ fn scopes(events: Vec<Event>) -> Vec<Scope> {
     let tenant = TenantId::default_tenant();
     let mut snapshot = Snapshot::default();
     for n in 0..3 {
-        snapshot.apply(&tenant, Event::AppPublished(Box::new(app(n))), 1);
+        snapshot.apply(&tenant, Event::put(app(n)), 1);
     }
     let scope = |event| {
         let before = snapshot.clone();
@@ -64,15 +61,15 @@ fn a_change_judges_those_it_concerns() {
     let user_changed = UserRevocation { user, sessions_before: Timestamp(0), directory: 5 };
     let session_over = SessionRevocation { session: SessionId(Uuid::from_u128(8)), at: Timestamp(1) };
     let scopes = scopes(vec![
-        Event::AppChanged(Box::new(App { hidden: true, ..app(1) })),
-        Event::AppRetired(AppId(Uuid::from_u128(2))),
-        Event::Assigned { app: id, principal },
-        Event::Unassigned { app: id, principal },
-        Event::UserRevoked(user_changed),
-        Event::SessionRevoked(session_over),
-        Event::TenantChanged { domain: "example.com".into(), public_port: 443, relays: vec![] },
-        Event::PolicyCreated(policy()),
-        Event::PolicyRemoved(policy().id),
+        Event::put(App { hidden: true, ..app(1) }),
+        Event::Removed(ObjectKey::App(AppId(Uuid::from_u128(2)))),
+        Event::put(Assignment { app: id, principal }),
+        Event::Removed(ObjectKey::Assignment(AssignmentKey { app: id, principal })),
+        Event::put(user_changed),
+        Event::put(session_over),
+        Event::put(TenantSettings { domain: "example.com".into(), public_port: 443, relays: vec![] }),
+        Event::put(policy()),
+        Event::Removed(ObjectKey::Policy(policy().id)),
     ]);
     let expected = [
         of(&[1], &[], &[]),

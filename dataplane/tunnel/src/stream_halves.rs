@@ -1,4 +1,4 @@
-//! The two directions of a stream.
+//! The two halves of a tunnel stream: sending and receiving frames.
 
 use std::{
     future::poll_fn,
