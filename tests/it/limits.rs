@@ -87,6 +87,7 @@ async fn assert_others_are_served(world: &World) {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story of many clients")]
 async fn slow_clients_are_given_up_on() {
     let world = World::start().await;
     let origin = Origin::start().await;

@@ -113,6 +113,7 @@ async fn a_path_gives_no_way_around_another_applications_policy() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "mostly a list of requests")]
 async fn what_can_be_read_in_two_ways_is_refused() {
     let (world, origin, alice) = world_with("wiki").await;
     let before = origin.requests.load(Ordering::SeqCst);

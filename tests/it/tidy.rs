@@ -178,6 +178,34 @@ fn branches(tree: &str) -> Vec<String> {
     found
 }
 
+/// What the model may use of anyone's: data, and nothing that waits, reads a
+/// clock or rolls dice.
+const MODEL_MAY_USE: [&str; 5] = ["imbl", "ipnet", "serde", "thiserror", "uuid"];
+
+#[test]
+fn the_model_uses_only_plain_data_of_others() {
+    let manifest: toml::Table = fs::read_to_string(root().join("control/model/Cargo.toml")).unwrap().parse().unwrap();
+    let used: Vec<&str> = manifest["dependencies"].as_table().unwrap().keys().map(String::as_str).collect();
+    assert!(!used.is_empty());
+    for name in used {
+        assert!(MODEL_MAY_USE.contains(&name), "control/model may not use {name}");
+    }
+}
+
+/// Callers of a library branch on its errors; text is for programs' own ends.
+const MAY_USE_ANYHOW: [&str; 2] = ["connector", "deploy/postern"];
+
+#[test]
+fn libraries_name_their_errors() {
+    for (member, _) in MAY_USE.iter().filter(|(member, _)| !MAY_USE_ANYHOW.contains(member)) {
+        let manifest: toml::Table =
+            fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap().parse().unwrap();
+        let uses =
+            manifest.get("dependencies").and_then(|it| it.as_table()).is_some_and(|it| it.contains_key("anyhow"));
+        assert!(!uses, "{member} is a library: an enum of errors in place of anyhow");
+    }
+}
+
 #[test]
 fn every_file_says_what_it_is_and_is_about_something() {
     const EMPTY_NAMES: [&str; 7] =

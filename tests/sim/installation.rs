@@ -90,6 +90,10 @@ pub(crate) struct Recorded {
     pub(crate) body: EventBody,
 }
 
+fn base_of<'a>(keys: &'a RoleKeys, log: &'a EventLog, projection: &'a Projection) -> Base<'a> {
+    Base { keys, log, projection, clock: Clock::default(), token_faults: Default::default() }
+}
+
 impl Installation {
     pub(crate) async fn start(chance: &mut Chance) -> Self {
         let clocks = follow_timers();
@@ -110,13 +114,7 @@ impl Installation {
             let projection = folded(&log, &Stream::STATE, &controller_keys).await;
             let state = folder.0.join(format!("controller-{n}"));
             std::fs::create_dir(&state).unwrap();
-            let base = Base {
-                keys: &controller_keys,
-                log: &log,
-                projection: &projection,
-                clock: Clock::default(),
-                token_faults: Default::default(),
-            };
+            let base = base_of(&controller_keys, &log, &projection);
             let role = controller(&base, &state).await;
             let (name, file) = (format!("https://controller-{n}:8444"), state.join("owner.json"));
             credentials.push(assembly::controller::owner_file(&role.controller, name, file).write().unwrap().0);
@@ -130,25 +128,13 @@ impl Installation {
         }
         let identity_log = disturbed(&log, &storm, chance.fork(), 400);
         let projection = folded(&identity_log, &Stream::STATE, &identity_keys).await;
-        let base = Base {
-            keys: &identity_keys,
-            log: &identity_log,
-            projection: &projection,
-            clock: Clock::default(),
-            token_faults: Default::default(),
-        };
+        let base = base_of(&identity_keys, &identity_log, &projection);
         let settings = identity::Settings { token_life_s: TOKEN_LIFE_S, ..Default::default() };
         let identity = assembly::identity::assemble(&base, settings, Hashing::on_callers_thread());
         places.settle_identity(identity.unwrap());
         let relay_log = disturbed(&log, &storm, chance.fork(), 300);
         let projection = folded(&relay_log, &[Stream::Config, Stream::Risk], &relay_keys).await;
-        let base = Base {
-            keys: &relay_keys,
-            log: &relay_log,
-            projection: &projection,
-            clock: Clock::default(),
-            token_faults: Default::default(),
-        };
+        let base = base_of(&relay_keys, &relay_log, &projection);
         let (settings, vitals) = (relay::Settings::default(), Vitals::default());
         let relay = assembly::relay::without_listener(&base, settings, &vitals, &stop).unwrap();
 

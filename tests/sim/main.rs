@@ -105,6 +105,7 @@ struct Outcomes {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one run, from its beginning to what must hold at its end")]
 fn an_application_sees_only_what_was_granted_and_a_user_only_their_own() {
     each_seed(async |mut chance| {
         let mut world = World::start(&mut chance).await;

@@ -99,6 +99,7 @@ impl Language {
 
 impl Message {
     #[rustfmt::skip]
+    #[expect(clippy::too_many_lines, reason = "a table: one row for each message")]
     pub fn words(self, language: Language) -> Words {
         let all: [(&'static str, &'static str); 4] = match self {
             Self::Unreadable => [

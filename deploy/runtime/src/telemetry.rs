@@ -3,17 +3,22 @@
 
 use std::{ffi::OsStr, io::IsTerminal};
 
-use anyhow::Context;
 use opentelemetry::{
     propagation::{Extractor, TextMapPropagator},
     trace::{TraceContextExt, TracerProvider},
 };
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use serde::Deserialize;
+use thiserror::Error;
 use tracing::{Span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{ParseError, Targets},
+    layer::SubscriberExt,
+    util::{SubscriberInitExt, TryInitError},
+};
 
 /// The target of spans that leave the process as traces. They are DEBUG, so they
 /// cost nothing where neither traces nor such logs are wanted.
@@ -43,6 +48,16 @@ impl Default for Settings {
     }
 }
 
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    #[error("reading level {level:?}")]
+    Level { level: String, source: ParseError },
+    #[error("preparing traces to {endpoint}")]
+    Exporter { endpoint: String, source: ExporterBuildError },
+    #[error("starting the log")]
+    Log(#[from] TryInitError),
+}
+
 /// Keeps the exporter alive; what is not sent yet goes out when it is dropped.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
@@ -58,8 +73,9 @@ impl Drop for Telemetry {
 }
 
 /// Starts logs and traces for the whole process. Must run inside the runtime.
-pub fn start(role: &'static str, settings: &Settings) -> anyhow::Result<Telemetry> {
-    let filter = EnvFilter::try_new(&settings.level).with_context(|| format!("reading level {:?}", settings.level))?;
+pub fn start(role: &'static str, settings: &Settings) -> Result<Telemetry, TelemetryError> {
+    let filter = EnvFilter::try_new(&settings.level)
+        .map_err(|source| TelemetryError::Level { level: settings.level.clone(), source })?;
     let provider = settings.otlp_endpoint.as_deref().map(|endpoint| provider(role, endpoint)).transpose()?;
     let traces = provider.as_ref().map(|it| {
         let ours = Targets::new().with_target(TRACE, LevelFilter::DEBUG);
@@ -81,7 +97,7 @@ pub fn start(role: &'static str, settings: &Settings) -> anyhow::Result<Telemetr
             tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter).boxed()
         }
     };
-    Registry::default().with(lines).with(traces).try_init().context("starting the log")?;
+    Registry::default().with(lines).with(traces).try_init()?;
     Ok(Telemetry { provider })
 }
 
@@ -91,12 +107,12 @@ fn wants_colours(terminal: bool, no_color: Option<&OsStr>) -> bool {
     terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-fn provider(role: &'static str, endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+fn provider(role: &'static str, endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
-        .with_context(|| format!("preparing traces to {endpoint}"))?;
+        .map_err(|source| TelemetryError::Exporter { endpoint: endpoint.to_owned(), source })?;
     let resource = Resource::builder().with_service_name(format!("postern-{role}")).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }

@@ -81,6 +81,7 @@ pub(crate) async fn envoy(folder: &Folder, backend: u16) -> (Running, u16) {
 
 /// Two Envoys and a reverse tunnel between them, over TLS like ours; with
 /// `jwks` the first checks a token of each request, and remembers it.
+#[expect(clippy::too_many_lines, reason = "mostly two configuration files")]
 pub(crate) async fn envoy_pair(folder: &Folder, backend: u16, jwks: Option<&str>) -> ([Running; 2], u16) {
     let (port, accept, root) = (free_port(), free_port(), folder.0.display());
     let name = if jwks.is_some() { "pair-jwt" } else { "pair" };

@@ -31,9 +31,16 @@ pub(super) struct RecentActivity {
 /// Where a connector is linked, as relays told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Links {
-    /// Relays it is linked to, and since when.
-    pub(crate) relays: BTreeMap<String, i64>,
+    /// Relays it is linked to.
+    pub(crate) relays: BTreeMap<String, AtRelay>,
     pub(crate) last_ms: i64,
+}
+
+/// A connector with a new certificate links anew before the old link ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AtRelay {
+    pub(crate) since_ms: i64,
+    links: u32,
 }
 
 impl Default for RecentActivity {
@@ -84,8 +91,19 @@ impl RecentActivity {
         let links = self.links.touch((tenant.clone(), it.connector));
         links.last_ms = links.last_ms.max(time.0);
         match ConnectorEvent::parse(&it.what) {
-            Some(ConnectorEvent::Linked) => _ = links.relays.insert(it.relay, time.0),
-            Some(ConnectorEvent::Unlinked) => _ = links.relays.remove(&it.relay),
+            Some(ConnectorEvent::Linked) => {
+                let first = AtRelay { since_ms: time.0, links: 0 };
+                links.relays.entry(it.relay).or_insert(first).links += 1;
+            }
+            Some(ConnectorEvent::Unlinked) => {
+                let left = links.relays.get_mut(&it.relay).map(|at| {
+                    at.links -= 1;
+                    at.links
+                });
+                if left == Some(0) {
+                    links.relays.remove(&it.relay);
+                }
+            }
             Some(_) | None => {}
         }
     }

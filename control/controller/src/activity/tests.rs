@@ -86,6 +86,26 @@ fn failures_and_sessions_at_their_end_are_no_sessions() {
     );
 }
 
+/// As a connector with a new certificate does: it links anew before the old link ends.
+#[test]
+fn a_connector_is_linked_until_its_last_link_ends() {
+    let (tenant, connector) = (TenantId::default_tenant(), ConnectorId(fresh_id()));
+    let mut recent = RecentActivity::default();
+    let mut told = |what: &str, relay: &str, second: i64| {
+        let (connector, what, relay) = (connector.to_string(), what.into(), relay.into());
+        let told = v1::ConnectorActivity { connector, what, relay, ..Default::default() };
+        recent.apply(&tenant, NOW.plus_seconds(second), Activity::Connector(told));
+        let of_connector = recent.links(&tenant).remove(0).1;
+        of_connector.relays.into_iter().map(|(relay, at)| (relay, at.since_ms)).collect::<Vec<_>>()
+    };
+    assert_eq!(told("linked", "r1", 1), [("r1".to_owned(), NOW.0 + 1000)]);
+    told("linked", "r1", 2);
+    assert_eq!(told("unlinked", "r1", 3), [("r1".to_owned(), NOW.0 + 1000)], "one link is left");
+    assert_eq!(told("unlinked", "r1", 4), []);
+    assert_eq!(told("unlinked", "r1", 5), [], "one more than ever was");
+    assert_eq!(told("linked", "r1", 6), [("r1".to_owned(), NOW.0 + 6000)], "and it is linked again");
+}
+
 #[test]
 fn missing_urls_are_counted_for_the_application_whose_page_asked() {
     let (tenant, shop, other) = (TenantId::default_tenant(), AppId(fresh_id()), AppId(fresh_id()));

@@ -22,7 +22,7 @@ impl Admin {
         let now_ms = self.writer.now().0;
         let status = |(connector, links): (ConnectorId, crate::activity::Links)| {
             let links_now = links.relays.iter().filter(|(relay, _)| alive.contains(*relay));
-            let (relays, since): (Vec<&String>, Vec<&i64>) = links_now.unzip();
+            let (relays, since): (Vec<&String>, Vec<i64>) = links_now.map(|(relay, at)| (relay, at.since_ms)).unzip();
             let status = json!({
                 "online": !relays.is_empty(),
                 "online_since_ms": since.iter().min(),
