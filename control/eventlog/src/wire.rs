@@ -231,16 +231,6 @@ macro_rules! define {
 
 model::for_each_kind!(define);
 
-/// What is still open in a message that people wrote.
-pub enum Filling<'a> {
-    /// The id, perhaps empty, and the name.
-    Identity {
-        id: &'a mut String,
-        name: String,
-    },
-    Link(Link<'a>),
-}
-
 /// Fields written over a message. What is not mentioned stays, what nobody is
 /// shown too.
 fn merged<K: Words>(before: K::Message, fields: &serde_json::Map<String, Value>) -> Parsed<K::Message> {

@@ -41,20 +41,18 @@ pub async fn find(it: &Context, kind: String, label: &[String], contains: String
     print(it.format, found.iter(), &columns)
 }
 
-/// With names for people, with ids for machines.
 pub fn print<'a>(
     format: Format,
     objects: impl Iterator<Item = &'a v1::Object>,
     columns: &[&str],
 ) -> anyhow::Result<()> {
-    let row = |object| if format == Format::Json { fields(object) } else { named(object) };
-    let rows = objects.map(row).collect::<anyhow::Result<Vec<Value>>>()?;
+    let rows = objects.map(|object| row(format, object)).collect::<anyhow::Result<Vec<Value>>>()?;
     output::list(format, &rows, columns)
 }
 
 pub async fn show(it: &Context, kind: &str, name: &str) -> anyhow::Result<()> {
     let object = it.admin.object(kind, name).await?;
-    output::show(it.format, &if it.format == Format::Json { fields(&object)? } else { named(&object)? })
+    output::show(it.format, &row(it.format, &object)?)
 }
 
 /// `NAME=VALUE` of one object; a new one is made.
@@ -136,6 +134,14 @@ pub fn labels(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
         Ok((name.to_owned(), value.to_owned()))
     };
     given.iter().map(label).collect()
+}
+
+/// With names for people, with ids for machines.
+fn row(format: Format, object: &v1::Object) -> anyhow::Result<Value> {
+    match format {
+        Format::Json => fields(object),
+        Format::Table => named(object),
+    }
 }
 
 fn fields(object: &v1::Object) -> anyhow::Result<Value> {

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use super::{
     Admin, Call,
-    objects::{Statuses, called, has_labels, kind, shown},
+    objects::{Statuses, called, has_labels, kind, named, shown},
 };
 use crate::{
     errors::{about, field, invalid, refused, rejected},
@@ -101,14 +101,11 @@ impl Admin {
     /// What an object becomes when the fields that are given are written over it.
     async fn object(&self, call: &Call, names: &Names, wanted: &Wanted) -> Result<Object, Status> {
         let id = names.id(call, wanted);
-        let key = match id {
-            Some(_) => None,
-            None => Some(wanted.key_of_parts(call, names).map_err(invalid)?),
+        let key = match &id {
+            Some(id) => wanted.key_of_id(id),
+            None => wanted.key_of_parts(call, names),
         };
-        let key = match (&id, key) {
-            (Some(id), _) => wanted.key_of_id(id).map_err(invalid)?,
-            (None, key) => key.ok_or_else(|| Status::internal("an object without a key"))?,
-        };
+        let key = key.map_err(invalid)?;
         let before = call.tenant.get(&key).map(|(object, _)| object);
         let mut fields = wanted.fields.clone();
         if before.is_none() && wanted.kind == KindName::App {
@@ -167,14 +164,11 @@ impl Wanted {
 
     /// The key of something that is there.
     fn key(&self, call: &Call, names: &Names) -> Result<ObjectKey, Status> {
-        let found = match wire::has_id(self.kind) {
-            true => {
-                let text = if self.text("id").is_empty() { self.name() } else { self.text("id") };
-                return crate::resolve::object(&call.tenant, self.kind, text).map_err(invalid);
-            }
-            false => self.key_of_parts(call, names),
-        };
-        found.map_err(|it| about(&self.title(), &invalid(it)))
+        if wire::has_id(self.kind) {
+            let text = if self.text("id").is_empty() { self.name() } else { self.text("id") };
+            return crate::resolve::object(&call.tenant, self.kind, text).map_err(invalid);
+        }
+        self.key_of_parts(call, names).map_err(|it| about(&self.title(), &invalid(it)))
     }
 }
 
@@ -277,10 +271,6 @@ pub(super) fn difference(before: &Tenant, after: &Tenant, key: &ObjectKey, event
     let names = if is.is_some() { after } else { before };
     let name = called(names, key, name.as_deref());
     v1::Difference { kind: key.kind().as_str().to_owned(), name, happened: happened.into(), fields }
-}
-
-fn named(tenant: &Tenant, object: &Object) -> Value {
-    wire::to_json(object, &mut |link| link.name(tenant))
 }
 
 pub(super) fn changed_fields(before: &Value, after: &Value) -> Vec<v1::FieldChange> {

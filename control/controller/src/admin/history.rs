@@ -13,7 +13,12 @@ use serde_json::Value;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Admin, apply::changed_fields, caller, objects};
+use super::{
+    Admin,
+    apply::changed_fields,
+    caller,
+    objects::{self, named},
+};
 use crate::{
     callers::Caller,
     errors::{field, invalid},
@@ -283,10 +288,6 @@ fn sentence(tenant: &Tenant, entry: &v1::HistoryEntry, event: &Event, before: Op
         fields.iter().map(|it| format!("{} {} -> {}", it.field, plain(&it.before), plain(&it.after))).collect();
     let colon = if changes.is_empty() { "" } else { ": " };
     format!("{} {verb} {} {name}{colon}{}", entry.actor_name, key.kind().title(), changes.join("; "))
-}
-
-fn named(tenant: &Tenant, object: &Object) -> Value {
-    wire::to_json(object, &mut |link| link.name(tenant))
 }
 
 /// The event as JSON, without what is sealed or hashed.

@@ -135,10 +135,15 @@ pub(super) fn shown(tenant: &Arc<Tenant>, object: &Object, version: u64, status:
         key: key.subject().id,
         name: object.name().unwrap_or_default().to_owned(),
         fields: wire::to_json(object, &mut |_| {}).to_string(),
-        named: wire::to_json(object, &mut |link| link.name(tenant)).to_string(),
+        named: named(tenant, object).to_string(),
         version,
         status: status.get(&key).map_or(String::new(), ToString::to_string),
     }
+}
+
+/// The fields of an object, with names in place of ids.
+pub(super) fn named(tenant: &Tenant, object: &Object) -> serde_json::Value {
+    wire::to_json(object, &mut |link| link.name(tenant))
 }
 
 pub(super) fn has_labels(object: &Object, wanted: &BTreeMap<String, String>) -> bool {

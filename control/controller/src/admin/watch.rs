@@ -36,15 +36,14 @@ pub(super) fn changes(
             return out;
         }
         let before = known.replace(after.clone());
+        let begins = before.is_none();
+        let before = before.unwrap_or_default();
         for kind in &kinds {
             let position = snapshot.position(kind.stream());
-            let keys = match &before {
-                Some(before) => before.differing(&after, *kind),
-                None => after.objects(*kind, None).map(|(object, _)| object.key()).collect(),
-            };
-            out.extend(keys.iter().filter_map(|key| change(before.as_ref(), &after, key, position)).map(Ok));
+            let keys = before.differing(&after, *kind);
+            out.extend(keys.iter().filter_map(|key| change(&before, &after, key, position)).map(Ok));
         }
-        if before.is_none() {
+        if begins {
             out.push_back(Ok(v1::ObjectChange { position: snapshot.config, ..Default::default() }));
         }
         out
@@ -57,14 +56,8 @@ pub(super) fn changes(
     })
 }
 
-fn change(
-    before: Option<&Arc<Tenant>>,
-    after: &Arc<Tenant>,
-    key: &ObjectKey,
-    position: u64,
-) -> Option<v1::ObjectChange> {
-    let was = before.and_then(|it| it.get(key));
-    let is = after.get(key);
+fn change(before: &Tenant, after: &Arc<Tenant>, key: &ObjectKey, position: u64) -> Option<v1::ObjectChange> {
+    let (was, is) = (before.get(key), after.get(key));
     let happened = match (&was, &is) {
         (None, Some(_)) => v1::Happened::Created,
         (Some(_), Some(_)) => v1::Happened::Changed,
