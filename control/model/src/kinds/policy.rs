@@ -43,8 +43,7 @@ impl Kind for Policy {
     }
 
     fn index(at: &mut Indexes<'_>, before: Option<&Self>, after: Option<&Self>) {
-        let id = before.or(after).map(|it| it.id);
-        id.into_iter().for_each(|id| at.tenant.by_app.remove(id));
+        before.into_iter().for_each(|policy| at.tenant.by_app.remove(policy));
         after.cloned().into_iter().for_each(|policy| at.tenant.by_app.insert(policy));
     }
 

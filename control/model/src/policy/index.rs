@@ -3,30 +3,19 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use imbl::OrdMap;
-
 use super::{Policy, Scope};
 use crate::ids::{AppId, PolicyId};
 
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, Debug, PartialEq)]
 pub struct Policies {
-    by_id: OrdMap<PolicyId, Arc<Policy>>,
     everywhere: Arc<Vec<Arc<Policy>>>,
     by_app: Arc<HashMap<AppId, Vec<Arc<Policy>>>>,
 }
 
-/// The files are derived from `by_id`.
-impl PartialEq for Policies {
-    fn eq(&self, other: &Self) -> bool {
-        self.by_id == other.by_id
-    }
-}
-
 impl Policies {
+    /// No policy of its id is in it.
     pub(crate) fn insert(&mut self, policy: Policy) {
-        self.remove(policy.id);
         let policy = Arc::new(policy);
-        self.by_id.insert(policy.id, policy.clone());
         match &policy.apps.scope {
             Scope::All => file(Arc::make_mut(&mut self.everywhere), &policy),
             Scope::Only(apps) => {
@@ -38,15 +27,18 @@ impl Policies {
         }
     }
 
-    pub(crate) fn remove(&mut self, id: PolicyId) {
-        let Some(policy) = self.by_id.remove(&id) else { return };
+    /// `policy` is as it was inserted.
+    pub(crate) fn remove(&mut self, policy: &Policy) {
         match &policy.apps.scope {
-            Scope::All => Arc::make_mut(&mut self.everywhere).retain(|it| it.id != id),
+            Scope::All => take_out(Arc::make_mut(&mut self.everywhere), policy.id),
             Scope::Only(apps) => {
                 let by_app = Arc::make_mut(&mut self.by_app);
                 for app in apps {
                     if let Some(filed) = by_app.get_mut(app) {
-                        filed.retain(|it| it.id != id);
+                        take_out(filed, policy.id);
+                        if filed.is_empty() {
+                            by_app.remove(app);
+                        }
                     }
                 }
             }
@@ -56,18 +48,14 @@ impl Policies {
     pub fn for_app(&self, app: AppId) -> impl Iterator<Item = &Arc<Policy>> {
         self.everywhere.iter().chain(self.by_app.get(&app).into_iter().flatten())
     }
-
-    pub fn get(&self, id: PolicyId) -> Option<&Arc<Policy>> {
-        self.by_id.get(&id)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.by_id.values()
-    }
 }
 
 /// Sorted by id, so the order of events does not show.
 fn file(policies: &mut Vec<Arc<Policy>>, policy: &Arc<Policy>) {
     let at = policies.partition_point(|it| it.id < policy.id);
     policies.insert(at, policy.clone());
+}
+
+fn take_out(policies: &mut Vec<Arc<Policy>>, id: PolicyId) {
+    policies.retain(|it| it.id != id);
 }
