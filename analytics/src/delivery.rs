@@ -18,9 +18,9 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{Entry, EventLog, Fact, Follow, LogError};
+use eventlog::{Activity, Entry, EventLog, Follow, LogError};
 use model::{Position, event::Stream};
-use proto::{Message, signed::Verifier, v1::SignedEvent};
+use proto::signed::Verifier;
 use runtime::{files, telemetry::chain};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -215,9 +215,7 @@ impl Delivery {
     }
 
     fn lines(&mut self, entry: &Entry) -> Option<Vec<Line>> {
-        let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
-        let (body, _) = self.trust.verify(&event).ok()?;
-        let Fact::Activity(activity) = Fact::decode(&body.kind, &body.payload).ok()? else { return None };
+        let (body, activity) = Activity::believed(&mut self.trust, entry)?;
         let line = |record: Record<'_>| Line {
             kind: record.what.kind(),
             severity: record.what.severity(),

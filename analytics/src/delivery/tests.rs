@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use eventlog::{Activity, Append, Draft, Journal};
+use eventlog::{Activity, Append, Draft, Fact, Journal};
 use model::{TenantId, Timestamp};
 use proto::{signed::Signer, v1::SignInAttempt};
 use runtime::{clock::fresh_id, metrics::Metrics};

@@ -17,13 +17,9 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{Activity, Entry, EventLog, Fact, LogError};
+use eventlog::{Activity, Entry, EventLog, LogError};
 use model::{AppId, ConnectorId, Position, TenantId, Timestamp, event::Stream};
-use proto::{
-    Message,
-    signed::Verifier,
-    v1::{self, SignedEvent},
-};
+use proto::{signed::Verifier, v1};
 pub(crate) use recent::Links;
 use recent::RecentActivity;
 use runtime::telemetry::chain;
@@ -175,15 +171,10 @@ impl ActivityReader {
     }
 }
 
-/// What an event says, if one of ours signed it.
+/// What an event says, of whom and when, if one of ours signed it.
 fn believed(trust: &mut Verifier, entry: &Entry) -> Option<(TenantId, Timestamp, Activity)> {
-    let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
-    let (body, _) = trust.verify(&event).ok()?;
-    let tenant = TenantId::parse(&body.tenant)?;
-    match Fact::decode(&body.kind, &body.payload).ok()? {
-        Fact::Activity(activity) => Some((tenant, Timestamp(body.time_ms), activity)),
-        Fact::State(_) => None,
-    }
+    let (body, activity) = Activity::believed(trust, entry)?;
+    Some((TenantId::parse(&body.tenant)?, Timestamp(body.time_ms), activity))
 }
 
 #[cfg(test)]

@@ -4,10 +4,17 @@
 //! right away. Kinds are never reused; `samples/` holds one of each, for ever.
 
 use model::{Event, event::Stream};
-use proto::{Message, v1};
+use proto::{
+    Message,
+    signed::Verifier,
+    v1::{self, EventBody, SignedEvent},
+};
 use thiserror::Error;
 
-use crate::wire::{self, FieldError};
+use crate::{
+    Entry,
+    wire::{self, FieldError},
+};
 
 /// What ACTIVITY records. Nothing folds it into a snapshot.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +97,16 @@ pub enum DecodeError {
 }
 
 impl Activity {
+    /// What an entry of ACTIVITY says, in which body, if one of ours signed it.
+    pub fn believed(trust: &mut Verifier, entry: &Entry) -> Option<(EventBody, Self)> {
+        let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
+        let (body, _) = trust.verify(&event).ok()?;
+        match Fact::decode(&body.kind, &body.payload).ok()? {
+            Fact::Activity(activity) => Some((body, activity)),
+            Fact::State(_) => None,
+        }
+    }
+
     pub fn kind(&self) -> &'static str {
         match self {
             Self::SignIn(_) => "SignInAttempted",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use eventlog::{Draft, Journal};
+use eventlog::{Draft, Fact, Journal};
 use proto::signed::Signer;
 use runtime::clock::fresh_id;
 use tokio::task::JoinSet;
