@@ -66,6 +66,15 @@ pub fn decide_all(
     tenant_id: &TenantId,
     commands: impl IntoIterator<Item = Command>,
 ) -> Result<Vec<Step>, Refused> {
+    foresee(snapshot, tenant_id, commands).map(|(steps, _)| steps)
+}
+
+/// As [`decide_all`], and what would be true afterwards.
+pub fn foresee(
+    snapshot: &Snapshot,
+    tenant_id: &TenantId,
+    commands: impl IntoIterator<Item = Command>,
+) -> Result<(Vec<Step>, Snapshot), Refused> {
     let mut draft = Draft::new(snapshot, tenant_id);
     for command in commands {
         draft.add(command)?;
@@ -189,7 +198,7 @@ impl<'a> Draft<'a> {
         self.tenant().same_name(key, name).is_some() || self.before.same_name(key, name).is_some_and(|it| still(&it))
     }
 
-    fn steps(self) -> Vec<Step> {
+    fn steps(self) -> (Vec<Step>, Snapshot) {
         let mut events: Vec<_> = self.events.into_values().collect();
         events.sort_by_key(|(turn, _)| *turn);
         let alone = events.len() == 1;
@@ -207,7 +216,7 @@ impl<'a> Draft<'a> {
             }
         }
         ranked.sort_by_key(|(rank, _)| *rank);
-        steps(ranked.into_iter().map(|(_, event)| event))
+        (steps(ranked.into_iter().map(|(_, event)| event)), self.after)
     }
 }
 

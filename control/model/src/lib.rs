@@ -34,7 +34,7 @@ pub mod text;
 mod tests;
 
 pub use app::{App, ExternalUrl, Origin};
-pub use batch::{Refused, Step, decide, decide_all};
+pub use batch::{Refused, Step, decide, decide_all, foresee};
 pub use command::{Command, Rejection};
 pub use directory::{Principal, Role};
 pub use event::{Event, Stream, Subject};

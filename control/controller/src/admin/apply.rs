@@ -10,7 +10,7 @@ use std::{
 };
 
 use eventlog::wire::{self, FieldError, Parsed};
-use model::{Command, Event, KindName, Object, ObjectKey, Snapshot, Step, Tenant, decide_all, kind::Bond};
+use model::{Command, Event, KindName, Object, ObjectKey, Snapshot, Step, Tenant, foresee, kind::Bond};
 use proto::v1;
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
@@ -76,11 +76,8 @@ impl Admin {
         dry_run: bool,
     ) -> Result<v1::ApplyResponse, Status> {
         let refused = |it| if commands.len() > 1 { refused(&it) } else { rejected(&it.why) };
-        let steps = decide_all(snapshot, &call.caller.tenant, commands.iter().cloned()).map_err(refused)?;
-        let mut after = snapshot.clone();
-        for event in steps.iter().flat_map(|step| &step.events) {
-            after.apply(&call.caller.tenant, event.clone(), 0);
-        }
+        let foreseen = foresee(snapshot, &call.caller.tenant, commands.iter().cloned());
+        let (steps, after) = foreseen.map_err(refused)?;
         let after = after.tenant(&call.caller.tenant).cloned().unwrap_or_default();
         let differences = differences(&call.tenant, &after, &steps);
         if dry_run {
