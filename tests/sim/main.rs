@@ -36,12 +36,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use model::{
-    ObjectKey, Policy, PolicyId, Position,
-    app::Name,
-    command::Command,
-    policy::{Grant, State},
-};
+use model::{ObjectKey, Policy, PolicyId, Position, app::Name, command::Command, policy::Grant};
 use runtime::clock::fresh_id;
 use tokio::{
     io::AsyncWriteExt,
@@ -440,19 +435,9 @@ async fn change_policies(world: &World, blocked: &Mutex<Blocked>, mut chance: Ch
             let (id, address) =
                 (PolicyId(fresh_id()), IpAddr::from(Ipv4Addr::new(10, 0, 0, chance.below(USERS) as u8)));
             policies.push((id, address));
-            Command::Create(
-                Policy {
-                    id,
-                    name: Name::parse(&id.0.simple().to_string()).unwrap(),
-                    state: State::On,
-                    people: model::policy::Selection::default(),
-                    apps: model::policy::Selection::default(),
-                    networks: model::policy::Selection::only([IpNet::from(address)]),
-                    grant: Grant::Block,
-                    labels: Default::default(),
-                }
-                .into(),
-            )
+            let networks = model::policy::Selection::only([IpNet::from(address)]);
+            let name = Name::parse(&id.0.simple().to_string()).unwrap();
+            Command::Create(Policy { networks, ..Policy::new(id, name, Grant::Block) }.into())
         };
         let position = world.execute(vec![command]).await;
         let now = policies.iter().map(|(_, address)| *address).collect();

@@ -182,6 +182,12 @@ enum Unmet<'a> {
 }
 
 impl Policy {
+    /// Is on, and for everybody, everywhere.
+    pub fn new(id: PolicyId, name: Name, grant: Grant) -> Self {
+        let (people, apps, networks) = Default::default();
+        Self { id, name, state: State::On, people, apps, networks, grant, labels: Labels::new() }
+    }
+
     pub fn obstacle(&self, facts: &Facts<'_>) -> Option<Obstacle> {
         match self.apps.miss(|app| *app == facts.app) {
             Some(Miss::Excepted) => return Some(Obstacle::ExcludedApplication),

@@ -543,16 +543,7 @@ fn member(group: u8, user: u8) -> Event {
 }
 
 fn block(n: u8) -> Policy {
-    Policy {
-        id: PolicyId(id(n)),
-        name: Name::parse(&format!("policy-{n}")).unwrap(),
-        state: State::On,
-        people: Selection::default(),
-        apps: Selection::default(),
-        networks: Selection::default(),
-        grant: Grant::Block,
-        labels: Default::default(),
-    }
+    Policy::new(PolicyId(id(n)), Name::parse(&format!("policy-{n}")).unwrap(), Grant::Block)
 }
 
 fn claims(now: Timestamp) -> SessionClaims {

@@ -27,7 +27,7 @@ use model::{
     app::{Claim, HeaderName, IdentityHeader, Name},
     keys::{Key, KeyPurpose},
     kinds::TenantSettings,
-    policy::{self, Grant, Policy, Selection, State},
+    policy::{self, Grant, Policy, Selection},
     session::SessionClaims,
 };
 use relay::{
@@ -223,16 +223,9 @@ fn app(n: u128) -> App {
 /// Twenty for every application, the rest for one each.
 fn blocking(n: u128) -> Policy {
     let apps = if n < 20 { Selection::default() } else { Selection::only([AppId(Uuid::from_u128(n))]) };
-    Policy {
-        id: PolicyId(Uuid::from_u128(n)),
-        name: Name::parse(&format!("policy {n}")).unwrap(),
-        state: State::On,
-        people: Selection::default(),
-        apps,
-        networks: Selection::only([format!("10.{}.0.0/16", n % 256).parse().unwrap()]),
-        grant: Grant::Block,
-        labels: Default::default(),
-    }
+    let networks = Selection::only([format!("10.{}.0.0/16", n % 256).parse().unwrap()]);
+    let name = Name::parse(&format!("policy {n}")).unwrap();
+    Policy { apps, networks, ..Policy::new(PolicyId(Uuid::from_u128(n)), name, Grant::Block) }
 }
 
 fn key() -> (Vec<u8>, Vec<u8>) {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use eventlog::{Append, EventLog};
-use model::{Group, GroupId, Membership, User, app::Name, directory::Username, policy::Grant, policy::State};
+use model::{Group, GroupId, Membership, User, app::Name, directory::Username, policy::Grant};
 use proto::signed::{Signer, Verifier};
 
 use super::*;
@@ -99,19 +99,8 @@ async fn what_has_begun_goes_on_when_who_asked_hangs_up() {
 async fn an_expected_position_is_for_all_commands_together() {
     let world = World::start().await;
     let policy = |n: u128| {
-        Command::Create(
-            model::Policy {
-                id: model::PolicyId(id(n)),
-                name: Name::parse(&format!("p{n}")).unwrap(),
-                state: State::On,
-                people: model::policy::Selection::default(),
-                apps: model::policy::Selection::default(),
-                networks: model::policy::Selection::default(),
-                grant: Grant::Block,
-                labels: Default::default(),
-            }
-            .into(),
-        )
+        let name = Name::parse(&format!("p{n}")).unwrap();
+        Command::Create(model::Policy::new(model::PolicyId(id(n)), name, Grant::Block).into())
     };
     let expecting = |expected| Wish { expected: Some(expected), ..world.wish() };
     assert_eq!(world.writer.execute(&expecting(0), vec![policy(1), policy(2)]).await.unwrap(), 2);

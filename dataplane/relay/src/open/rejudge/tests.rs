@@ -4,7 +4,7 @@ use model::{
     App, Assignment, ConnectorGroupId, Event, ObjectKey, Principal, SessionId, TenantId, Timestamp,
     app::{ExternalUrl, Name, Origin},
     kinds::{AssignmentKey, TenantSettings},
-    policy::{Grant, Policy, State},
+    policy::{Grant, Policy},
     risk::{SessionRevocation, UserRevocation},
 };
 use uuid::Uuid;
@@ -19,16 +19,7 @@ fn app(n: u128) -> App {
 }
 
 fn policy() -> Policy {
-    Policy {
-        id: model::PolicyId(Uuid::from_u128(9)),
-        name: Name::parse("policy").unwrap(),
-        state: State::On,
-        people: model::policy::Selection::default(),
-        apps: model::policy::Selection::default(),
-        networks: model::policy::Selection::default(),
-        grant: Grant::Block,
-        labels: Default::default(),
-    }
+    Policy::new(model::PolicyId(Uuid::from_u128(9)), Name::parse("policy").unwrap(), Grant::Block)
 }
 
 /// Whom the events concern, one after the other, in a world of three applications.
