@@ -48,7 +48,7 @@ pub trait Kind: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
         vec![]
     }
 
-    /// Today's rules for what it says by itself.
+    /// Today's rules for what it says by itself; those for labels are asked of every kind.
     fn check(&self) -> Result<(), Broken> {
         Ok(())
     }

@@ -53,13 +53,13 @@ use crate::{
     directory::Principal,
     event::{Event, Stream, Subject},
     ids::*,
-    kind::{Broken, Change, Concern, Indexes, Kind, Rank, Reference, Touch},
+    kind::{Broken, Change, Concern, InField, Indexes, Kind, Rank, Reference, Touch},
     links::ByOrigin,
     policy::Policies,
     risk::Outdated,
     route::Routes,
     table::Table,
-    text::Labels,
+    text::{Labels, check_labels},
 };
 
 /// Hands the list of kinds to a macro: the type, and the table of a tenant that
@@ -231,7 +231,8 @@ macro_rules! define {
             pub fn check(&self) -> Result<(), Broken> {
                 match self {
                     $(Self::$kind(it) => it.check(),)*
-                }
+                }?;
+                self.labels().map_or(Ok(()), |it| check_labels(it).in_field("labels"))
             }
         }
 

@@ -11,7 +11,7 @@ use crate::{
     ids::AppId,
     kind::{Bond, Broken, Change, InField, Indexes, Kind, Rank, Reference, Touch},
     kinds::ObjectKey,
-    text::{HeaderName, Labels, Name, check_labels},
+    text::{HeaderName, Labels, Name},
 };
 
 /// A PEM bundle of at most this many bytes.
@@ -48,7 +48,6 @@ impl Kind for App {
 
     fn check(&self) -> Result<(), Broken> {
         Name::parse(self.name.as_str()).in_field("name")?;
-        check_labels(&self.labels).in_field("labels")?;
         check_addresses(self)?;
         check_trust(self)?;
         check_rules(self)?;

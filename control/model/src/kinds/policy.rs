@@ -6,7 +6,7 @@ use crate::{
     kind::{Bond, Broken, InField, Indexes, Kind, Rank, Reference, Touch},
     kinds::ObjectKey,
     policy::{Policy, State},
-    text::{Labels, Name, check_labels},
+    text::{Labels, Name},
 };
 
 impl Kind for Policy {
@@ -38,8 +38,7 @@ impl Kind for Policy {
         self.people.check().in_field("include")?;
         self.apps.check().in_field("apps")?;
         self.networks.check().in_field("networks")?;
-        self.grant.check().in_field("require")?;
-        check_labels(&self.labels).in_field("labels")
+        self.grant.check().in_field("require")
     }
 
     fn index(at: &mut Indexes<'_>, before: Option<&Self>, after: Option<&Self>) {

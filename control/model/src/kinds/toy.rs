@@ -5,7 +5,7 @@ use crate::{
     ids::UserId,
     kind::{Broken, InField, Kind, Rank, Reference},
     kinds::ObjectKey,
-    text::{Labels, Name, check_labels},
+    text::{Labels, Name},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +39,7 @@ impl Kind for Toy {
     }
 
     fn check(&self) -> Result<(), Broken> {
-        Name::parse(self.name.as_str()).in_field("name")?;
-        check_labels(&self.labels).in_field("labels")
+        Name::parse(self.name.as_str()).in_field("name").map(|_| ())
     }
 
     fn rank(_before: Option<&Self>, after: Option<&Self>) -> Rank {
