@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use proto::v1;
+use proto::{names, v1};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -109,7 +109,7 @@ pub async fn remove(it: &Context, kind: &str, key: Value, done: &str) -> anyhow:
 pub async fn watch(it: &Context, kinds: Vec<String>) -> anyhow::Result<()> {
     let mut changes = it.admin.objects().watch(v1::WatchRequest { kinds }).await?.into_inner();
     while let Some(change) = changes.message().await? {
-        let happened = change.happened().as_str_name().trim_start_matches("HAPPENED_").to_ascii_lowercase();
+        let happened = names::happened::name(change.happened);
         match (it.format, &change.object) {
             (Format::Json, object) => {
                 let object = object.as_ref().map(fields).transpose()?;
