@@ -10,11 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use model::{
-    AppId, GroupId, TenantId, Timestamp,
-    policy::{Requirement, SignedIn},
-    session::SessionClaims,
-};
+use model::{AppId, GroupId, TenantId, Timestamp, policy::SignedIn, session::SessionClaims};
 use quick_cache::{Equivalent, sync::Cache};
 use tokens::{
     TokenFault, TokenFaults, TokenKind,
@@ -33,7 +29,6 @@ pub const COOKIE_PREFIX: &str = "__Host-postern";
 pub struct Session {
     pub claims: SessionClaims,
     pub groups: BTreeSet<GroupId>,
-    pub satisfied: BTreeSet<Requirement>,
     pub token: String,
     /// Who the user is, signed by identity for connectors; empty if it signed none.
     pub statement: Bytes,
@@ -49,7 +44,7 @@ impl Session {
         SignedIn {
             user: self.claims.sub,
             groups: &self.groups,
-            satisfied: &self.satisfied,
+            satisfied: &self.claims.satisfied,
             at: Some(Timestamp(self.claims.started_ms)),
         }
     }
@@ -91,11 +86,9 @@ pub(crate) fn alice() -> SessionClaims {
 #[cfg(test)]
 impl Session {
     pub(crate) fn of(token: &str, claims: SessionClaims) -> Self {
-        let (groups, satisfied) = (BTreeSet::new(), BTreeSet::new());
         Self {
             claims,
-            groups,
-            satisfied,
+            groups: BTreeSet::new(),
             token: token.into(),
             statement: Bytes::new(),
             key: String::new(),
@@ -205,7 +198,6 @@ fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys
     let VerifiedSession::<SessionClaims> { claims, key, statement } = verify(token, &keys.sessions, &expected)?;
     Ok(Session {
         groups: claims.groups.iter().copied().collect(),
-        satisfied: claims.satisfied.clone(),
         token: token.to_owned(),
         key,
         statement: statement.map_or_else(Bytes::new, Bytes::from),
