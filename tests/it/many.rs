@@ -16,6 +16,8 @@ use postern_tests::{
 use proto::v1;
 use serde_json::json;
 
+use crate::sign_in::{code, secret_shown};
+
 #[tokio::test]
 async fn many_processes_are_one_installation() {
     let mut cluster = Cluster::start().await;
@@ -278,4 +280,41 @@ async fn a_write_without_an_answer_can_be_sent_again() {
     assert_eq!(created.objects[0].key, repeated.objects[0].key);
     let list: Vec<v1::ConnectorGroup> = cluster.admin.read_all("connector-group").await.unwrap();
     assert_eq!(list.iter().filter(|it| it.name == "branch").count(), 1, "once, however often it was sent");
+}
+
+#[tokio::test]
+async fn a_second_factor_that_cannot_be_saved_is_our_fault_and_not_the_users() {
+    let mut cluster = Cluster::start().await;
+    let origin = Origin::start().await;
+    let user = v1::User { username: "alice".into(), ..Default::default() };
+    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
+    cluster.admin.users().create(request).await.unwrap();
+    let app = cluster.publish(app("vault", &origin.url())).await;
+    let policy = json!({ "name": "vault-mfa", "apps": [app.name], "require": ["mfa"] });
+    cluster.admin.put(applied(), "policy", policy).await.unwrap();
+    let mut alice = cluster.browser();
+    let page = alice.sign_in(&cluster.url(0, "vault", "/x"), "alice", PASSWORD).await;
+    let (secret, action) = (secret_shown(&page.text()), page.url.join("/code").unwrap());
+
+    for controller in &mut cluster.controllers {
+        controller.kill();
+    }
+    let mut page = page;
+    // More often than a wrong code may be typed.
+    for _ in 0..7 {
+        page = alice.form(&action, &[("flow", &page.field("flow")), ("code", &code(&secret, 0))]).await;
+        assert_eq!(page.status, 503);
+        assert!(page.text().contains("could not be saved"), "{}", page.text());
+        assert_eq!(secret_shown(&page.text()), secret, "the authenticator that was set up goes on");
+    }
+
+    let mut controller = cluster.restart_controller(0);
+    controller.line(|line| line.contains("controller listens").then_some(())).await;
+    let flow = page.field("flow");
+    let entered = until("the code is saved", async || {
+        let entered = alice.form(&action, &[("flow", &flow), ("code", &code(&secret, 0))]).await;
+        (entered.status != 503).then_some(entered)
+    })
+    .await;
+    assert_eq!(entered.json()["path"], "/x");
 }

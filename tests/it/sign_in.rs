@@ -334,13 +334,13 @@ pub(crate) fn named(name: &str, origin: &Origin) -> v1::App {
 }
 
 /// The base32 secret of the set-up page.
-fn secret_shown(page: &str) -> String {
+pub(crate) fn secret_shown(page: &str) -> String {
     let shown = page.split("class=\"secret\">").nth(1).unwrap_or_else(|| panic!("no set-up page:\n{page}"));
     shown.split('<').next().unwrap().replace(' ', "")
 }
 
 #[expect(clippy::disallowed_methods, reason = "codes are of the real time")]
-fn code(secret: &str, ahead_s: u64) -> String {
+pub(crate) fn code(secret: &str, ahead_s: u64) -> String {
     let secret = totp_rs::Secret::try_from_base32(secret).unwrap();
     let totp = totp_rs::Builder::new().with_secret(secret).with_account_name("x").build().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

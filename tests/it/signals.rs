@@ -37,6 +37,14 @@ async fn probes_say_why_and_metrics_count() {
     for _ in 0..5 {
         assert_eq!(alice.get(&world.url("wiki", "/")).await.status, 200);
     }
+    // Whoever guesses is told nothing; who runs it sees what was wrong.
+    for name in ["alice", "nobody"] {
+        assert_eq!(world.browser().sign_in(&world.url("wiki", "/"), name, "a guess").await.status, 401);
+    }
+    for fault in ["wrong", "unknown_user"] {
+        let name = format!("postern_proof_faults_total{{proof=\"password\",fault=\"{fault}\"}}");
+        assert_eq!(value(&get(&world, "/metrics").await, &name), 1.0);
+    }
     let mut mallory = alice.connect(&url::Url::parse(&world.url("wiki", "/")).unwrap()).await;
     mallory.write_all(b"GET / HTTP/1.1\nhost: x\r\n\r\n").await.unwrap();
     let socket = world.web_socket(&alice, &world.url("wiki", "/ws")).await;

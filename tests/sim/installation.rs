@@ -91,7 +91,14 @@ pub(crate) struct Recorded {
 }
 
 fn base_of<'a>(keys: &'a RoleKeys, log: &'a EventLog, projection: &'a Projection) -> Base<'a> {
-    Base { keys, log, projection, clock: Clock::default(), token_faults: Default::default() }
+    Base {
+        keys,
+        log,
+        projection,
+        clock: Clock::default(),
+        token_faults: Default::default(),
+        metrics: Default::default(),
+    }
 }
 
 impl Installation {

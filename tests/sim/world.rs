@@ -138,6 +138,7 @@ impl World {
             projection: &projection,
             clock: Clock::default(),
             token_faults: Default::default(),
+            metrics: Default::default(),
         };
         let (nowhere, hashing) = ("unix:/nowhere", Hashing::on_callers_thread());
         // It makes the keys of the tenant; nobody calls it.

@@ -12,28 +12,35 @@ use runtime::{
     telemetry::chain,
     tls::{link_client, roots},
 };
-use tokens::internal;
+use tokens::{SigningKey, internal};
 use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 use tracing::warn;
 
-use crate::Identity;
+use crate::current::Current;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Identity {
+pub(crate) struct Controller {
+    pub current: Current,
+    /// `https://HOST:PORT`, any of which will do.
+    pub addresses: Vec<String>,
+    pub signing: SigningKey,
+}
+
+impl Controller {
     pub(crate) async fn set_totp(&self, user: UserId, sealed_secret: Vec<u8>) -> Result<(), Status> {
         let request = self.signed(SetTotpRequest { user: user.to_string(), sealed_secret })?;
-        self.controller().await?.set_totp(request).await.map(|_| ())
+        self.dial().await?.set_totp(request).await.map(|_| ())
     }
 
     pub(crate) async fn end_session(&self, session: SessionId, user: UserId) -> Result<(), Status> {
         let request = self.signed(EndSessionRequest { session: session.to_string(), user: user.to_string() })?;
-        self.controller().await?.end_session(request).await.map(|_| ())
+        self.dial().await?.end_session(request).await.map(|_| ())
     }
 
     fn signed<T>(&self, message: T) -> Result<Request<T>, Status> {
         let unsigned = || Status::internal("the call cannot be signed");
-        let token = internal::sign(&self.signing, &self.tenant_id.to_string(), self.now().seconds());
+        let token = internal::sign(&self.signing, &self.current.tenant_id.to_string(), self.current.now().seconds());
         let token = token.map_err(|fault| {
             warn!(fault = %chain(&fault), "a call to a controller is not signed");
             unsigned()
@@ -45,13 +52,13 @@ impl Identity {
         Ok(request)
     }
 
-    async fn controller(&self) -> Result<InternalClient<Channel>, Status> {
-        let tenant = self.tenant();
+    async fn dial(&self) -> Result<InternalClient<Channel>, Status> {
+        let tenant = self.current.tenant();
         let authorities = tenant.keys_for(KeyPurpose::Authority);
         let tls =
             roots(authorities.iter().map(|(_, key)| key.public_key.as_slice())).and_then(|it| link_client(it, None));
         let tls = tls.map_err(|_| Status::internal("the installation's authority cannot be read"))?;
-        let channel = dial_any(&self.settings.controllers, CONTROLLER_NAME, &tls, CALL_TIMEOUT).await;
+        let channel = dial_any(&self.addresses, CONTROLLER_NAME, &tls, CALL_TIMEOUT).await;
         channel.map(InternalClient::new).ok_or_else(|| Status::unavailable("no controller can be reached"))
     }
 }

@@ -14,12 +14,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    Identity,
-    authorize::{AuthorizeRequest, Visitor},
-    flow::{Asked, SSO_COOKIE, set_cookie},
-    keys,
+    Identity, keys,
     pages::{Answer, Page},
-    tokens::{TokenError, TokenRequest},
+    provider::{
+        authorize::AuthorizeRequest,
+        grants::{TokenError, TokenRequest},
+    },
+    visitor::Visitor,
 };
 
 /// A form of ours: a sealed flow and a few fields.
@@ -44,22 +45,13 @@ pub(crate) fn routes(identity: Arc<Identity>) -> Router {
         .with_state(identity)
 }
 
-fn visitor(headers: HeaderMap) -> Visitor {
-    let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
-    // Only relays reach us, and the last address is the one they saw.
-    let address = text("x-forwarded-for").rsplit(',').next().unwrap_or_default().trim().to_owned();
-    let port = split_authority(&text("host")).and_then(|(_, port)| port?.parse().ok());
-    let user_agent = text("user-agent").chars().take(256).collect();
-    Visitor { address, user_agent, port, headers }
-}
-
 async fn home(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answer {
-    let visitor = visitor(headers);
+    let visitor = Visitor::of(headers);
     let host = visitor.headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let tenant = identity.tenant();
+    let tenant = identity.current.tenant();
     let portal = tenant.hosts().portal();
     match split_authority(host).is_some_and(|(host, _)| host == portal) {
-        true => identity.portal(&visitor.headers, visitor.port),
+        true => identity.portal.page(&visitor.headers, visitor.port),
         false => {
             let port = visitor.port.map_or(String::new(), port_suffix);
             Answer::redirect(&format!("https://{portal}{port}/"))
@@ -69,7 +61,7 @@ async fn home(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answ
 
 /// OpenID Connect Discovery 1.0.
 async fn configuration(State(identity): State<Arc<Identity>>) -> Json<serde_json::Value> {
-    let issuer = identity.tenant().issuer();
+    let issuer = identity.current.tenant().issuer();
     let at = |path: &str| format!("{issuer}{path}");
     Json(json!({
         "issuer": issuer,
@@ -97,7 +89,7 @@ async fn configuration(State(identity): State<Arc<Identity>>) -> Json<serde_json
 }
 
 async fn key_set(State(identity): State<Arc<Identity>>) -> Json<serde_json::Value> {
-    Json(keys::key_set(&identity.tenant()))
+    Json(keys::key_set(&identity.current.tenant()))
 }
 
 async fn authorize(
@@ -105,7 +97,7 @@ async fn authorize(
     headers: HeaderMap,
     Query(request): Query<AuthorizeRequest>,
 ) -> Answer {
-    identity.authorize(&visitor(headers), request)
+    identity.provider.authorize(&Visitor::of(headers), request)
 }
 
 #[derive(Deserialize)]
@@ -118,7 +110,9 @@ struct SignInForm {
 }
 
 async fn sign_in(State(identity): State<Arc<Identity>>, headers: HeaderMap, Form(form): Form<SignInForm>) -> Answer {
-    identity.sign_in(&visitor(headers), &form.flow, &form.username, form.password).await
+    let provider = &identity.provider;
+    let visitor = Visitor::of(headers);
+    provider.after(provider.sign_in.password_entered(&visitor, &form.flow, &form.username, form.password).await)
 }
 
 #[derive(Deserialize)]
@@ -129,11 +123,12 @@ struct CodeForm {
 }
 
 async fn code(State(identity): State<Arc<Identity>>, headers: HeaderMap, Form(form): Form<CodeForm>) -> Answer {
-    identity.code_entered(&visitor(headers), &form.flow, &form.code).await
+    let provider = &identity.provider;
+    provider.after(provider.sign_in.code_entered(&Visitor::of(headers), &form.flow, &form.code).await)
 }
 
 async fn token(State(identity): State<Arc<Identity>>, Form(request): Form<TokenRequest>) -> Response {
-    uncached(identity.token(request).await)
+    uncached(identity.provider.token(request).await)
 }
 
 #[derive(Deserialize)]
@@ -142,7 +137,7 @@ struct DeviceForm {
 }
 
 async fn device_authorization(State(identity): State<Arc<Identity>>, Form(form): Form<DeviceForm>) -> Response {
-    uncached(identity.begin_device(&form.client_id))
+    uncached(identity.provider.begin_device(&form.client_id))
 }
 
 fn uncached(answer: Result<serde_json::Value, TokenError>) -> Response {
@@ -175,54 +170,15 @@ async fn device_entered(
     headers: HeaderMap,
     Form(form): Form<UserCode>,
 ) -> Answer {
-    let visitor = visitor(headers);
-    // Guessing codes costs like guessing passwords.
-    let guesser = format!("device {}", visitor.address);
-    let wait = identity.locked_throttle().wait_s(&guesser, &visitor.address, identity.now());
-    if let Some(wait_s) = wait {
-        return Answer::page(Page::device(String::new(), Some("Too many attempts.".into()))).too_many(wait_s);
-    }
-    let Some(client) = identity.device_client(&form.user_code) else {
-        identity.locked_throttle().failed(&guesser, &visitor.address, identity.now());
-        let message = Some("There is no such code, or it has ended.".to_owned());
-        return Answer::page(Page::device(String::new(), message)).with_status(StatusCode::BAD_REQUEST);
-    };
-    let asked = Asked {
-        client,
-        redirect_uri: String::new(),
-        state: String::new(),
-        nonce: String::new(),
-        challenge: String::new(),
-        requirements: Default::default(),
-        device: Some(form.user_code),
-    };
-    // A device is somebody else's until the user proves it here and now.
-    identity.begin(&visitor, asked, None)
+    identity.provider.device_entered(&Visitor::of(headers), form.user_code)
 }
 
 async fn sign_out(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answer {
-    let visitor = visitor(headers);
-    let tenant = identity.tenant();
-    match identity.session(&visitor, &tenant) {
-        Some(session) => {
-            let name = tenant.users.get(&session.user).map_or(String::new(), |it| it.username.as_str().to_owned());
-            Answer::page(Page::sign_out(name))
-        }
-        None => Answer::page(Page::message("You are signed out", "You can close this page.")),
-    }
+    identity.provider.sign_out(&Visitor::of(headers))
 }
 
-/// Ends the session everywhere: tokens, and what is open with them.
 async fn signed_out(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answer {
-    let visitor = visitor(headers);
-    if let Some(session) = identity.session(&visitor, &identity.tenant())
-        && let Err(status) = identity.end_session(session.session, session.user).await
-    {
-        tracing::warn!(%status, "a session is not ended");
-        return Answer::error("Signing out did not work", "Try again in a minute, or close the browser.");
-    }
-    let page = Page::message("You are signed out", "All applications of this session are closed.");
-    Answer::page(page).with_cookie(set_cookie(SSO_COOKIE, "", Some(0)))
+    identity.provider.signed_out(&Visitor::of(headers)).await
 }
 
 async fn style() -> impl IntoResponse {

@@ -3,61 +3,70 @@
 //!
 //! Must never know: how a request is routed.
 //!
-//! Read: `clients` (who may ask for tokens), `authorize` (one sign-in),
-//! `credentials` (proof), `tokens` (what comes of it), `endpoints`, `portal`.
+//! Read: `endpoints` (which address does what), `provider/authorize` (a browser
+//! is sent here), `sign_in` (what it is asked, by the table in `sign_in/step`),
+//! `proofs` (passwords and codes), `provider/grants` (tokens), `portal`.
 //!
 //! Choices. It keeps nothing that two instances would have to share: what lies
 //! between two steps is sealed into the page. Three things are in memory and
 //! bounded: failed attempts, codes that were used (they live a minute), and
 //! device codes; with several instances each counts for itself.
 
-mod authorize;
-mod clients;
+mod attempts;
 mod controller;
-mod credentials;
-mod device;
+mod current;
 mod endpoints;
-mod flow;
 mod keys;
 mod pages;
 mod portal;
+mod proofs;
+mod provider;
+mod sessions;
 pub mod settings;
+mod sign_in;
 mod throttle;
-mod tokens;
+mod visitor;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use ::tokens::{SigningKey, TokenFaults};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::Router;
-use eventlog::{Activity, Draft, Fact, Journal, Projection};
+use eventlog::{Journal, Projection};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::{Tenant, TenantId, Timestamp};
-use proto::{signed::key_id, v1::SignInAttempt};
+use model::TenantId;
+use proto::signed::key_id;
 use runtime::{
     Clock,
-    clock::fresh_id,
     hashing::{Hashing, HashingError},
     sealing::SealingKey,
     secret::SharedSecret,
-    telemetry::chain,
 };
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixListener,
-    sync::mpsc,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::{credentials::Credentials, device::Devices, throttle::Throttle, tokens::UsedCodes};
-pub use settings::Settings;
+use crate::{
+    attempts::Attempts,
+    controller::Controller,
+    current::Current,
+    portal::Portal,
+    proofs::{password::Passwords, totp::Codes},
+    provider::{AuthorizationCodes, Devices, Provider, Tokens},
+    sessions::Sessions,
+    sign_in::SignIn,
+    throttle::Throttle,
+};
+pub use crate::{
+    proofs::{ProofFault, ProofFaults},
+    settings::Settings,
+};
 
 #[derive(Debug, Error)]
 pub enum IdentityError {
@@ -82,28 +91,17 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Counts tokens that are refused.
     pub token_faults: TokenFaults,
+    /// Counts proofs of users that are not accepted.
+    pub proof_faults: ProofFaults,
 }
 
-pub(crate) struct Identity {
-    settings: Settings,
-    tenant_id: TenantId,
-    projection: Projection,
-    sealing: Arc<SealingKey>,
-    signing: SigningKey,
-    token_faults: TokenFaults,
-    clock: Clock,
-    /// Seals what lies between two steps of a sign-in.
-    between: SharedSecret,
-    credentials: Credentials,
-    throttle: Mutex<Throttle>,
-    used_codes: Mutex<UsedCodes>,
-    devices: Mutex<Devices>,
-    attempts: mpsc::Sender<SignInAttempt>,
+/// What the endpoints stand on.
+struct Identity {
+    current: Current,
+    provider: Provider,
+    portal: Portal,
 }
 
-/// Attempts waiting to be recorded. Past this a sign-in waits: an attempt that
-/// nobody could see afterwards must not succeed.
-const WAITING_ATTEMPTS_MAX: usize = 1024;
 const CONNECTIONS_MAX: usize = 4096;
 
 /// Opens the socket, so that others may be told of it.
@@ -127,30 +125,51 @@ pub struct Service {
 
 impl Service {
     pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Self, IdentityError> {
-        let (attempts, waiting) = mpsc::channel(WAITING_ATTEMPTS_MAX);
-        let Surroundings { projection, journal, sealing, signing, hashing, clock, token_faults } = surroundings;
+        let Surroundings { projection, journal, sealing, signing, hashing, clock, token_faults, proof_faults } =
+            surroundings;
         let tenant_id = TenantId::default_tenant();
         let pair = Ed25519KeyPair::from_pkcs8(&signing).map_err(|_| IdentityError::SigningKey)?;
         let signing = SigningKey::ed25519(&key_id(pair.public_key().as_ref()), &signing);
-        let socket = settings.socket.clone();
-        let identity = Arc::new(Identity {
-            between: SharedSecret::new(&sealing.derive("identity-between")),
-            credentials: Credentials::new(sealing.clone(), hashing)?,
-            settings,
-            tenant_id: tenant_id.clone(),
-            projection,
-            sealing,
-            signing,
-            token_faults,
-            clock,
-            throttle: Mutex::default(),
-            used_codes: Mutex::default(),
-            devices: Mutex::default(),
+        let seal = || SharedSecret::new(&sealing.derive("identity-between"));
+        let current = Current::new(tenant_id.clone(), projection, clock);
+        let sessions = Arc::new(Sessions::new(current.clone(), seal()));
+        let throttle = Arc::new(Throttle::default());
+        let controller = Controller { current: current.clone(), addresses: settings.controllers, signing };
+        let controller = Arc::new(controller);
+        let (attempts, written_down) = Attempts::recorded_in(journal, tenant_id, clock);
+        let sign_in = SignIn {
+            current: current.clone(),
+            seal: seal(),
+            passwords: Passwords::new(sealing.clone(), hashing)?,
+            codes: Codes::new(sealing.clone()),
+            faults: proof_faults,
+            throttle: throttle.clone(),
             attempts,
-        });
+            controller: controller.clone(),
+        };
+        let tokens = Tokens {
+            current: current.clone(),
+            sessions: sessions.clone(),
+            seal: seal(),
+            sealing: sealing.clone(),
+            faults: token_faults.clone(),
+            life_s: settings.token_life_s,
+        };
+        let provider = Provider {
+            current: current.clone(),
+            sessions,
+            sign_in,
+            codes: AuthorizationCodes::new(current.clone(), seal()),
+            devices: Devices::new(current.clone()),
+            tokens,
+            throttle,
+            controller,
+        };
+        let portal = Portal { current: current.clone(), faults: token_faults };
         let tasks = TaskTracker::new();
-        tasks.spawn(record(journal, tenant_id, clock, waiting));
-        Ok(Self { socket, routes: endpoints::routes(identity), tasks })
+        tasks.spawn(written_down);
+        let routes = endpoints::routes(Arc::new(Identity { current, provider, portal }));
+        Ok(Self { socket: settings.socket, routes, tasks })
     }
 
     /// Serves until `stop`.
@@ -198,40 +217,5 @@ impl Service {
                 debug!(%error, "a connection ended early");
             }
         }
-    }
-}
-
-async fn record(journal: Journal, tenant: TenantId, clock: Clock, mut waiting: mpsc::Receiver<SignInAttempt>) {
-    let mut batch = Vec::new();
-    while waiting.recv_many(&mut batch, eventlog::APPEND_MAX).await > 0 {
-        let drafts: Vec<Draft> = batch
-            .drain(..)
-            .map(|attempt| Draft {
-                id: fresh_id(),
-                tenant: tenant.clone(),
-                time: Timestamp(clock.now_ms()),
-                actor: "identity".into(),
-                cause: String::new(),
-                fact: Fact::Activity(Activity::SignIn(attempt)),
-            })
-            .collect();
-        if let Err(error) = journal.record(&drafts).await {
-            warn!(error = %chain(&error), "sign-in attempts are not recorded");
-        }
-    }
-}
-
-impl Identity {
-    pub(crate) fn now(&self) -> Timestamp {
-        Timestamp(self.clock.now_ms())
-    }
-
-    pub(crate) fn tenant(&self) -> Arc<Tenant> {
-        self.projection.snapshot().tenant(&self.tenant_id).cloned().unwrap_or_default()
-    }
-
-    pub(crate) async fn attempt(&self, attempt: SignInAttempt) {
-        // Closed only when the process stops.
-        let _stopping = self.attempts.send(attempt).await;
     }
 }

@@ -132,7 +132,7 @@ impl Answer {
     }
 
     pub(crate) fn error(title: &str, text: &str) -> Self {
-        Self::page(Page::message(title, text)).with_status(StatusCode::BAD_REQUEST)
+        Self::page(Page::message(title, text)).bad_request()
     }
 
     pub(crate) fn redirect(location: &str) -> Self {
@@ -158,6 +158,10 @@ impl Answer {
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         *self.0.status_mut() = status;
         self
+    }
+
+    pub(crate) fn bad_request(self) -> Self {
+        self.with_status(StatusCode::BAD_REQUEST)
     }
 
     pub(crate) fn unauthorized(self) -> Self {

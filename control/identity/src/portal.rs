@@ -2,21 +2,27 @@
 
 use http::HeaderMap;
 use model::{App, Tenant, hosts::port_suffix, policy::is_assigned};
-use tokens::TokenKind;
+use tokens::{TokenFaults, TokenKind};
 
 use crate::{
-    Identity,
+    current::Current,
     keys::verify_assertion,
     pages::{Answer, Page, Tile},
 };
 
-impl Identity {
-    pub(crate) fn portal(&self, headers: &HeaderMap, port: Option<u16>) -> Answer {
-        let tenant = self.tenant();
+pub(crate) struct Portal {
+    pub current: Current,
+    /// Counts assertions that are refused.
+    pub faults: TokenFaults,
+}
+
+impl Portal {
+    pub(crate) fn page(&self, headers: &HeaderMap, port: Option<u16>) -> Answer {
+        let tenant = self.current.tenant();
         let audience = format!("https://{}/", tenant.hosts().portal());
         let assertion = headers.get("postern-assertion").and_then(|it| it.to_str().ok());
-        let verified = assertion.map(|it| verify_assertion(&tenant, &audience, it, self.now()));
-        let user = verified.and_then(|it| self.token_faults.noted(TokenKind::Assertion, it).ok());
+        let verified = assertion.map(|it| verify_assertion(&tenant, &audience, it, self.current.now()));
+        let user = verified.and_then(|it| self.faults.noted(TokenKind::Assertion, it).ok());
         let Some(user) = user.and_then(|id| tenant.active_user(id)) else {
             return Answer::error("Please sign in", "Open this page again to sign in.").unauthorized();
         };

@@ -2,7 +2,10 @@
 //! wait; the wait doubles. A right password during a wait is refused as well,
 //! so that guessing does not tell.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use model::Timestamp;
 
@@ -17,7 +20,29 @@ const REMEMBERED_MAX: usize = 50_000;
 const SWEEP_INTERVAL_S: i64 = 10;
 
 #[derive(Default)]
-pub(crate) struct Throttle {
+pub(crate) struct Throttle(Mutex<Failed>);
+
+impl Throttle {
+    /// Seconds to wait, or none.
+    pub(crate) fn wait_s(&self, name: &str, address: &str, now: Timestamp) -> Option<i64> {
+        self.locked().wait_s(name, address, now)
+    }
+
+    pub(crate) fn failed(&self, name: &str, address: &str, now: Timestamp) {
+        self.locked().add(name, address, now);
+    }
+
+    pub(crate) fn succeeded(&self, name: &str) {
+        self.locked().failures.remove(&by_name(name));
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Failed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Failed {
     failures: HashMap<String, Failures>,
     /// Looking through all of them is not for every attempt of an attacker.
     swept: Timestamp,
@@ -29,9 +54,8 @@ struct Failures {
     until: Timestamp,
 }
 
-impl Throttle {
-    /// Seconds to wait, or none.
-    pub(crate) fn wait_s(&self, name: &str, address: &str, now: Timestamp) -> Option<i64> {
+impl Failed {
+    fn wait_s(&self, name: &str, address: &str, now: Timestamp) -> Option<i64> {
         let waits = [by_name(name), by_address(address)].map(|key| {
             let until = self.failures.get(&key).map_or(0, |it| it.until.seconds());
             until - now.seconds()
@@ -39,7 +63,7 @@ impl Throttle {
         waits.into_iter().max().filter(|wait| *wait > 0)
     }
 
-    pub(crate) fn failed(&mut self, name: &str, address: &str, now: Timestamp) {
+    fn add(&mut self, name: &str, address: &str, now: Timestamp) {
         if self.failures.len() >= REMEMBERED_MAX && now.seconds() - self.swept.seconds() >= SWEEP_INTERVAL_S {
             self.swept = now;
             self.failures.retain(|_, it| now.seconds() - it.last.seconds() < FORGET_S);
@@ -60,10 +84,6 @@ impl Throttle {
             }
         }
     }
-
-    pub(crate) fn succeeded(&mut self, name: &str) {
-        self.failures.remove(&by_name(name));
-    }
 }
 
 fn by_name(name: &str) -> String {
@@ -82,7 +102,7 @@ mod tests {
 
     #[test]
     fn guessing_gets_slower_and_slower_and_mistyping_costs_nothing() {
-        let mut throttle = Throttle::default();
+        let throttle = Throttle::default();
         let mut waits = Vec::new();
         for _ in 0..9 {
             waits.push(throttle.wait_s("alice", "10.0.0.1", NOW));
@@ -100,7 +120,7 @@ mod tests {
 
     #[test]
     fn one_address_that_tries_many_names_waits() {
-        let mut throttle = Throttle::default();
+        let throttle = Throttle::default();
         for n in 0..FREE_FAILURES_BY_ADDRESS {
             throttle.failed(&format!("user{n}"), "10.0.0.1", NOW);
         }
@@ -110,12 +130,12 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut throttle = Throttle::default();
+        let throttle = Throttle::default();
         for n in 0..REMEMBERED_MAX + 10 {
             throttle.failed(&n.to_string(), &n.to_string(), NOW);
         }
-        assert!(throttle.failures.len() <= REMEMBERED_MAX);
+        assert!(throttle.locked().failures.len() <= REMEMBERED_MAX);
         throttle.failed("later", "later", NOW.plus_seconds(FORGET_S));
-        assert_eq!(throttle.failures.len(), 2);
+        assert_eq!(throttle.locked().failures.len(), 2);
     }
 }

@@ -62,6 +62,8 @@ words! {
         Blocked = "blocked",
         /// Too many passwords were being checked; this one was not.
         Busy = "busy",
+        /// The proof was right and could not be recorded.
+        Unavailable = "unavailable",
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Base<'a> {
     pub projection: &'a Projection,
     pub clock: Clock,
     pub token_faults: TokenFaults,
+    pub metrics: Metrics,
 }
 
 impl Base<'_> {

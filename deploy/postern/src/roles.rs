@@ -206,8 +206,8 @@ impl Process {
     }
 
     fn base<'a>(&'a self, projection: &'a Projection) -> Base<'a> {
-        let token_faults = self.vitals.token_faults.clone();
-        Base { keys: &self.keys, log: &self.log, projection, clock: self.clock, token_faults }
+        let (token_faults, metrics) = (self.vitals.token_faults.clone(), self.vitals.metrics.clone());
+        Base { keys: &self.keys, log: &self.log, projection, clock: self.clock, token_faults, metrics }
     }
 
     /// Opens the admin listener and waits for signals.
@@ -345,8 +345,8 @@ pub async fn relay(arguments: RoleArguments) -> anyhow::Result<()> {
     let projection =
         process.projection(&[Stream::Config, Stream::Risk], Files { mirror, memory: Some(&memory) }).await?;
     let Process { keys, log, clock, vitals, stop, .. } = &mut process;
-    let token_faults = vitals.token_faults.clone();
-    let base = Base { keys, log, projection: &projection, clock: *clock, token_faults };
+    let (token_faults, metrics) = (vitals.token_faults.clone(), vitals.metrics.clone());
+    let base = Base { keys, log, projection: &projection, clock: *clock, token_faults, metrics };
     let running = assembly::relay::assemble(&base, settings, None, vitals, stop)?;
     process.attend().await?;
     running.run().await;

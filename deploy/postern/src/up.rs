@@ -232,8 +232,8 @@ impl Starting {
 
     fn relay(&mut self, settings: relay::Settings, port: relay::Port) -> anyhow::Result<()> {
         let Self { keys, log, projection, clock, vitals, .. } = self;
-        let token_faults = vitals.token_faults.clone();
-        let base = Base { keys: &keys.relay, log, projection, clock: *clock, token_faults };
+        let (token_faults, metrics) = (vitals.token_faults.clone(), vitals.metrics.clone());
+        let base = Base { keys: &keys.relay, log, projection, clock: *clock, token_faults, metrics };
         let relay = assembly::relay::assemble(&base, settings, Some(port), vitals, &self.stops.first)?;
         let last = self.stops.last.clone();
         self.tasks.spawn(async move {
@@ -282,8 +282,8 @@ impl Starting {
     }
 
     fn base<'a>(&'a self, keys: &'a RoleKeys) -> Base<'a> {
-        let token_faults = self.vitals.token_faults.clone();
-        Base { keys, log: &self.log, projection: &self.projection, clock: self.clock, token_faults }
+        let (token_faults, metrics) = (self.vitals.token_faults.clone(), self.vitals.metrics.clone());
+        Base { keys, log: &self.log, projection: &self.projection, clock: self.clock, token_faults, metrics }
     }
 
     fn identity_socket(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Identity: the service, and the socket its connector finds it at.
 
 use anyhow::Context;
-use identity::{Service, Settings, Surroundings};
+use identity::{ProofFaults, Service, Settings, Surroundings};
 use runtime::hashing::Hashing;
 use tokio::net::UnixListener;
 
@@ -17,6 +17,7 @@ pub fn assemble(base: &Base<'_>, settings: Settings, hashing: Hashing) -> anyhow
         hashing,
         clock: base.clock,
         token_faults: base.token_faults.clone(),
+        proof_faults: ProofFaults::register(&base.metrics),
     };
     Ok(Service::start(settings, surroundings)?)
 }

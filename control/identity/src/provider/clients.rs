@@ -4,9 +4,13 @@
 //! prove so with a secret; native programs come with PKCE alone and get their
 //! answer on loopback (RFC 8252). The command line is a client of the admin API.
 
-use model::{App, AppId, Tenant, hosts::CALLBACK_PATH};
+use std::collections::BTreeSet;
+
+use model::{App, AppId, Requirement, Tenant, hosts::CALLBACK_PATH};
 use tokens::ADMIN_AUDIENCE;
 use url::Url;
+
+use crate::sign_in::flow::{Asked, Then};
 
 pub(crate) const CLI: &str = "postern-cli";
 
@@ -38,6 +42,15 @@ impl Client {
             Self::App(app) => app.to_string(),
             Self::Cli => ADMIN_AUDIENCE.to_owned(),
         }
+    }
+
+    /// A sign-in for this client.
+    pub(crate) fn asks_for(&self, requirements: BTreeSet<Requirement>, then: Then) -> Asked {
+        let app = match self {
+            Self::App(app) => Some(*app),
+            Self::Cli => None,
+        };
+        Asked { client: self.id(), app, requirements, then }
     }
 
     pub(crate) fn app<'a>(&self, tenant: &'a Tenant) -> Option<&'a App> {

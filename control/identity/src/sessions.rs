@@ -1,0 +1,63 @@
+//! Sessions of signed-in browsers: one cookie at our own host, sealed, and
+//! whether what it says still holds.
+
+use http::HeaderMap;
+use model::{SessionId, Tenant, Timestamp, UserId, session::SESSION_LIFE_S};
+use runtime::secret::SharedSecret;
+use serde::{Deserialize, Serialize};
+use tokens::cookies::{Attributes, cookie, cookie_text};
+
+use crate::current::Current;
+
+const SSO_COOKIE: &str = "__Host-sso";
+
+/// A signed-in browser.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct SsoSession {
+    pub user: UserId,
+    pub session: SessionId,
+    pub started_ms: i64,
+    pub amr: Vec<String>,
+}
+
+pub(crate) struct Sessions {
+    current: Current,
+    seal: SharedSecret,
+}
+
+impl Sessions {
+    pub(crate) fn new(current: Current, seal: SharedSecret) -> Self {
+        Self { current, seal }
+    }
+
+    /// The session of a browser, if it has one that holds.
+    pub(crate) fn of_browser(&self, headers: &HeaderMap) -> Option<SsoSession> {
+        let session: SsoSession = self.seal.open("sso", cookie(headers, SSO_COOKIE)?)?;
+        self.holds(&self.current.tenant(), &session).then_some(session)
+    }
+
+    /// Is this session still one?
+    pub(crate) fn holds(&self, tenant: &Tenant, session: &SsoSession) -> bool {
+        let started = Timestamp(session.started_ms);
+        let revoked = tenant.user_revocations.get(&session.user).is_some_and(|it| started < it.sessions_before);
+        tenant.active_user(session.user).is_some()
+            && !revoked
+            && started >= tenant.sessions_before
+            && !tenant.session_revocations.contains_key(&session.session)
+            && self.current.now() < started.plus_seconds(SESSION_LIFE_S)
+    }
+
+    /// The cookie with which a browser is signed in from now on.
+    pub(crate) fn cookie(&self, session: &SsoSession) -> Option<String> {
+        Some(set_cookie(SSO_COOKIE, &self.seal.seal("sso", session)?, SESSION_LIFE_S))
+    }
+
+    /// The cookie with which it no longer is.
+    pub(crate) fn no_cookie() -> String {
+        set_cookie(SSO_COOKIE, "", 0)
+    }
+}
+
+pub(crate) fn set_cookie(name: &str, value: &str, life_s: i64) -> String {
+    cookie_text(name, value, &Attributes { life_s: Some(life_s), ..Attributes::default() })
+}
