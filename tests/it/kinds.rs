@@ -135,6 +135,40 @@ async fn what_is_removed_takes_its_parts_along_and_leaves_nothing_that_names_it(
     assert_eq!(audit.findings, [], "nothing dangles");
 }
 
+/// Issuer and subject are who somebody is elsewhere, and never become somebody else.
+#[tokio::test]
+async fn a_person_is_linked_by_issuer_and_subject_and_not_by_name() {
+    let world = World::start().await;
+    for name in ["alice", "bob"] {
+        world.user(name).await;
+    }
+    let link = |issuer: &str, user: &str| json!({ "issuer": issuer, "subject": "4711", "user": user });
+    let put = async |issuer: &str, user: &str| world.admin.put(applied(), "linked-identity", link(issuer, user)).await;
+    put("https://login.example.com", "alice").await.unwrap();
+    put("https://login.example.com/", "bob").await.unwrap();
+    put("https://LOGIN.example.com", "bob").await.unwrap();
+    let moved = put("https://login.example.com", "bob").await.unwrap_err();
+    assert!(moved.message().contains("remove the linked identity first"), "{moved}");
+    let nobody = world.admin.put(applied(), "linked-identity", json!({ "issuer": "i", "user": "alice" })).await;
+    assert!(nobody.unwrap_err().message().contains("subject"));
+
+    // A name is given to somebody else; the link stays with the person.
+    let renamed = world.cli(&["set", "user", "--name", "alice", "username=alice.smith"]);
+    assert!(renamed.status.success(), "{}", String::from_utf8_lossy(&renamed.stderr));
+    world.user("alice").await;
+    let listed = world.cli(&["list", "linked-identity"]);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(
+        listed.lines().any(|it| it.contains("https://login.example.com ") && it.contains("alice.smith")),
+        "{listed}"
+    );
+    assert_eq!(listed.lines().filter(|it| it.contains("4711")).count(), 3, "{listed}");
+
+    let alice = world.admin.remove(applied(), "user", by_name("alice.smith")).await.unwrap();
+    assert_eq!(alice.differences.len(), 3, "and the password and the linked identity");
+    put("https://login.example.com", "bob").await.unwrap();
+}
+
 #[tokio::test]
 async fn two_applications_swap_their_addresses_in_one_change() {
     let world = World::start().await;

@@ -15,6 +15,7 @@ mod group;
 mod join_token;
 mod key;
 mod link;
+mod linked_identity;
 mod membership;
 mod policy;
 mod revocation;
@@ -30,8 +31,8 @@ use ipnet::IpNet;
 #[cfg(feature = "toy")]
 use model::kinds::Toy;
 use model::{
-    App, Assignment, Connector, ConnectorGroup, Credential, Event, Group, JoinToken, Kind, KindName, Membership,
-    Object, ObjectKey, Policy, RoleAssignment, User,
+    App, Assignment, Connector, ConnectorGroup, Credential, Event, Group, JoinToken, Kind, KindName, LinkedIdentity,
+    Membership, Object, ObjectKey, Policy, RoleAssignment, User,
     kinds::{
         AllSessionsEnded, Branding, Certificate, Credentials, Key, OutdatedTokens, SessionRevocation, TenantSettings,
         UserRevocation,

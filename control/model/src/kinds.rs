@@ -13,6 +13,7 @@ mod credential;
 mod group;
 mod join_token;
 mod key;
+mod linked_identity;
 mod membership;
 mod policy;
 mod revocation;
@@ -37,6 +38,7 @@ pub use self::{
     group::Group,
     join_token::JoinToken,
     key::{Key, KeyHolder, KeyPurpose, in_use},
+    linked_identity::{IdentityKey, LinkedIdentity},
     membership::{Membership, MembershipKey},
     revocation::AllSessionsEnded,
     role::RoleAssignment,
@@ -82,6 +84,7 @@ macro_rules! for_each_kind {
             User users;
             Credentials credentials_before;
             Credential credentials;
+            LinkedIdentity linked_identities;
             Group groups;
             Membership memberships;
             SessionRevocation session_revocations;

@@ -41,8 +41,8 @@ pub use event::{Event, Stream, Subject};
 pub use ids::*;
 pub use kind::Kind;
 pub use kinds::{
-    Assignment, Connector, ConnectorGroup, Credential, Group, JoinToken, KindName, Membership, Object, ObjectKey,
-    Proof, RoleAssignment, Tenant, User,
+    Assignment, Connector, ConnectorGroup, Credential, Group, JoinToken, KindName, LinkedIdentity, Membership, Object,
+    ObjectKey, Proof, RoleAssignment, Tenant, User,
 };
 pub use policy::{Decision, Facts, Policy, Requirement};
 pub use snapshot::Snapshot;

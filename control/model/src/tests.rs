@@ -671,3 +671,17 @@ fn shuffle(events: &mut [Event], mut seed: u64) {
         events.swap(at, (seed >> 33) as usize % (at + 1));
     }
 }
+
+/// Two that differ are two subjects, and each is tokens that a subject may have.
+#[test]
+fn an_identity_is_a_subject_of_its_own() {
+    use kinds::IdentityKey;
+    let key = |issuer: &str, subject: &str| IdentityKey { issuer: issuer.into(), subject: subject.into() };
+    let text = key("https://login.example.com", "auth0|5F >*").to_string();
+    assert_eq!(text, "https=3A=2F=2Flogin=2Eexample=2Ecom.auth0=7C5F=20=3E=2A");
+    let mut seen = BTreeSet::new();
+    for (issuer, subject) in [("a", "b"), ("a.b", ""), ("", "a.b"), ("a=2E", "b"), ("a.", "b"), ("A", "b"), ("é", "b")]
+    {
+        assert!(seen.insert(key(issuer, subject).to_string()), "{issuer} {subject}");
+    }
+}

@@ -16,7 +16,7 @@ use model::{
     directory::Username,
     edge::*,
     keys::*,
-    kinds::{AllSessionsEnded, Credentials, TenantSettings},
+    kinds::{AllSessionsEnded, Credentials, IdentityKey, TenantSettings},
     policy::{Grant, Minutes, Requirement, Selection, State},
     risk::*,
 };
@@ -269,6 +269,11 @@ fn one_of_each() -> Vec<Fact> {
         User { disabled: true, ..user.clone() }.into(),
         Credentials { user: user.id, password: vec![10], totp: vec![11] }.into(),
         Credential { user: user.id, proof: Proof::Totp, sealed: vec![11] }.into(),
+        LinkedIdentity {
+            identity: IdentityKey { issuer: "https://login.example.com/".into(), subject: "auth0|5f7c8ec7".into() },
+            user: user.id,
+        }
+        .into(),
         people.clone().into(),
         Membership { group: people.id, member: principal }.into(),
         SessionRevocation { session: SessionId(id), at: Timestamp(12) }.into(),
