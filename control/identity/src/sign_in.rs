@@ -27,8 +27,8 @@ use tokens::{
 };
 
 use self::{
-    flow::{Asked, Flow},
-    step::{Shown, Step},
+    flow::{Flow, SignInRequest},
+    step::{Evidence, Step},
 };
 use crate::{
     attempts::Attempts,
@@ -61,12 +61,12 @@ pub(crate) enum Progress {
 
 /// Whom a sign-in made known, and what for.
 pub(crate) struct SignedIn {
-    pub asked: Asked,
+    pub asked: SignInRequest,
     pub session: SsoSession,
 }
 
 impl Progress {
-    fn done(asked: Asked, session: SsoSession) -> Self {
+    fn done(asked: SignInRequest, session: SsoSession) -> Self {
         Self::Done(Box::new(SignedIn { asked, session }))
     }
 }
@@ -84,7 +84,7 @@ pub(crate) struct SignIn {
 }
 
 /// A proof somebody tried.
-struct Tried<'a> {
+struct TriedProof<'a> {
     proof: Proof,
     /// Whom it proves, once that is known.
     user: Option<UserId>,
@@ -93,12 +93,12 @@ struct Tried<'a> {
 
 impl SignIn {
     /// A sign-in begins, perhaps by making stronger what a session has shown.
-    pub(crate) fn begin(&self, visitor: &Visitor, asked: Asked, session: Option<SsoSession>) -> Progress {
+    pub(crate) fn begin(&self, visitor: &Visitor, asked: SignInRequest, session: Option<SsoSession>) -> Progress {
         let held = cookie(&visitor.headers, BROWSER_COOKIE).filter(|it| it.len() == 43).map(str::to_owned);
         let browser = held.unwrap_or_else(random_token);
         let exp = self.current.now().seconds() + FLOW_LIFE_S;
-        let shown = Shown::before(session.clone());
-        let flow = Flow { asked, browser: hash(&browser), exp, shown, new_totp: None };
+        let evidence = Evidence::before(session.clone());
+        let flow = Flow { asked, browser: hash(&browser), exp, evidence, new_totp: None };
         let tenant = self.current.tenant();
         match (self.next(&tenant, visitor, &flow).0, session) {
             (Step::Done, Some(session)) => Progress::done(flow.asked, session),
@@ -122,14 +122,14 @@ impl SignIn {
         };
         let tenant = self.current.tenant();
         let username = username.trim().to_lowercase();
-        let tried = Tried { proof: Proof::Password, user: None, username: &username };
+        let tried = TriedProof { proof: Proof::Password, user: None, username: &username };
         if let Some(wait_s) = self.throttle.wait_s(&username, &visitor.address, self.current.now()) {
             return self.too_many(&tenant, visitor, flow, tried, wait_s).await;
         }
         let checked = self.passwords.check(&tenant, tenant.user_by_name(&username), password).await;
         match self.faults.noted(Proof::Password, checked) {
             Ok(user) => {
-                flow.shown = Shown::by_password(user.id);
+                flow.evidence = Evidence::by_password(user.id);
                 self.go_on(&tenant, visitor, flow, user).await
             }
             Err(fault) => self.refuse(&tenant, visitor, flow, tried, fault).await,
@@ -142,8 +142,8 @@ impl SignIn {
             Err(answer) => return Progress::Asks(answer),
         };
         let tenant = self.current.tenant();
-        let Some(user) = flow.shown.user.and_then(|id| tenant.active_user(id)) else { return not_possible() };
-        let tried = Tried { proof: Proof::Totp, user: Some(user.id), username: user.username.as_str() };
+        let Some(user) = flow.evidence.user.and_then(|id| tenant.active_user(id)) else { return not_possible() };
+        let tried = TriedProof { proof: Proof::Totp, user: Some(user.id), username: user.username.as_str() };
         if let Some(wait_s) = self.throttle.wait_s(tried.username, &visitor.address, self.current.now()) {
             return self.too_many(&tenant, visitor, flow, tried, wait_s).await;
         }
@@ -153,7 +153,7 @@ impl SignIn {
         };
         match self.faults.noted(Proof::Totp, checked) {
             Ok(()) => {
-                flow.shown.proofs.push(Proof::Totp);
+                flow.evidence.proofs.push(Proof::Totp);
                 self.go_on(&tenant, visitor, flow, user).await
             }
             Err(fault) => self.refuse(&tenant, visitor, flow, tried, fault).await,
@@ -176,7 +176,7 @@ impl SignIn {
             return Progress::Asks(self.ask(tenant, flow, step, None));
         }
         self.throttle.succeeded(user.username.as_str());
-        let session = flow.shown.clone().into_session(user.id, SessionId(fresh_id()), self.current.now());
+        let session = flow.evidence.clone().into_session(user.id, SessionId(fresh_id()), self.current.now());
         let attempt = SignInAttempt {
             session: session.session.to_string(),
             methods: session.amr.clone(),
@@ -189,9 +189,9 @@ impl SignIn {
 
     /// What comes next, and the policies that apply.
     fn next(&self, tenant: &Tenant, visitor: &Visitor, flow: &Flow) -> (Step, Vec<String>) {
-        let Some(user) = flow.shown.user else { return (Step::Identify, vec![]) };
+        let Some(user) = flow.evidence.user else { return (Step::Identify, vec![]) };
         let (missing, policies) = self.missing(tenant, visitor, flow, user);
-        (step::next(&flow.shown, &registered(tenant, user), &missing), policies)
+        (step::next(&flow.evidence, &registered(tenant, user), &missing), policies)
     }
 
     /// What the client and every policy ask beyond what was shown, and the
@@ -200,11 +200,11 @@ impl SignIn {
         &self,
         tenant: &Tenant,
         visitor: &Visitor,
-        Flow { asked, shown, .. }: &Flow,
+        Flow { asked, evidence, .. }: &Flow,
         user: UserId,
     ) -> (BTreeSet<Requirement>, Vec<String>) {
-        let (groups, satisfied, now) = (tenant.groups_of(user), shown.satisfied(), self.current.now());
-        let who = policy::SignedIn { user, groups: &groups, satisfied: &satisfied, at: Some(shown.at(now)) };
+        let (groups, satisfied, now) = (tenant.groups_of(user), evidence.satisfied(), self.current.now());
+        let who = policy::SignedIn { user, groups: &groups, satisfied: &satisfied, at: Some(evidence.at(now)) };
         let app = asked.app.filter(|app| tenant.apps.contains_key(app));
         let address = visitor.address.parse();
         let anywhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
@@ -230,7 +230,7 @@ impl SignIn {
 
     /// The page of a step.
     fn ask(&self, tenant: &Tenant, mut flow: Flow, step: Step, message: Option<String>) -> Answer {
-        let username = flow.shown.user.and_then(|id| tenant.users.get(&id)).map_or("", |it| it.username.as_str());
+        let username = flow.evidence.user.and_then(|id| tenant.users.get(&id)).map_or("", |it| it.username.as_str());
         match step {
             Step::Identify => self.page(tenant, &flow, |flow, app| Page::sign_in(flow, app, "", message)),
             Step::Prove(Proof::Password) => {
@@ -272,7 +272,7 @@ impl SignIn {
         tenant: &Tenant,
         visitor: &Visitor,
         flow: Flow,
-        tried: Tried<'_>,
+        tried: TriedProof<'_>,
         wait_s: i64,
     ) -> Progress {
         self.attempts.record(attempt(visitor, &flow, tried.user, tried.username, SignInOutcome::Throttled)).await;
@@ -286,7 +286,7 @@ impl SignIn {
         tenant: &Tenant,
         visitor: &Visitor,
         flow: Flow,
-        tried: Tried<'_>,
+        tried: TriedProof<'_>,
         fault: ProofFault,
     ) -> Progress {
         if !fault.is_ours() {
@@ -304,7 +304,7 @@ impl SignIn {
         Progress::Asks(if fault.is_ours() { answer.busy(BUSY_WAIT_S) } else { answer.unauthorized() })
     }
 
-    fn once_more(&self, tenant: &Tenant, flow: Flow, tried: &Tried<'_>, message: String) -> Answer {
+    fn once_more(&self, tenant: &Tenant, flow: Flow, tried: &TriedProof<'_>, message: String) -> Answer {
         match (tried.proof, &flow.new_totp) {
             (Proof::Password, _) => {
                 self.page(tenant, &flow, |flow, app| Page::sign_in(flow, app, tried.username, Some(message)))

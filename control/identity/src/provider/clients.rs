@@ -10,7 +10,7 @@ use model::{App, AppId, Requirement, Tenant, hosts::CALLBACK_PATH};
 use tokens::ADMIN_AUDIENCE;
 use url::Url;
 
-use crate::sign_in::flow::{Asked, Then};
+use crate::sign_in::flow::{SignInRequest, Then};
 
 pub(crate) const CLI: &str = "postern-cli";
 
@@ -45,12 +45,12 @@ impl Client {
     }
 
     /// A sign-in for this client.
-    pub(crate) fn asks_for(&self, requirements: BTreeSet<Requirement>, then: Then) -> Asked {
+    pub(crate) fn asks_for(&self, requirements: BTreeSet<Requirement>, then: Then) -> SignInRequest {
         let app = match self {
             Self::App(app) => Some(*app),
             Self::Cli => None,
         };
-        Asked { client: self.id(), app, requirements, then }
+        SignInRequest { client: self.id(), app, requirements, then }
     }
 
     pub(crate) fn app<'a>(&self, tenant: &'a Tenant) -> Option<&'a App> {

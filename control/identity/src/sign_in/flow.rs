@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use model::{AppId, Requirement, Tenant};
 use serde::{Deserialize, Serialize};
 
-use super::step::Shown;
+use super::step::Evidence;
 use crate::proofs::totp::NewSecret;
 
 /// What was asked for, checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct SignInRequest {
     /// Whom it is for, as the record names it.
     pub client: String,
     /// The application behind the client, whose policies apply.
@@ -39,7 +39,7 @@ pub(crate) struct CodeRequest {
     pub challenge: String,
 }
 
-impl Asked {
+impl SignInRequest {
     /// The name of the application, for pages.
     pub(crate) fn app_name(&self, tenant: &Tenant) -> String {
         self.app.and_then(|id| tenant.app(id)).map_or(String::new(), |app| app.name.to_string())
@@ -48,11 +48,11 @@ impl Asked {
 
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Flow {
-    pub asked: Asked,
+    pub asked: SignInRequest,
     /// SHA-256 of the browser's cookie.
     pub browser: String,
     pub exp: i64,
-    pub shown: Shown,
+    pub evidence: Evidence,
     /// An authenticator that is being set up.
     pub new_totp: Option<NewSecret>,
 }

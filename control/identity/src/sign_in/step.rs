@@ -21,7 +21,7 @@ pub(crate) enum Step {
 
 /// What a user has shown: by the session they came with, and in this sign-in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct Evidence {
     pub user: Option<UserId>,
     /// The session that is made stronger. Without one, a new one begins.
     pub session: Option<SsoSession>,
@@ -29,7 +29,7 @@ pub(crate) struct Shown {
     pub proofs: Vec<Proof>,
 }
 
-impl Shown {
+impl Evidence {
     /// As they came.
     pub(crate) fn before(session: Option<SsoSession>) -> Self {
         Self { user: session.as_ref().map(|it| it.user), session, proofs: vec![] }
@@ -82,18 +82,18 @@ fn satisfying(requirement: &Requirement) -> Proof {
 /// What comes next for a user who has `registered` proofs, while `missing` is
 /// asked for beyond what was shown. Every answer but `Done` asks for something
 /// that was not shown yet, so a sign-in ends.
-pub(crate) fn next(shown: &Shown, registered: &BTreeSet<Proof>, missing: &BTreeSet<Requirement>) -> Step {
-    if shown.user.is_none() {
+pub(crate) fn next(evidence: &Evidence, registered: &BTreeSet<Proof>, missing: &BTreeSet<Requirement>) -> Step {
+    if evidence.user.is_none() {
         return Step::Identify;
     }
-    let begins = shown.session.is_none();
+    let begins = evidence.session.is_none();
     let asked: BTreeSet<Proof> = missing.iter().map(satisfying).collect();
-    let wanted = |proof| !shown.has(proof) && (asked.contains(&proof) || begins && registered.contains(&proof));
+    let wanted = |proof| !evidence.has(proof) && (asked.contains(&proof) || begins && registered.contains(&proof));
     match (wanted(Proof::Password), wanted(Proof::Totp)) {
         (true, _) => Step::Prove(Proof::Password),
         (false, true) if registered.contains(&Proof::Totp) => Step::Prove(Proof::Totp),
         // Whoever may set up a second factor has just shown the first.
-        (false, true) if shown.has(Proof::Password) => Step::Enrol(Proof::Totp),
+        (false, true) if evidence.has(Proof::Password) => Step::Enrol(Proof::Totp),
         (false, true) => Step::Prove(Proof::Password),
         (false, false) => Step::Done,
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use model::{Proof, Requirement, Requirement::Mfa, SessionId, UserId};
 
-use super::{Shown, Step, next};
+use super::{Evidence, Step, next};
 use crate::sessions::SsoSession;
 
 const USER: UserId = UserId(uuid::Uuid::from_u128(1));
@@ -19,12 +19,12 @@ fn session(amr: &str) -> SsoSession {
     SsoSession { user: USER, session: SessionId(uuid::Uuid::from_u128(2)), started_ms: 0, amr }
 }
 
-fn shown(before: Option<&str>, proofs: &[Proof]) -> Shown {
+fn evidence(before: Option<&str>, proofs: &[Proof]) -> Evidence {
     let begun = match before {
-        Some(amr) => Shown::before(Some(session(amr))),
-        None => Shown { user: Some(USER), ..Shown::default() },
+        Some(amr) => Evidence::before(Some(session(amr))),
+        None => Evidence { user: Some(USER), ..Evidence::default() },
     };
-    Shown { proofs: proofs.to_vec(), ..begun }
+    Evidence { proofs: proofs.to_vec(), ..begun }
 }
 
 #[test]
@@ -54,10 +54,10 @@ fn each_step_follows_from_what_was_shown_what_is_missing_and_what_the_user_has()
         (Some("pwd"), &[Totp], both, &[recent()], Prove(Password)),
     ];
     for (before, proofs, has, missing, expected) in rows {
-        let step = next(&shown(*before, proofs), &has.iter().copied().collect(), &missing.iter().copied().collect());
+        let step = next(&evidence(*before, proofs), &has.iter().copied().collect(), &missing.iter().copied().collect());
         assert_eq!(step, *expected, "{before:?} {proofs:?} {has:?} {missing:?}");
     }
-    assert_eq!(next(&Shown::before(None), &both.iter().copied().collect(), &BTreeSet::new()), Step::Identify);
+    assert_eq!(next(&Evidence::before(None), &both.iter().copied().collect(), &BTreeSet::new()), Step::Identify);
 }
 
 /// Whatever a user has and is asked for: steps that are done as they say lead to
@@ -70,22 +70,22 @@ fn every_sign_in_ends() {
     for ((before, asked), has_totp) in all.flat_map(|it| [(it, false), (it, true)]) {
         let mut registered = BTreeSet::from([Proof::Password]);
         registered.extend(has_totp.then_some(Proof::Totp));
-        let mut shown = Shown::before(before.map(session));
+        let mut evidence = Evidence::before(before.map(session));
         let mut steps = Vec::new();
         loop {
             // A session here is an old one.
             let is_met = |it: &Requirement| match it {
-                Mfa => shown.satisfied().contains(it),
-                Requirement::SignInWithin(_) => shown.session.is_none(),
+                Mfa => evidence.satisfied().contains(it),
+                Requirement::SignInWithin(_) => evidence.session.is_none(),
             };
             let missing: BTreeSet<_> = asked.iter().filter(|it| !is_met(it)).copied().collect();
-            let step = next(&shown, &registered, &missing);
+            let step = next(&evidence, &registered, &missing);
             assert!(!steps.contains(&step), "{step:?} twice, after {steps:?}");
             match step {
-                Step::Identify | Step::Prove(Proof::Password) => shown = Shown::by_password(USER),
+                Step::Identify | Step::Prove(Proof::Password) => evidence = Evidence::by_password(USER),
                 Step::Prove(proof) | Step::Enrol(proof) => {
-                    assert!(step == Step::Prove(proof) || shown.has(Proof::Password), "a second factor of anybody");
-                    shown.proofs.push(proof);
+                    assert!(step == Step::Prove(proof) || evidence.has(Proof::Password), "a second factor of anybody");
+                    evidence.proofs.push(proof);
                     registered.insert(proof);
                 }
                 Step::Done => {
@@ -100,11 +100,11 @@ fn every_sign_in_ends() {
 
 #[test]
 fn a_session_that_is_made_stronger_stays_the_same_one() {
-    let stronger = shown(Some("pwd"), &[Proof::Totp]);
+    let stronger = evidence(Some("pwd"), &[Proof::Totp]);
     let now = model::Timestamp(5000);
     let after = stronger.into_session(USER, SessionId(uuid::Uuid::from_u128(9)), now);
     assert_eq!(after, SsoSession { amr: vec!["pwd".into(), "otp".into()], ..session("pwd") });
 
-    let begun = Shown::by_password(USER).into_session(USER, SessionId(uuid::Uuid::from_u128(9)), now);
+    let begun = Evidence::by_password(USER).into_session(USER, SessionId(uuid::Uuid::from_u128(9)), now);
     assert_eq!((begun.session, begun.started_ms), (SessionId(uuid::Uuid::from_u128(9)), 5000));
 }
