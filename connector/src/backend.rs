@@ -171,7 +171,7 @@ impl Backend {
     }
 
     /// Sends a request of an owner and waits for the head of the response.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Body>, owner: &Owner) -> Result<Answered, Failed> {
+    pub async fn send(self: &Arc<Self>, mut request: Request<Body>, owner: &Owner) -> Result<OriginResponse, Failed> {
         let upgrade = request.headers().contains_key(header::UPGRADE);
         self.look_for_connection_schemes(request.headers(), &header::AUTHORIZATION);
         let owns_connection = self.authenticates_connections.load(Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl Backend {
             match shared.try_send_request(self.for_http2(request)).await {
                 Ok(response) => {
                     self.look_for_connection_schemes(response.headers(), &header::WWW_AUTHENTICATE);
-                    return Ok(Answered { response, lent: None });
+                    return Ok(OriginResponse { response, lent: None });
                 }
                 // The origin is going away; nothing was sent, so another may try.
                 Err(mut refused) => match refused.take_message() {
@@ -222,7 +222,7 @@ impl Backend {
                 }
                 let answered = fresh.send_request(self.for_http2(request)).await;
                 let response = answered.map_err(|error| Failed::sent(bad_response(&error)))?;
-                Ok(Answered { response, lent: None })
+                Ok(OriginResponse { response, lent: None })
             }
         }
     }
@@ -232,7 +232,7 @@ impl Backend {
         response: Response<Incoming>,
         connection: http1::SendRequest<Body>,
         owner: &Owner,
-    ) -> Answered {
+    ) -> OriginResponse {
         self.look_for_connection_schemes(response.headers(), &header::WWW_AUTHENTICATE);
         let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
         let owned = self.authenticates_connections.load(Ordering::Relaxed);
@@ -240,7 +240,7 @@ impl Backend {
         let is_kept = !switched && (!owned || owner.is_somebody());
         let owner = owned.then(|| owner.clone());
         let lent = is_kept.then(|| Lent { connection, owner, backend: self.clone() });
-        Answered { response, lent }
+        OriginResponse { response, lent }
     }
 
     /// The youngest connection that is nobody's or this owner's.
@@ -368,7 +368,7 @@ enum Connection {
 
 /// A response, and the connection it comes on, for when its body was read to the
 /// end. hyper closes it after anything odd.
-pub struct Answered {
+pub struct OriginResponse {
     pub response: Response<Incoming>,
     pub lent: Option<Lent>,
 }

@@ -36,9 +36,9 @@ pub enum DialError {
     Proxy(String),
 }
 
-/// How to get out.
+/// Dials out, directly or through an HTTP proxy.
 #[derive(Clone, Default)]
-pub struct Way {
+pub struct Dialer {
     proxy: Option<Proxy>,
 }
 
@@ -48,7 +48,7 @@ struct Proxy {
     authorization: Option<String>,
 }
 
-impl Way {
+impl Dialer {
     pub fn new(proxy: Option<&str>, credentials: Option<&Path>) -> Result<Self, DialError> {
         let Some(proxy) = proxy else { return Ok(Self::default()) };
         let url = Url::parse(proxy).map_err(|_| DialError::ProxySetting)?;

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tunnel::link;
 
-use crate::{ConnectorError, dial::Way, origins::Relays, trust::verify_as_usual};
+use crate::{ConnectorError, dial::Dialer, origins::Relays, trust::verify_as_usual};
 
 const KEY_FILE: &str = "key.pem";
 const STATE_FILE: &str = "connector.json";
@@ -54,7 +54,7 @@ pub struct State {
 }
 
 /// Uses up a token. The key never leaves the folder.
-pub async fn join(token: &str, name: &str, folder: &Path, way: &Way) -> Result<Identity, ConnectorError> {
+pub async fn join(token: &str, name: &str, folder: &Path, way: &Dialer) -> Result<Identity, ConnectorError> {
     let parsed = JoinTokenText::parse(token)?;
     let in_file = |attempted: &'static str, path: &Path| {
         let path = path.display().to_string();
@@ -190,7 +190,7 @@ impl Identity {
 
     /// A new certificate for the same key. The request's signature proves the
     /// key, so an expired certificate is no obstacle; a revoked one is.
-    pub async fn renew(&self, way: &Way) -> Result<Self, ConnectorError> {
+    pub async fn renew(&self, way: &Dialer) -> Result<Self, ConnectorError> {
         let certificate = self.chain().first().map(|it| it.to_vec()).unwrap_or_default();
         let question = RenewRequest { certificate, csr: csr(&self.key)? };
         let config = Arc::new(runtime::tls::link_client(self.roots()?, None)?);
@@ -217,7 +217,7 @@ fn csr(key: &KeyPair) -> Result<Vec<u8>, ConnectorError> {
 }
 
 async fn ask<Q: proto::Message, A: proto::Message + Default>(
-    way: &Way,
+    way: &Dialer,
     address: &str,
     name: &str,
     config: Arc<ClientConfig>,

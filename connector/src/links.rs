@@ -41,7 +41,7 @@ use tunnel::{TunnelError, exchange, link};
 use crate::{
     ConnectorError, Settings,
     backend::System,
-    dial::Way,
+    dial::Dialer,
     enrol::Identity,
     origin::Pools,
     origins::{Origins, Relays},
@@ -71,7 +71,7 @@ const LINKS_PER_RELAY_MAX: usize = 64;
 pub struct Links {
     identity: watch::Sender<Identity>,
     origins: Arc<Origins>,
-    way: Way,
+    way: Dialer,
     workers: Vec<(Handle, Worker)>,
     grace: Duration,
     /// What there is at each relay.
@@ -84,7 +84,7 @@ pub struct Links {
 
 impl Links {
     pub fn new(settings: &Settings, identity: Identity, metrics: LinkMetrics) -> Result<Self, ConnectorError> {
-        let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())
+        let way = Dialer::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())
             .map_err(|source| ConnectorError::Dial { address: "the proxy".into(), source })?;
         let origins = Arc::new(Origins::new(&identity.state.group, identity.writers()));
         let faults = metrics.token_faults.clone();

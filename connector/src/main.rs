@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use connector::{Connector, Settings, dial::Way, enrol, links::LinkMetrics};
+use connector::{Connector, Settings, dial::Dialer, enrol, links::LinkMetrics};
 use runtime::{
     endings::{Endings, What},
     files,
@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
                 (None, None) => bail!("give a token or --token-file"),
             };
             let name = name.unwrap_or_else(host_name);
-            let way = Way::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())?;
+            let way = Dialer::new(settings.proxy.as_deref(), settings.proxy_credentials_file.as_deref())?;
             files::private_folder(&settings.state)
                 .with_context(|| format!("preparing {}", settings.state.display()))?;
             let held = files::hold_folder(&settings.state)?;

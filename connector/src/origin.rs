@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use crate::{
-    backend::{Answered, Backend, Body, Failed, Network, Owner, Target},
+    backend::{Backend, Body, Failed, Network, OriginResponse, Owner, Target},
     origins::Definition,
     trust::Trust,
 };
@@ -38,7 +38,7 @@ const ORIGINS_MAX: usize = 4096;
 
 /// All origins of one worker.
 pub struct Pools {
-    origins: Mutex<BTreeMap<Key, Known>>,
+    origins: Mutex<BTreeMap<Key, PooledOrigin>>,
     trust: Arc<Trust>,
     network: Arc<dyn Network>,
     tasks: TaskTracker,
@@ -47,7 +47,7 @@ pub struct Pools {
 /// Application, segment, and what stands for `*`.
 type Key = (String, u32, String);
 
-struct Known {
+struct PooledOrigin {
     origin: Arc<Origin>,
     used: Instant,
 }
@@ -56,11 +56,11 @@ struct Known {
 pub struct Origin {
     pub app: Arc<App>,
     version: u64,
-    places: Vec<Place>,
+    places: Vec<OriginAddress>,
     turn: AtomicUsize,
 }
 
-struct Place {
+struct OriginAddress {
     backend: Arc<Backend>,
     /// Differs between places, and is the same in every connector.
     seed: u64,
@@ -118,7 +118,7 @@ impl Pools {
         if origin.places.len() > 1 && !app.health_path.is_empty() {
             self.tasks.spawn(watch(Arc::downgrade(&origin)));
         }
-        origins.insert(key, Known { origin: origin.clone(), used: now });
+        origins.insert(key, PooledOrigin { origin: origin.clone(), used: now });
         Ok(origin)
     }
 
@@ -128,7 +128,7 @@ impl Pools {
             let target = Target::parse(&url).ok_or(ResetCode::OriginRefused)?;
             let seed = url.bytes().fold(0, |seed, byte| mix(seed ^ u64::from(byte)));
             let backend = Arc::new(Backend::new(&app, target, &self.trust, self.network.clone(), self.tasks.clone())?);
-            places.push(Place { backend, seed, busy: Arc::default(), health: Mutex::default() });
+            places.push(OriginAddress { backend, seed, busy: Arc::default(), health: Mutex::default() });
         }
         Ok(Origin { app, version, places, turn: AtomicUsize::new(0) })
     }
@@ -164,7 +164,12 @@ fn mix(n: u64) -> u64 {
 impl Origin {
     /// Sends a request and waits for the head of the response. What it is busy
     /// with ends when the other half of the answer is dropped.
-    pub async fn send(&self, request: Request<Body>, affinity: u64, owner: &Owner) -> Result<(Answered, Busy), Failed> {
+    pub async fn send(
+        &self,
+        request: Request<Body>,
+        affinity: u64,
+        owner: &Owner,
+    ) -> Result<(OriginResponse, Busy), Failed> {
         let response_timeout = Duration::from_millis(self.app.response_timeout_ms.into());
         let answered = timeout(response_timeout, self.send_soon(request, affinity, owner)).await;
         answered.unwrap_or_else(|_| Err(Failed::sent(ResetCode::Timeout)))
@@ -175,7 +180,7 @@ impl Origin {
         mut request: Request<Body>,
         affinity: u64,
         owner: &Owner,
-    ) -> Result<(Answered, Busy), Failed> {
+    ) -> Result<(OriginResponse, Busy), Failed> {
         if let [only] = self.places.as_slice() {
             let answered = only.backend.send(request, owner).await?;
             return Ok((answered, Busy::begin(&only.busy)));
@@ -203,10 +208,10 @@ impl Origin {
     }
 
     /// Each place once, the best first.
-    fn order(&self, affinity: u64) -> Vec<&Place> {
+    fn order(&self, affinity: u64) -> Vec<&OriginAddress> {
         let now = Instant::now();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut order: Vec<(bool, u64, usize, &Place)> = Vec::with_capacity(self.places.len());
+        let mut order: Vec<(bool, u64, usize, &OriginAddress)> = Vec::with_capacity(self.places.len());
         for (index, place) in self.places.iter().enumerate() {
             let cost = match affinity {
                 0 => place.busy.load(Ordering::Relaxed) as u64,
@@ -232,7 +237,7 @@ impl Origin {
     }
 }
 
-impl Place {
+impl OriginAddress {
     fn rests(&self, now: Instant) -> bool {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         health.rests_until.is_some_and(|until| until > now)
@@ -276,7 +281,7 @@ async fn watch(origin: Weak<Origin>) {
     }
 }
 
-async fn is_healthy(place: &Place, app: &App) -> bool {
+async fn is_healthy(place: &OriginAddress, app: &App) -> bool {
     let mut request = Request::new(Either::Right(Empty::new()));
     let Ok(uri) = app.health_path.parse() else { return true };
     *request.uri_mut() = uri;

@@ -27,7 +27,7 @@ pub struct Definition {
     pub app: Option<Arc<App>>,
 }
 
-type Known = BTreeMap<String, Definition>;
+type Definitions = BTreeMap<String, Definition>;
 
 /// Where the relays of an installation are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Relays {
 
 pub struct Origins {
     group: String,
-    known: watch::Sender<Known>,
+    known: watch::Sender<Definitions>,
     relays: watch::Sender<Relays>,
     trust: std::sync::Mutex<Verifier>,
 }
@@ -49,7 +49,7 @@ impl Origins {
     pub fn new(group: &str, writers: Vec<Vec<u8>>) -> Self {
         Self {
             group: group.to_owned(),
-            known: watch::Sender::new(Known::new()),
+            known: watch::Sender::new(Definitions::new()),
             relays: watch::Sender::default(),
             trust: std::sync::Mutex::new(Verifier::trusting(writers)),
         }

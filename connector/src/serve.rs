@@ -19,14 +19,14 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{Instrument, Span, debug, debug_span, field};
 use tunnel::{
     TunnelError,
-    exchange::{self, Accepted, Download, Upload, Whole},
+    exchange::{self, Accepted, Download, IdleStream, Upload},
     fields,
     stream_halves::SMALL_BODY_BYTES,
-    upgraded::{Moved, both_ways},
+    upgraded::{ByteCounts, both_ways},
 };
 
 use crate::{
-    backend::{Answered, Body, Lent, Owner},
+    backend::{Body, Lent, OriginResponse, Owner},
     origin::{Busy, Origin, Pools},
     origins::Origins,
     statements::{Account, Statements},
@@ -55,7 +55,7 @@ pub struct Worker {
 impl Worker {
     /// Serves one exchange; gives the stream back when it may be used again. With
     /// `acknowledges` a relay hears soon that the request is here.
-    pub async fn serve(&self, accepted: Accepted, acknowledges: bool) -> Option<Whole> {
+    pub async fn serve(&self, accepted: Accepted, acknowledges: bool) -> Option<IdleStream> {
         let (back, returned) = oneshot::channel();
         let (head, download, mut upload, home) = accepted.open(move |whole| {
             // The stream is dropped when nobody waits for it any more.
@@ -146,7 +146,7 @@ impl Worker {
             }
             asked => asked,
         };
-        let (Answered { response, lent }, busy) = answered.map_err(|it| it.code)?;
+        let (OriginResponse { response, lent }, busy) = answered.map_err(|it| it.code)?;
         Span::current().record("http.response.status_code", i64::from(response.status().as_u16()));
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // Switching without being asked is no answer to a request, and what can
@@ -314,7 +314,7 @@ async fn upgraded(mut response: Response<Incoming>, input: Download, upload: &mu
         return;
     }
     let Ok(origin) = switching.await else { return };
-    if let Err(error) = both_ways(TokioIo::new(origin), upload, input, &mut Moved::default()).await {
+    if let Err(error) = both_ways(TokioIo::new(origin), upload, input, &mut ByteCounts::default()).await {
         debug!(%error, "an upgraded connection broke");
     }
 }

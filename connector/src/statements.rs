@@ -59,7 +59,7 @@ impl fmt::Display for Account {
 /// What is believed about users, by all workers of a connector.
 pub struct Statements {
     tenant: String,
-    known: RwLock<Known>,
+    known: RwLock<KnownKeys>,
     /// Tells that keys came or went.
     learnt: watch::Sender<()>,
     verified: Cache<String, Arc<VerifiedStatement>>,
@@ -67,7 +67,7 @@ pub struct Statements {
     clock: Clock,
 }
 
-struct Known {
+struct KnownKeys {
     trust: Verifier,
     /// By id: the version of the last event, and the key unless it is retired.
     keys: BTreeMap<String, (u64, Option<Vec<u8>>)>,
@@ -90,7 +90,8 @@ enum KeyFault {
 impl Statements {
     /// Of users of this tenant, in events these keys sign.
     pub fn new(tenant: &str, writers: Vec<Vec<u8>>, faults: TokenFaults, clock: Clock) -> Self {
-        let known = Known { trust: Verifier::trusting(writers), keys: BTreeMap::new(), public: PublicKeys::default() };
+        let known =
+            KnownKeys { trust: Verifier::trusting(writers), keys: BTreeMap::new(), public: PublicKeys::default() };
         Self {
             tenant: tenant.to_owned(),
             known: RwLock::new(known),
@@ -155,7 +156,7 @@ impl Statements {
     }
 }
 
-impl Known {
+impl KnownKeys {
     fn believe(&mut self, tenant: &str, event: &[u8]) -> Result<(u64, Key), KeyFault> {
         let event = SignedEvent::decode(event).map_err(|_| Untrusted::Malformed)?;
         let (body, _) = self.trust.verify(&event)?;

@@ -18,7 +18,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use connector::{Connector, Settings, dial::Way, enrol};
+use connector::{Connector, Settings, dial::Dialer, enrol};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -177,7 +177,7 @@ async fn connector(cluster: &Cluster, n: usize) -> Connector {
     let invitation = token(&cluster.admin, &group_name(n)).await;
     let state: PathBuf = cluster.folder.0.join(format!("many-{n}"));
     let joined = until("a relay serves the group", async || {
-        enrol::join(&invitation, &format!("many-{n}"), &state, &Way::default()).await.ok()
+        enrol::join(&invitation, &format!("many-{n}"), &state, &Dialer::default()).await.ok()
     })
     .await;
     drop(joined);

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 use tunnel::{
-    exchange::{Exchange, FirstBody, Whole},
+    exchange::{Exchange, FirstBody, IdleStream},
     frame::Item,
     link::{self, FOLLOW, SERVE, ServerResponse},
 };
@@ -76,8 +76,8 @@ fn response(exchange_id: u64, status: u32, fields: &'static str, fin: bool) -> F
 }
 
 /// One stream, until it is used up. Errors are the relay's way to hang up.
-async fn lie(whole: Whole, chance: &mut Chance) {
-    let Whole { mut sender, mut receiver, .. } = whole;
+async fn lie(whole: IdleStream, chance: &mut Chance) {
+    let IdleStream { mut sender, mut receiver, .. } = whole;
     if chance.one_in(8) {
         let _gone = sender.head_with(&response(1, 200, "", false), POISON.into(), true);
     }

@@ -51,7 +51,7 @@ fn backend(network: Numbering) -> Arc<Backend> {
 async fn ask(backend: &Arc<Backend>, owner: &Owner) -> usize {
     let mut request = Request::new(Either::Right(Empty::new()));
     request.headers_mut().insert(header::HOST, HeaderValue::from_static("one.test"));
-    let Ok(Answered { response, lent }) = backend.send(request, owner).await else { panic!("no answer") };
+    let Ok(OriginResponse { response, lent }) = backend.send(request, owner).await else { panic!("no answer") };
     let text = response.into_body().collect().await.unwrap().to_bytes();
     if let Some(lent) = lent {
         // hyper is ready for the next request once its task has seen the end.

@@ -27,7 +27,7 @@ use translate::Translator;
 use tunnel::{
     TunnelError,
     exchange::{self, Download, Exchange, FirstBody, Upload},
-    upgraded::{Moved, both_ways},
+    upgraded::{ByteCounts, both_ways},
 };
 
 use crate::{
@@ -311,7 +311,7 @@ impl Pipe {
             true => std::task::Poll::Ready(()),
             false => std::task::Poll::Pending,
         });
-        let mut moved = Moved::default();
+        let mut moved = ByteCounts::default();
         let ended = tokio::select! {
             ended = both_ways(TokioIo::new(user), &mut upload, download, &mut moved) => ended,
             () = cut => {

@@ -2,7 +2,7 @@
 //! the next.
 //!
 //! Each direction is a half. A half that ends cleanly comes back to its
-//! [`Home`]; when both are back, the stream is whole and goes on. A half that
+//! [`StreamReunion`]; when both are back, the stream is whole and goes on. A half that
 //! is dropped in any other state takes the stream with it, unless what it left
 //! unread is drained first.
 
@@ -27,20 +27,20 @@ use crate::{
     stream_halves::{FrameReceiver, FrameSender},
 };
 
-/// A stream between exchanges.
+/// A stream of a link that no exchange is on.
 #[derive(Debug)]
-pub struct Whole {
+pub struct IdleStream {
     pub sender: FrameSender,
     pub receiver: FrameReceiver,
     /// The exchange that was last on it; the next one has a higher id.
     pub last_exchange: u64,
 }
 
-type Welcome = Box<dyn FnOnce(Whole) + Send>;
+type Welcome = Box<dyn FnOnce(IdleStream) + Send>;
 
-/// Where the halves of a stream meet again.
+/// Joins the two halves of a stream again when both have ended their exchange.
 #[derive(Clone)]
-pub struct Home {
+pub struct StreamReunion {
     state: Arc<Mutex<Halves>>,
 }
 
@@ -53,15 +53,15 @@ struct Halves {
     welcome: Option<Welcome>,
 }
 
-impl fmt::Debug for Home {
+impl fmt::Debug for StreamReunion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Home(..)")
+        f.write_str("StreamReunion(..)")
     }
 }
 
-impl Home {
+impl StreamReunion {
     /// `welcome` gets the stream when both halves are back.
-    pub fn new(exchange_id: u64, welcome: impl FnOnce(Whole) + Send + 'static) -> Self {
+    pub fn new(exchange_id: u64, welcome: impl FnOnce(IdleStream) + Send + 'static) -> Self {
         let welcome: Welcome = Box::new(welcome);
         let halves = Halves { exchange_id, sender: None, receiver: None, unread: None, welcome: Some(welcome) };
         Self { state: Arc::new(Mutex::new(halves)) }
@@ -110,7 +110,7 @@ impl Home {
             }
             halves.welcome.take().zip(halves.sender.take()).zip(halves.receiver.take()).map(
                 |((welcome, sender), receiver)| {
-                    (welcome, Whole { sender, receiver, last_exchange: halves.exchange_id })
+                    (welcome, IdleStream { sender, receiver, last_exchange: halves.exchange_id })
                 },
             )
         };
@@ -131,16 +131,16 @@ impl Exchange {
     /// Begins the next exchange on a stream. A body that is complete and small
     /// leaves with the head.
     pub fn begin(
-        mut whole: Whole,
+        mut whole: IdleStream,
         head: RequestHead,
         body: FirstBody,
-        welcome: impl FnOnce(Whole) + Send + 'static,
+        welcome: impl FnOnce(IdleStream) + Send + 'static,
     ) -> Result<Self, TunnelError> {
         if !whole.receiver.is_clean() {
             return Err(TunnelError::Protocol("bytes before the exchange"));
         }
         let id = next_id(whole.last_exchange);
-        let home = Home::new(id, welcome);
+        let home = StreamReunion::new(id, welcome);
         let kind = Some(Kind::Request(head));
         let done = match body {
             FirstBody::None => {
@@ -198,11 +198,11 @@ pub enum FirstBody {
 pub struct Upload {
     id: u64,
     sender: Option<FrameSender>,
-    home: Home,
+    home: StreamReunion,
 }
 
 impl Upload {
-    pub fn new(id: u64, sender: FrameSender, home: Home) -> Self {
+    pub fn new(id: u64, sender: FrameSender, home: StreamReunion) -> Self {
         Self { id, sender: Some(sender), home }
     }
 
@@ -323,18 +323,18 @@ impl Drop for Upload {
 pub struct Download {
     id: u64,
     receiver: Option<FrameReceiver>,
-    home: Home,
+    home: StreamReunion,
     /// What the peer said first, until somebody asks for the response.
     first: Option<Frame>,
 }
 
 impl Download {
-    fn begin(id: u64, receiver: FrameReceiver, home: Home) -> Self {
+    fn begin(id: u64, receiver: FrameReceiver, home: StreamReunion) -> Self {
         Self { id, receiver: Some(receiver), home, first: None }
     }
 
     /// `fin` when the head said that nothing follows.
-    pub fn new(id: u64, receiver: FrameReceiver, home: Home, fin: bool) -> Self {
+    pub fn new(id: u64, receiver: FrameReceiver, home: StreamReunion, fin: bool) -> Self {
         let mut download = Self::begin(id, receiver, home);
         if fin {
             download.come_home();
@@ -452,8 +452,8 @@ impl Body for Download {
 }
 
 /// The connector's side: waits for the next request on a stream.
-pub async fn accept(whole: Whole) -> Result<Option<Accepted>, TunnelError> {
-    let Whole { sender, mut receiver, last_exchange } = whole;
+pub async fn accept(whole: IdleStream) -> Result<Option<Accepted>, TunnelError> {
+    let IdleStream { sender, mut receiver, last_exchange } = whole;
     let item = match receiver.next().await {
         Some(item) => item?,
         None => {
@@ -483,8 +483,11 @@ impl Accepted {
         !self.fin
     }
 
-    pub fn open(self, welcome: impl FnOnce(Whole) + Send + 'static) -> (RequestHead, Download, Upload, Home) {
-        let home = Home::new(self.id, welcome);
+    pub fn open(
+        self,
+        welcome: impl FnOnce(IdleStream) + Send + 'static,
+    ) -> (RequestHead, Download, Upload, StreamReunion) {
+        let home = StreamReunion::new(self.id, welcome);
         let download = Download::new(self.id, self.receiver, home.clone(), self.fin);
         (self.head, download, Upload::new(self.id, self.sender, home.clone()), home)
     }

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     TunnelError,
-    exchange::Whole,
+    exchange::IdleStream,
     frame::{Chunk, Decoder},
     io::Corked,
     stream_halves::{FrameReceiver, FrameSender},
@@ -146,16 +146,24 @@ pub async fn keep_alive(mut pings: PingPong, mut measured: impl FnMut(Duration))
 }
 
 /// Answers a `Serve` call: the stream is parked.
-pub fn park(request: Request<RecvStream>, mut respond: ServerResponse) -> Result<Whole, TunnelError> {
+pub fn park(request: Request<RecvStream>, mut respond: ServerResponse) -> Result<IdleStream, TunnelError> {
     let sender = respond.send_response(grpc_response(), false)?;
-    Ok(Whole { sender: FrameSender::new(sender), receiver: FrameReceiver::new(request.into_body()), last_exchange: 0 })
+    Ok(IdleStream {
+        sender: FrameSender::new(sender),
+        receiver: FrameReceiver::new(request.into_body()),
+        last_exchange: 0,
+    })
 }
 
 /// Opens a stream and parks it at the relay.
-pub async fn open(requests: &client::SendRequest<Chunk>) -> Result<Whole, TunnelError> {
+pub async fn open(requests: &client::SendRequest<Chunk>) -> Result<IdleStream, TunnelError> {
     let (response, sender) = call(requests, SERVE).await?;
     let response = response.await?;
-    Ok(Whole { sender: FrameSender::new(sender), receiver: FrameReceiver::new(response.into_body()), last_exchange: 0 })
+    Ok(IdleStream {
+        sender: FrameSender::new(sender),
+        receiver: FrameReceiver::new(response.into_body()),
+        last_exchange: 0,
+    })
 }
 
 /// Opens the control stream.

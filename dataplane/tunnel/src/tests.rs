@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     TunnelError,
-    exchange::{self, Download, Exchange, FirstBody, Upload, Whole},
+    exchange::{self, Download, Exchange, FirstBody, IdleStream, Upload},
     fields,
     frame::{Chunk, Decoder, Item},
     link,
@@ -333,7 +333,7 @@ fn data_lengths(mut bytes: &[u8]) -> Vec<usize> {
 }
 
 /// One stream, both ends by hand.
-async fn one_stream() -> (Whole, Whole, JoinSet<()>) {
+async fn one_stream() -> (IdleStream, IdleStream, JoinSet<()>) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (parking, mut parked) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
@@ -373,8 +373,8 @@ fn echo(_: RequestHead, mut download: Download, mut upload: Upload) -> Handling 
 
 /// A relay that parks what comes, and a connector that answers with a function.
 struct Pipe {
-    parked: mpsc::Receiver<Whole>,
-    home: mpsc::Sender<Whole>,
+    parked: mpsc::Receiver<IdleStream>,
+    home: mpsc::Sender<IdleStream>,
     streams: usize,
     opened: mpsc::Receiver<()>,
     _tasks: JoinSet<()>,

@@ -28,8 +28,9 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
+/// Bytes of an upgraded connection, by direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
+pub struct ByteCounts {
     pub into_tunnel: u64,
     pub out_of_tunnel: u64,
 }
@@ -40,7 +41,7 @@ pub async fn both_ways(
     io: impl AsyncRead + AsyncWrite,
     upload: &mut Upload,
     download: Download,
-    moved: &mut Moved,
+    moved: &mut ByteCounts,
 ) -> io::Result<()> {
     let (reader, writer) = tokio::io::split(io);
     let mut into_tunnel = std::pin::pin!(into_tunnel(reader, upload, &mut moved.into_tunnel));

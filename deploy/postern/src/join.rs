@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use admin_client::{Admin, Credential};
 use anyhow::Context;
-use connector::{Connector, Settings, dial::Way, enrol};
+use connector::{Connector, Settings, dial::Dialer, enrol};
 use proto::v1;
 
 /// A connector of a group, joined before or now.
@@ -21,7 +21,7 @@ pub async fn ensure(
         identity.move_to(vec![relay.to_string()])?;
         let now_s = runtime::Clock::default().now_ms() / 1000;
         if identity.renewal_s() <= now_s {
-            identity.renew(&Way::default()).await.context("renewing the certificate of a connector")?;
+            identity.renew(&Dialer::default()).await.context("renewing the certificate of a connector")?;
         }
         return Ok(Connector::prepare(&settings)?);
     }
@@ -29,6 +29,6 @@ pub async fn ensure(
     let request = v1::IssueTokenRequest { group: group.to_owned(), ..Default::default() };
     let answer = admin.connectors().issue_token(request).await.context("asking for a join token")?;
     let token = answer.into_inner().token;
-    enrol::join(&token, name, state, &Way::default()).await.context("joining")?;
+    enrol::join(&token, name, state, &Dialer::default()).await.context("joining")?;
     Ok(Connector::prepare(&settings)?)
 }

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tunnel::{
     TunnelError,
-    exchange::{Exchange, FirstBody, Whole},
+    exchange::{Exchange, FirstBody, IdleStream},
     link::streamless_max,
 };
 
@@ -142,7 +142,7 @@ impl Drop for StreamLink {
 /// A stream ready for a request.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    pub whole: Whole,
+    pub whole: IdleStream,
     pub link: StreamLink,
 }
 
