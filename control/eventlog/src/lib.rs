@@ -26,6 +26,7 @@ pub mod codec;
 mod embedded;
 pub mod jetstream;
 pub mod journal;
+pub mod judgement;
 mod memory;
 mod past;
 pub mod presence;

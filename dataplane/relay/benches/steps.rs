@@ -251,6 +251,7 @@ fn token(secret: &[u8], app: AppId) -> String {
         name: "Alice".into(),
         email: "alice@example.com".into(),
         groups: vec![],
+        groups_left_out: false,
         group_names: vec![],
         nonce: None,
     };
