@@ -97,6 +97,13 @@ fn several_policies_ask_for_as_little_as_satisfies_all() {
     assert_eq!(asked(vec![all(&[hour]), all(&[half])]), challenge(&[half]), "the shorter one says both");
     assert_eq!(asked(vec![any(&[Requirement::Mfa, hour]), all(&[hour])]), challenge(&[hour]), "one would do");
     assert_eq!(asked(vec![any(&[Requirement::Mfa, hour])]), challenge(&[Requirement::Mfa]));
+    let mfa = Requirement::Mfa;
+    assert_eq!(asked(vec![any(&[mfa, hour]), all(&[half])]), challenge(&[half]), "half an hour is within an hour");
+    assert_eq!(asked(vec![any(&[half, hour])]), challenge(&[hour]), "the longer one is easier");
+    assert_eq!(asked(vec![any(&[mfa, half]), any(&[hour])]), challenge(&[half]), "a sign-in is asked for anyway");
+    assert_eq!(asked(vec![any(&[mfa, half]), any(&[mfa, hour])]), challenge(&[mfa]), "the first that would do");
+    let one_by_one = vec![any(&[mfa, half]), all(&[mfa]), any(&[hour])];
+    assert_eq!(asked(one_by_one), challenge(&[mfa, hour]), "no shorter than it must be");
 }
 
 /// What a newer identity says satisfies nothing here, and takes nothing away.
