@@ -273,11 +273,10 @@ impl Grant {
 
     /// What the policy asks, in words for what-if.
     pub fn asks(&self) -> String {
-        let named = |some: &BTreeSet<Requirement>| some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {
             Self::Block => "blocks".into(),
-            Self::RequireAll(all) => format!("requires all of {}", named(all)),
-            Self::RequireAny(any) => format!("requires any of {}", named(any)),
+            Self::RequireAll(all) => format!("requires all of {}", Requirement::named(all)),
+            Self::RequireAny(any) => format!("requires any of {}", Requirement::named(any)),
         }
     }
 }

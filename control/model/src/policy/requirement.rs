@@ -84,6 +84,7 @@ impl Requirement {
         text.split_ascii_whitespace().map(|word| word.parse().map_err(|_| word.to_owned())).collect()
     }
 
+    /// Such a list.
     pub fn list(requirements: &BTreeSet<Self>) -> String {
         requirements.iter().fold(String::new(), |mut text, it| {
             let space = if text.is_empty() { "" } else { " " };
@@ -91,6 +92,11 @@ impl Requirement {
             let _ = write!(text, "{space}{it}");
             text
         })
+    }
+
+    /// As people read several: `mfa, sign-in-within:4h`.
+    pub fn named(requirements: &BTreeSet<Self>) -> String {
+        Self::list(requirements).replace(' ', ", ")
     }
 }
 
@@ -119,6 +125,8 @@ impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mfa => f.write_str("mfa"),
+            // Releases before wrote hours in minutes too, and read both.
+            Self::SignInWithin(within) if within.0.is_multiple_of(60) => write!(f, "sign-in-within:{}h", within.0 / 60),
             Self::SignInWithin(within) => write!(f, "sign-in-within:{}m", within.0),
         }
     }

@@ -69,13 +69,15 @@ fn a_requirement_is_written_and_read_alike() {
     let read = |text: &str| text.parse::<Requirement>().map(|it| it.to_string());
     assert_eq!(read("mfa").unwrap(), "mfa");
     assert_eq!(read("sign-in-within:30m").unwrap(), "sign-in-within:30m");
-    assert_eq!(read("sign-in-within:8h").unwrap(), "sign-in-within:480m");
+    assert_eq!(read("sign-in-within:8h").unwrap(), "sign-in-within:8h");
+    assert_eq!(read("sign-in-within:480m").unwrap(), "sign-in-within:8h", "as releases before wrote it");
+    assert_eq!(read("sign-in-within:90m").unwrap(), "sign-in-within:90m");
     for wrong in ["", "MFA", "mfa:1", "sign-in-within", "sign-in-within:4m", "sign-in-within:13h", "sign-in-within:+5m"]
     {
         assert!(read(wrong).is_err(), "{wrong}");
     }
     let list = Requirement::parse_list("sign-in-within:1h mfa").unwrap();
-    assert_eq!(Requirement::list(&list), "mfa sign-in-within:60m");
+    assert_eq!(Requirement::list(&list), "mfa sign-in-within:1h");
     assert_eq!(Requirement::parse_list("mfa compliant-device"), Err("compliant-device".to_owned()), "says which");
 }
 
