@@ -307,7 +307,7 @@ fn matrix() -> String {
         for (state, state_name) in [(State::On, "on"), (State::ReportOnly, "report-only"), (State::Off, "off")] {
             for (asks, grant) in &grants {
                 let policy = conditional(condition, Policy { state, grant: grant.clone(), ..block(1) });
-                let cells = kinds().iter().map(|(_, kind)| decided(&[policy.clone()], *kind)).collect();
+                let cells = kinds().iter().map(|(_, kind)| decided(std::slice::from_ref(&policy), *kind)).collect();
                 text += &row(&format!("{condition} | {state_name} | {asks}"), cells);
             }
         }
