@@ -12,6 +12,7 @@ use model::{
     Event, GroupId, Policy, PolicyId, Position, Principal, Snapshot, Tenant, TenantId,
     event::Stream,
     policy::{self, Grant, Selection},
+    session::TOKEN_GROUPS_MAX,
     text::Name,
 };
 use postern_tests::{
@@ -92,6 +93,31 @@ async fn recorded_traffic_is_judged_again_as_it_was_and_by_a_candidate() {
     let meant: BTreeSet<&String> = sent.0.iter().filter(meant).map(|it| &it.request).collect();
     assert!(!meant.is_empty() && meant.len() < ours.len() / 2);
     assert_eq!(refused, meant);
+}
+
+/// Their token names the groups that decide, and the record says that there are more.
+#[tokio::test]
+async fn a_user_of_more_groups_than_a_token_names_is_recorded_as_such() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    for n in 0..=TOKEN_GROUPS_MAX {
+        let name = format!("group {n}");
+        world.admin.create(None, "group", json!({ "name": name })).await.unwrap();
+        world.admin.put(None, "membership", json!({ "group": name, "member": "user:alice" })).await.unwrap();
+    }
+    world.publish(app("wiki", &origin.url()), &["group:group 7"]).await;
+    let mut alice = world.signed_in("wiki", "alice").await;
+    let served = alice.get(&world.url("wiki", "/x")).await;
+    assert_eq!(served.status, 200, "{}", served.text());
+    let deciding: v1::Group = world.admin.read("group", "group 7").await.unwrap();
+
+    let log = Recorded::of(world).await;
+    let access = log.accesses.iter().find(|it| it.path_class == "/x").unwrap();
+    let Err(NotJudged::GroupsLeftOut(recorded)) = judgement::read(access) else { panic!("{access:?}") };
+    assert_eq!(recorded.facts.groups, BTreeSet::from([deciding.id.parse().unwrap()]));
+    let again = policy::authorize(log.tenant(recorded.config), &recorded.facts.facts());
+    assert_eq!(again.map(|it| it.involved), recorded.verdict, "what was in force then says the same");
 }
 
 /// Alice and Bob of staff, Bob of the night as well, and Carol of nothing; one

@@ -1,3 +1,5 @@
+//! What pages and JSON say of requirements that a sign-in has not met.
+
 use model::policy::Minutes;
 
 use super::*;
