@@ -27,7 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".postern.v1.RequestHead")
         .bytes(".postern.v1.ResponseHead")
         .bytes(".postern.v1.Trailers")
-        .bytes(".postern.v1.LinkSettings");
+        .bytes(".postern.v1.LinkSettings")
+        .bytes(".postern.v1.Judgement");
     let pool = compiler.descriptor_pool();
     let shown = pool.get_extension_by_name("postern.v1.shown").ok_or("options.proto has no `shown`")?;
     let hidden = pool.get_extension_by_name("postern.v1.hidden").ok_or("options.proto has no `hidden`")?;

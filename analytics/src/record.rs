@@ -9,7 +9,7 @@ use std::fmt;
 
 use eventlog::Activity;
 use model::activity::{ConnectorEvent, ProofMethod, RefusalCode, SignInOutcome};
-use proto::v1::{Access, ActivityGap, ConnectorActivity, EventBody, SignInAttempt};
+use proto::v1::{Access, ActivityGap, ConnectorActivity, EventBody, Judgement, SignInAttempt, Verdict};
 use uuid::Uuid;
 
 /// One thing that happened: an event of ACTIVITY, or one access of those in an event.
@@ -132,13 +132,15 @@ pub static FIELDS: &[Field] = &[
     Field { sign_in: |it| Text(&it.username), ..text("user_name", "name as it was typed at sign-in") },
     Field { sign_in: |it| given(&it.session), access: |it| Text(&it.session), ..text("session_id", "session that began or was used") },
     Field { sign_in: |it| Text(&it.app), access: |it| Text(&it.app), ..text("app_id", "application; with refusal `not_published`, the one whose page asked") },
-    Field { sign_in: |it| Text(&it.address), access: |it| Text(&it.address), ..text("address", "IP address of the user") },
+    Field { sign_in: |it| Text(&it.address), access: |it| Text(&it.address), ..text("address", "IP address of the user; from a proxy that the application trusts, the one the proxy says") },
     Field { sign_in: |it| given(&it.user_agent), access: |it| given(&it.user_agent), ..text("user_agent", "browser or client, as it calls itself") },
     Field { sign_in: |it| Text(&it.outcome), ..word("outcome", outcomes, "how the sign-in ended") },
     Field { sign_in: |it| List(&it.methods), ..row("methods", Type::List, "proofs shown, RFC 8176: `pwd`, `otp`") },
     Field { sign_in: |it| Flag(has_second_factor(it)), ..row("mfa", Type::Flag, "whether a second factor was shown") },
     Field { sign_in: |it| List(&it.policies), access: |it| List(&it.policies), ..row("policies", Type::List, "ids of the policies that applied") },
     Field { access: |it| List(&it.report_only), ..row("report_only", Type::List, "ids of the report-only policies that would have applied") },
+    Field { access: verdict, ..word("verdict", verdicts, "what policies decided when the request came; absent if they were not asked") },
+    Field { access: missing, ..row("missing", Type::List, "of verdict `challenged`: what the sign-in had not shown") },
     Field { access: |it| Text(&it.request_id), ..text("request_id", "also in the response header `x-request-id`") },
     Field { access: |it| Text(&it.method), ..text("method", "HTTP method") },
     Field { access: |it| Text(&it.host), ..text("host", "host of the URL") },
@@ -174,7 +176,10 @@ impl Field {
     fn kinds(&self) -> Vec<&'static str> {
         let filled = || "1".to_owned();
         let sign_in = SignInAttempt { user: filled(), session: filled(), user_agent: filled(), ..Default::default() };
-        let access = Access { user_agent: filled(), refusal: filled(), trace_id: filled(), ..Default::default() };
+        let missing = vec![filled()];
+        let judgement = Some(Judgement { verdict: Verdict::Challenged.into(), missing, ..Default::default() });
+        let access =
+            Access { user_agent: filled(), refusal: filled(), trace_id: filled(), judgement, ..Default::default() };
         let (connector, gap) = (ConnectorActivity::default(), ActivityGap::default());
         let all = [What::SignIn(&sign_in), What::Access(&access), What::Connector(&connector), What::Gap(&gap)];
         all.into_iter().filter(|it| self.value(*it) != Absent).map(What::kind).collect()
@@ -219,6 +224,28 @@ const fn word(name: &'static str, words: fn() -> Vec<&'static str>, about: &'sta
 
 fn outcomes() -> Vec<&'static str> {
     SignInOutcome::ALL.iter().map(|it| it.as_str()).collect()
+}
+
+const VERDICTS: [(Verdict, &str); 4] = [
+    (Verdict::Granted, "granted"),
+    (Verdict::NotAssigned, "not_assigned"),
+    (Verdict::Challenged, "challenged"),
+    (Verdict::Blocked, "blocked"),
+];
+
+fn verdicts() -> Vec<&'static str> {
+    VERDICTS.iter().map(|(_, word)| *word).collect()
+}
+
+/// Absent for one of a newer release, which has no word here.
+fn verdict(access: &Access) -> Value<'_> {
+    let said = access.judgement.as_ref().map(Judgement::verdict);
+    VERDICTS.iter().find(|(verdict, _)| Some(*verdict) == said).map_or(Absent, |(_, word)| Text(word))
+}
+
+fn missing(access: &Access) -> Value<'_> {
+    let missing = access.judgement.as_ref().map(|it| &it.missing).filter(|it| !it.is_empty());
+    missing.map_or(Absent, |it| List(it))
 }
 
 fn refusals() -> Vec<&'static str> {

@@ -47,6 +47,7 @@ by_name!(control, v1::Control, "CONTROL_");
 by_name!(scope, v1::Scope, "SCOPE_");
 by_name!(role, v1::Role, "ROLE_");
 by_name!(proof, v1::Proof, "PROOF_");
+by_name!(verdict, v1::Verdict, "VERDICT_");
 by_name!(happened, v1::Happened, "HAPPENED_");
 by_name!(key_purpose, v1::KeyPurpose, "KEY_PURPOSE_");
 by_name!(key_holder, v1::KeyHolder, "KEY_HOLDER_");

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use postern_tests::{
     origin::Origin,
     until,
-    world::{World, app, applied},
+    world::{World, app, applied, open_app},
 };
 use proto::v1;
 use serde_json::json;
@@ -71,6 +71,49 @@ async fn a_policy_blocks_the_next_request_of_a_session_that_exists() {
     let state = json!({ "id": policy.id, "state": "report_only" });
     world.admin.change(applied(), "policy", state).await.unwrap();
     assert_eq!(alice.get(&world.url("hr", "/")).await.status, 200, "report-only refuses nobody");
+}
+
+#[tokio::test]
+async fn who_has_not_shown_enough_and_cannot_be_sent_to_sign_in_is_told_what_is_missing() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin("hr", &origin).await;
+    world.publish(open_app("brochure", &origin.url()), &[]).await;
+    let alice = world.signed_in("hr", "alice").await;
+    let require = vec![v1::Control::Mfa.into(), v1::Control::SignInWithin.into()];
+    let policy = v1::Policy { name: "secret-name".into(), require, sign_in_within_minutes: 240, ..Default::default() };
+    let policy = world.policy(v1::Policy { apps: vec!["hr".into(), "brochure".into()], ..policy }).await;
+
+    const STEP: &str = "This application asks for a second step when you sign in.";
+    let mut script = alice.as_script();
+    let got = script.get(&world.url("hr", "/")).await;
+    let posted = script.post(&world.url("hr", "/"), "x=1".into()).await;
+    for answer in [&got, &posted] {
+        assert_eq!((answer.status.as_u16(), answer.refusal()), (401, "more_proof_required"));
+        let json = answer.json();
+        assert_eq!(json["missing"], json!([STEP]), "the sign-in is of now, and was by password");
+        assert_eq!(json["acr_values"], "mfa");
+        let challenge = answer.headers["www-authenticate"].to_str().unwrap();
+        assert!(challenge.contains("acr_values=\"mfa\""), "{challenge}");
+    }
+    // Nobody signs in there, so nobody can be sent to sign in.
+    let page = world.browser().get(&world.url("brochure", "/")).await;
+    assert_eq!((page.status.as_u16(), page.refusal()), (401, "more_proof_required"));
+    let recent = "This application asks that you signed in within the last 4 hours.";
+    assert!(page.text().contains(STEP) && page.text().contains(recent), "{}", page.text());
+    for shown in [got.text(), posted.text(), page.text()] {
+        for internal in ["secret-name", &policy.id, "127.0.0.1", &format!(":{}", origin.port)] {
+            assert!(!shown.contains(internal), "{internal} is of the inside: {shown}");
+        }
+    }
+    let what_if = world.cli(&["policy", "what-if", "--user", "alice", "--app", "hr"]);
+    let what_if = String::from_utf8_lossy(&what_if.stdout).into_owned();
+    assert!(what_if.contains("challenge: the user is asked for mfa, sign-in-within:4h"), "{what_if}");
+    assert!(what_if.contains("requires all of mfa, sign-in-within:4h"), "{what_if}");
+    // A form of hers goes to sign in, which it can.
+    let form = alice.clone().post(&world.url("hr", "/"), "x=1".into()).await;
+    assert_eq!(form.status, 303);
 }
 
 #[tokio::test]

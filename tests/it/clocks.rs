@@ -27,31 +27,35 @@ const YEAR_DAYS: i64 = 365;
 
 /// The clock of everybody in a story.
 #[derive(Clone, Debug)]
-struct Drill {
+pub(crate) struct Drill {
     file: PathBuf,
     ahead_s: Arc<AtomicI64>,
 }
 
 impl Drill {
-    fn new(folder: &mut Folder) -> Self {
+    pub(crate) fn new(folder: &mut Folder) -> Self {
         let file = folder.0.join("clock");
         fs::write(&file, "0").unwrap();
         folder.1.push(("POSTERN_DRILL_CLOCK", file.display().to_string()));
         Self { file, ahead_s: Arc::default() }
     }
 
-    fn advance(&self, seconds: i64) {
+    pub(crate) fn advance(&self, seconds: i64) {
         let ahead_s = self.ahead_s.fetch_add(seconds, Ordering::SeqCst) + seconds;
         // Whole or not at all: it is read all the time.
         let draft = self.file.with_extension("draft");
         fs::write(&draft, (ahead_s * 1000).to_string()).unwrap();
         fs::rename(&draft, &self.file).unwrap();
     }
+
+    pub(crate) fn ahead_s(&self) -> i64 {
+        self.ahead_s.load(Ordering::SeqCst)
+    }
 }
 
 impl TimeProvider for Drill {
     fn current_time(&self) -> Option<UnixTime> {
-        Clock { skew_ms: self.ahead_s.load(Ordering::SeqCst) * 1000 }.current_time()
+        Clock { skew_ms: self.ahead_s() * 1000 }.current_time()
     }
 }
 

@@ -17,6 +17,7 @@ mod gate;
 mod hostile_http2;
 mod hostile_origins;
 mod http3;
+mod judgements;
 mod kinds;
 mod lifetimes;
 mod limits;

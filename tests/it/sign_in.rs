@@ -4,13 +4,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use admin_client::lists::by_name;
 use postern_tests::{
-    browser::Browser,
+    browser::{Answer, Browser},
     origin::Origin,
+    processes::Folder,
     until,
     world::{PASSWORD, World, app, applied},
 };
 use proto::v1;
 use serde_json::json;
+
+use crate::clocks::Drill;
 
 #[tokio::test]
 async fn a_newcomer_signs_in_and_uses_the_demo_application() {
@@ -164,16 +167,68 @@ async fn a_policy_asks_for_a_second_factor_and_the_user_sets_it_up() {
 /// Sign-in frequency: whoever signed in long ago does it again, and is not asked twice.
 #[tokio::test]
 async fn a_recent_sign_in_is_asked_for_once_and_never_in_a_loop() {
-    let world = World::start().await;
+    let mut folder = Folder::default();
+    let clock = Drill::new(&mut folder);
+    let world = World::with_settings_in(folder, "").await;
     let origin = Origin::start().await;
     world.user("alice").await;
-    let app = world.publish_origin("payroll", &origin).await;
-    let require = vec![v1::Control::SignInWithin.into()];
-    let policy = v1::Policy { name: "payroll-fresh".into(), apps: vec![app.id], require, ..Default::default() };
-    world.policy(v1::Policy { sign_in_within_minutes: 60, ..policy }).await;
-
+    world.publish_origin("wiki", &origin).await;
+    for name in ["payroll", "ledger", "vault"] {
+        let app = world.publish_origin(name, &origin).await;
+        let mut require = vec![v1::Control::SignInWithin.into()];
+        require.extend((name == "vault").then_some(i32::from(v1::Control::Mfa)));
+        let name = format!("{name}-fresh");
+        let policy = v1::Policy { name, apps: vec![app.id], require, ..Default::default() };
+        world.policy(v1::Policy { sign_in_within_minutes: 5, ..policy }).await;
+    }
+    let (payroll, vault) = (world.url("payroll", "/x"), world.url("vault", "/x"));
     let mut browser = world.signed_in("payroll", "alice").await;
-    assert_eq!(browser.get(&world.url("payroll", "/x")).await.json()["path"], "/x", "a sign-in of now is recent");
+    assert_eq!(browser.get(&payroll).await.json()["path"], "/x", "a sign-in of now is recent");
+
+    // Once with a token that lives on, and once with one that has ended as well.
+    for minutes in [6, 11] {
+        clock.advance(minutes * 60);
+        let sent = until("the sign-in is too long ago", async || redirected(browser.get(&payroll).await)).await;
+        assert_eq!(asked_for(&sent), "sign-in-within:5m");
+        let (passed, page) = follow(&mut browser, sent).await;
+        assert_eq!((passed.len(), page.status.as_u16()), (1, 200), "at once to the page: {passed:?}");
+        let (passed, answer) =
+            submit(&mut browser, &page, "/signin", &[("username", "alice"), ("password", PASSWORD)]).await;
+        assert_eq!(passed, ["/.postern/callback", "/x"], "with the password, and back");
+        assert_eq!(answer.json()["path"], "/x");
+        served_without_asking(&mut browser, &payroll).await;
+        served_without_asking(&mut browser, &payroll).await;
+    }
+    // The same sign-in is good for another application: identity asks nothing.
+    let sent = browser.get(&world.url("ledger", "/x")).await;
+    let (passed, answer) = follow(&mut browser, sent).await;
+    assert_eq!(
+        (passed, answer.status.as_u16()),
+        (vec!["/authorize".into(), "/.postern/callback".into(), "/x".into()], 200)
+    );
+
+    // A second factor beside it: set up once, and shown with each sign-in.
+    let page = browser.open(&vault).await;
+    let (_, page) = submit(&mut browser, &page, "/signin", &[("username", "alice"), ("password", PASSWORD)]).await;
+    let secret = secret_shown(&page.text());
+    let now = code(&secret, clock.ahead_s() as u64);
+    let (passed, answer) = submit(&mut browser, &page, "/code", &[("code", &now)]).await;
+    assert_eq!((passed, answer.status.as_u16()), (vec!["/.postern/callback".into(), "/x".into()], 200));
+    served_without_asking(&mut browser, &vault).await;
+    clock.advance(6 * 60);
+    let sent = until("the sign-in is too long ago", async || redirected(browser.get(&vault).await)).await;
+    assert_eq!(asked_for(&sent), "sign-in-within:5m", "the second factor was shown");
+    let (passed, page) = follow(&mut browser, sent).await;
+    assert_eq!(passed.len(), 1, "{passed:?}");
+    let (passed, page) = submit(&mut browser, &page, "/signin", &[("username", "alice"), ("password", PASSWORD)]).await;
+    assert_eq!((passed.len(), page.status.as_u16()), (0, 200), "on to the code");
+    let now = code(&secret, clock.ahead_s() as u64);
+    let (passed, answer) = submit(&mut browser, &page, "/code", &[("code", &now)]).await;
+    assert_eq!(passed, ["/.postern/callback", "/x"]);
+    assert_eq!(answer.json()["path"], "/x");
+    served_without_asking(&mut browser, &vault).await;
+    assert_eq!(browser.get(&world.url("wiki", "/")).await.status, 303, "where she never was");
+    assert_eq!(browser.open(&world.url("wiki", "/")).await.status, 200, "she is known");
 
     // What identity does not know ends at once, on a page and not in a circle.
     let mut newcomer = world.browser();
@@ -331,6 +386,46 @@ async fn a_removed_user_is_out_at_once() {
 
 pub(crate) fn named(name: &str, origin: &Origin) -> v1::App {
     app(name, &origin.url())
+}
+
+/// Where an answer sends the browser, and it has not gone yet.
+fn redirected(answer: Answer) -> Option<Answer> {
+    answer.status.is_redirection().then_some(answer)
+}
+
+/// What identity is to ask for.
+fn asked_for(sent: &Answer) -> String {
+    let to = sent.location().unwrap();
+    assert_eq!((to.host_str(), to.path()), (Some("login.postern.localhost"), "/authorize"));
+    to.query_pairs().find(|(name, _)| name == "acr_values").unwrap().1.into_owned()
+}
+
+/// Every address on the way of a redirect, and where it ends.
+async fn follow(browser: &mut Browser, mut answer: Answer) -> (Vec<String>, Answer) {
+    let mut passed = vec![];
+    while let Some(next) = answer.location() {
+        assert!(passed.len() < 10, "in a loop: {passed:?}");
+        passed.push(next.path().to_owned());
+        answer = browser.get(next.as_str()).await;
+    }
+    (passed, answer)
+}
+
+async fn submit(browser: &mut Browser, page: &Answer, path: &str, fields: &[(&str, &str)]) -> (Vec<String>, Answer) {
+    let flow = page.field("flow");
+    let body =
+        url::form_urlencoded::Serializer::new(String::new()).append_pair("flow", &flow).extend_pairs(fields).finish();
+    let kind = [("content-type", "application/x-www-form-urlencoded")];
+    let action = page.url.join(path).unwrap();
+    let answer = browser.ask(http::Method::POST, action.as_str(), &kind, body.into()).await;
+    follow(browser, answer).await
+}
+
+async fn served_without_asking(browser: &mut Browser, url: &str) {
+    for _ in 0..4 {
+        assert_eq!(browser.get(url).await.status, 200, "asked again");
+        assert_eq!(browser.as_script().get(url).await.status, 200);
+    }
 }
 
 /// The base32 secret of the set-up page.

@@ -1,7 +1,7 @@
 //! One activity of each kind and shape, for every test of a format.
 
 use eventlog::Activity;
-use proto::v1::{Access, Accesses, ActivityGap, ConnectorActivity, EventBody, SignInAttempt};
+use proto::v1::{Access, Accesses, ActivityGap, ConnectorActivity, EventBody, Judgement, SignInAttempt, Verdict};
 use uuid::Uuid;
 
 pub(crate) fn body() -> EventBody {
@@ -44,6 +44,12 @@ pub(crate) fn all() -> Vec<Activity> {
         what: "unlinked".into(),
         detail: "certificate expired".into(),
     };
+    let judgement = Judgement {
+        verdict: Verdict::Challenged.into(),
+        missing: vec!["mfa".into(), "sign-in-within:4h".into()],
+        ..Default::default()
+    };
+    let challenged = Access { status: 303, judgement: Some(judgement), ..forwarded.clone() };
     vec![
         Activity::SignIn(success),
         Activity::SignIn(failure),
@@ -52,6 +58,7 @@ pub(crate) fn all() -> Vec<Activity> {
         Activity::Accesses(Accesses { accesses: vec![refused, cut] }),
         Activity::Connector(connector),
         Activity::Gap(ActivityGap { writer: "relay:r-1".into(), dropped: 15 }),
+        Activity::Access(challenged),
     ]
 }
 

@@ -18,6 +18,7 @@ use crate::{
 
 /// What ACTIVITY records. Nothing folds it into a snapshot.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are accesses")]
 pub enum Activity {
     SignIn(v1::SignInAttempt),
     /// As relays wrote it before they wrote several at once.

@@ -6,7 +6,7 @@
 //! It knows bytes, subjects and positions; what an event means is `model`'s.
 //!
 //! Read: this file, `journal` (writing), `projection` (reading), `codec` and
-//! `wire` (bytes), `chain`, `memory`, then the backends.
+//! `wire` (bytes), `judgement` (in accesses), `chain`, `memory`, then the backends.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -26,6 +26,7 @@ pub mod codec;
 mod embedded;
 pub mod jetstream;
 pub mod journal;
+pub mod judgement;
 mod memory;
 mod past;
 pub mod presence;

@@ -82,7 +82,7 @@ async fn configuration(State(identity): State<Arc<Identity>>) -> Json<serde_json
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
         "scopes_supported": ["openid"],
-        "acr_values_supported": ["mfa", "sign-in-within:60m"],
+        "acr_values_supported": ["mfa", "sign-in-within:1h"],
         "prompt_values_supported": ["none", "login"],
         "authorization_response_iss_parameter_supported": true,
     }))

@@ -16,7 +16,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use ipnet::IpNet;
 
 pub(crate) use self::requirement::known as known_requirements;
-use self::requirement::reduced;
+use self::requirement::{least, reduced};
 pub use self::{
     facts::{Facts, RecordedFacts, SignedIn},
     index::Policies,
@@ -148,17 +148,10 @@ pub fn evaluate<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: 
             State::Off => {}
         }
     }
-    // Of several that would do, the user is asked for one, and for none that
-    // another policy asks for anyway.
-    for any in any_of {
-        if any.is_disjoint(&missing) {
-            missing.extend(any.first());
-        }
-    }
-    let decision = match (blocked_by, missing.is_empty()) {
+    let decision = match (blocked_by, missing.is_empty() && any_of.is_empty()) {
         (Some(policy), _) => Decision::Deny(policy),
         (None, true) => Decision::Grant,
-        (None, false) => Decision::Challenge(reduced(missing)),
+        (None, false) => Decision::Challenge(least(missing, &any_of)),
     };
     Verdict { decision, involved }
 }
@@ -280,11 +273,10 @@ impl Grant {
 
     /// What the policy asks, in words for what-if.
     pub fn asks(&self) -> String {
-        let named = |some: &BTreeSet<Requirement>| some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {
             Self::Block => "blocks".into(),
-            Self::RequireAll(all) => format!("requires all of {}", named(all)),
-            Self::RequireAny(any) => format!("requires any of {}", named(any)),
+            Self::RequireAll(all) => format!("requires all of {}", Requirement::named(all)),
+            Self::RequireAny(any) => format!("requires any of {}", Requirement::named(any)),
         }
     }
 }

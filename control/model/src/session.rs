@@ -47,6 +47,10 @@ pub struct SessionClaims {
     pub email: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupId>,
+    /// The user is in more groups than fit; `groups` are those that decide about
+    /// this application. An identity before this field did not say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub groups_left_out: bool,
     /// Names of `groups`, for identity headers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group_names: Vec<String>,

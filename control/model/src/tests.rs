@@ -563,6 +563,7 @@ fn claims(now: Timestamp) -> SessionClaims {
         name: String::new(),
         email: String::new(),
         groups: vec![],
+        groups_left_out: false,
         group_names: vec![],
         nonce: None,
     }

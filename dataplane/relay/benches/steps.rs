@@ -19,7 +19,10 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use bytes::Bytes;
-use eventlog::View;
+use eventlog::{
+    View,
+    judgement::{self, Sources},
+};
 use http::{HeaderMap, HeaderValue, Request, header};
 use model::{
     App, AppId, Assignment, ConnectorGroupId, Event, ExternalUrl, Facts, Origin, PolicyId, Principal, SessionId,
@@ -30,6 +33,7 @@ use model::{
     policy::{self, Grant, Policy, Selection},
     session::SessionClaims,
 };
+use proto::v1::Access;
 use relay::{
     audience::{Audience, GroupNews},
     headers::{Added, forward},
@@ -127,6 +131,13 @@ fn main() {
     line("verify it again (remembered)", measure(|| sessions.verify(black_box(&token), mine, &tenant, trusted)));
     line("verify it the first time (ES256)", measure(|| Sessions::default().verify(&token, mine, &tenant, trusted)));
     line("judge by 10,000 policies", measure(|| policy::authorize(of_tenant, black_box(&facts))));
+    let decided = policy::authorize(of_tenant, &facts);
+    let mut access = Access { address: facts.address.to_string(), ..Access::default() };
+    let record = measure(|| {
+        let sources = Sources { groups: session.recorded_groups.clone(), directory: 1, risk: 1 };
+        judgement::write(black_box(&mut access), &facts, sources, &decided);
+    });
+    line("record the judgement in the access", record);
     line("make the fields for the application", measure(|| forward(&parts.headers, published, &read, &added)));
     line("read a field block", measure(|| tunnel::fields::decode(black_box(&block))));
     line("write the fields of an answer", measure(|| tunnel::fields::encode(black_box(&fields))));
@@ -251,6 +262,7 @@ fn token(secret: &[u8], app: AppId) -> String {
         name: "Alice".into(),
         email: "alice@example.com".into(),
         groups: vec![],
+        groups_left_out: false,
         group_names: vec![],
         nonce: None,
     };

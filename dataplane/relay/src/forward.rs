@@ -16,7 +16,7 @@ use http::{HeaderMap, Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use model::{PolicyId, activity::RefusalCode, policy::Authorized};
+use model::{activity::RefusalCode, policy::Authorized};
 use proto::v1::{Access, RequestHead, ResponseHead};
 use runtime::{Clock, telemetry::chain};
 use strict::fields::names;
@@ -58,11 +58,10 @@ pub(crate) struct Forwarder {
     pub clock: Clock,
 }
 
-/// One request that is forwarded, and the proof that policy agreed.
+/// One request that is forwarded.
 pub(crate) struct Forward<'a> {
     pub forwarder: &'a Forwarder,
     pub routed: &'a Routed<'a>,
-    pub authorized: Authorized,
     pub fields: Bytes,
     pub request_id: String,
     pub traceparent: String,
@@ -116,8 +115,10 @@ impl Delivery {
 }
 
 impl Forward<'_> {
+    /// Takes the proof that policy agreed.
     pub(crate) async fn send(
         self,
+        _: Authorized,
         body: UserBody,
         upgrade: Option<OnUpgrade>,
         admission: Admission,
@@ -139,8 +140,6 @@ impl Forward<'_> {
         let Answered { head, download, upload, raw } = answered?;
         let (status, mut headers) = response_head(head.status, &head.fields).ok_or(Refusal::OriginBadResponse)?;
         access.status = status.as_u16().into();
-        access.policies = ids(&self.authorized.involved.applied);
-        access.report_only = ids(&self.authorized.involved.would_refuse);
         let agreed = routed.upgrade.as_deref().is_some_and(|asked| switches_to(&headers, asked));
         let rest = match (status, raw, upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(upload), Some(upgrade)) if agreed => {
@@ -273,10 +272,6 @@ async fn poll_pump(pump: &mut Option<Pump>) -> Result<(), PumpError> {
         Some(pump) => Pin::new(pump).await,
         None => Ok(()),
     }
-}
-
-pub(crate) fn ids(policies: &[PolicyId]) -> Vec<String> {
-    policies.iter().map(ToString::to_string).collect()
 }
 
 /// Status and header fields of a response, unless they are none.

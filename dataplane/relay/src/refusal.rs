@@ -181,11 +181,18 @@ impl Refusal {
         }
     }
 
+    /// What the sign-in has not shown; nothing where another thing is wrong.
+    fn missing(&self) -> Option<&BTreeSet<Requirement>> {
+        let Self::MoreProofRequired(missing) = self else { return None };
+        Some(missing)
+    }
+
     /// The same refusal as a page for people and as JSON for programs.
     pub fn response(&self, reader: &Reader<'_>, request_id: &str) -> Response<Bytes> {
         let Reader { wants, language, branding, now } = *reader;
         let words = self.message().words(language);
         let status = self.status();
+        let missing = |language: Language| self.missing().into_iter().flatten().map(move |it| language.asks(*it));
         let (kind, body) = match wants {
             Wants::Page => {
                 let page = Page {
@@ -194,6 +201,7 @@ impl Refusal {
                     status: status.as_u16(),
                     code: self.code(),
                     title: words.title,
+                    missing: missing(language).collect(),
                     advice: words.advice,
                     request_id,
                     time: &utc(now),
@@ -204,7 +212,14 @@ impl Refusal {
             }
             Wants::Json => {
                 let words = self.message().words(Language::English);
-                let json = Json { code: self.code(), message: words.title, advice: words.advice, request_id };
+                let json = Json {
+                    code: self.code(),
+                    message: words.title,
+                    missing: missing(Language::English).collect(),
+                    acr_values: self.missing().map(Requirement::list),
+                    advice: words.advice,
+                    request_id,
+                };
                 ("application/json", serde_json::to_string(&json).unwrap_or_default())
             }
         };
@@ -243,6 +258,7 @@ struct Page<'a> {
     status: u16,
     code: &'a str,
     title: &'a str,
+    missing: Vec<String>,
     advice: &'a str,
     request_id: &'a str,
     time: &'a str,
@@ -259,6 +275,11 @@ fn utc(now: Timestamp) -> String {
 struct Json<'a> {
     code: &'a str,
     message: &'a str,
+    /// In plain words, and as a sign-in is asked for it (OpenID Connect Core, section 3.1.2.1).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acr_values: Option<String>,
     advice: &'a str,
     request_id: &'a str,
 }
@@ -290,3 +311,6 @@ impl Wants {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

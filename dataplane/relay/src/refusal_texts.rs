@@ -2,6 +2,7 @@
 //! 12.5.4): English, German, French and Spanish. A program gets English.
 
 use http::{HeaderMap, header};
+use model::{Requirement, policy::Minutes};
 use strict::fields::weighted;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,50 @@ impl Language {
         };
         Labels { code, request, time, help }
     }
+
+    /// What a requirement asks, as a sentence for whoever has not satisfied it.
+    pub fn asks(self, requirement: Requirement) -> String {
+        match requirement {
+            Requirement::Mfa => match self {
+                Self::English => "This application asks for a second step when you sign in.",
+                Self::German => "Diese Anwendung verlangt bei der Anmeldung einen zweiten Schritt.",
+                Self::French => "Cette application demande une deuxième étape à la connexion.",
+                Self::Spanish => "Esta aplicación pide un segundo paso al iniciar sesión.",
+            }
+            .to_owned(),
+            Requirement::SignInWithin(within) => self.asks_for_sign_in(within),
+        }
+    }
+
+    fn asks_for_sign_in(self, within: Minutes) -> String {
+        let minutes = within.get();
+        let (front, (one_hour, hours, of_minutes), end) = match self {
+            Self::English => {
+                ("This application asks that you signed in within the last ", ("hour", "{} hours", "{} minutes"), ".")
+            }
+            Self::German => (
+                "Diese Anwendung verlangt, dass Sie sich innerhalb der letzten ",
+                ("Stunde", "{} Stunden", "{} Minuten"),
+                " angemeldet haben.",
+            ),
+            Self::French => (
+                "Cette application demande une connexion datant de moins ",
+                ("d’une heure", "de {} heures", "de {} minutes"),
+                ".",
+            ),
+            Self::Spanish => (
+                "Esta aplicación pide que haya iniciado sesión en ",
+                ("la última hora", "las últimas {} horas", "los últimos {} minutos"),
+                ".",
+            ),
+        };
+        let time = match (minutes / 60, minutes % 60) {
+            (1, 0) => one_hour.to_owned(),
+            (count, 0) => hours.replace("{}", &count.to_string()),
+            (_, _) => of_minutes.replace("{}", &minutes.to_string()),
+        };
+        format!("{front}{time}{end}")
+    }
 }
 
 impl Message {
@@ -139,10 +184,10 @@ impl Message {
                 ("Inicie sesión", "Abra esta dirección en un navegador o envíe un token."),
             ],
             Self::OneMoreStep => [
-                ("One more step", "This needs a stronger sign-in. Open it in a browser to continue."),
-                ("Ein Schritt fehlt noch", "Hier ist eine stärkere Anmeldung nötig. Öffnen Sie die Seite in einem Browser."),
-                ("Encore une étape", "Une connexion plus forte est nécessaire. Ouvrez la page dans un navigateur."),
-                ("Un paso más", "Se necesita un inicio de sesión más seguro. Ábralo en un navegador."),
+                ("One more step", "Open the application in a browser and sign in again. If you see this once more, ask your administrator."),
+                ("Ein Schritt fehlt noch", "Öffnen Sie die Anwendung in einem Browser und melden Sie sich noch einmal an. Sehen Sie dies danach wieder, fragen Sie Ihre Administration."),
+                ("Encore une étape", "Ouvrez l’application dans un navigateur et connectez-vous à nouveau. Si cette page revient, demandez à votre administrateur."),
+                ("Un paso más", "Abra la aplicación en un navegador e inicie sesión de nuevo. Si vuelve a ver esto, pregunte a su administrador."),
             ],
             Self::SignInFailed => [
                 ("Sign-in did not complete", "Open the application again to start over."),

@@ -26,7 +26,10 @@ mod route;
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use eventlog::View;
+use eventlog::{
+    View,
+    judgement::{self, RecordedGroups, Sources},
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use model::{
@@ -44,7 +47,7 @@ use tracing::{Instrument, Span, debug, warn};
 
 use crate::{
     current::Current,
-    forward::{Delivery, Forward, Forwarder, body::Body, headers, ids, routed::Routed, user_body::UserBody},
+    forward::{Delivery, Forward, Forwarder, body::Body, headers, routed::Routed, user_body::UserBody},
     keys::Keys,
     open::{
         connection_permits::ConnectionPermits,
@@ -355,19 +358,22 @@ impl<'a> RequestContext<'a> {
         if let Some(session) = session {
             self.note_user(session);
         }
-        let (ended, involved) = match policy::authorize(routed.tenant, &facts) {
-            Ok(authorized) => return Ok(authorized),
-            Err(Denied::NotAssigned) => return Err(Refusal::NotAssigned.into()),
-            Err(Denied::Blocked { by, involved }) => (Refusal::Blocked(by).into(), involved),
-            Err(Denied::Challenged { missing, involved }) => match session {
-                Some(_) => (ask_to_sign_in(routed, missing), involved),
-                // Nobody is there who could prove anything.
-                None => (Refusal::MoreProofRequired(missing).into(), involved),
-            },
+        let decided = policy::authorize(routed.tenant, &facts);
+        let sources = Sources {
+            groups: session.map_or_else(RecordedGroups::default, |it| it.recorded_groups.clone()),
+            directory: session.map_or(0, |it| it.claims.directory),
+            risk: self.view.snapshot.risk,
         };
-        self.record.access.policies = ids(&involved.applied);
-        self.record.access.report_only = ids(&involved.would_refuse);
-        Err(ended)
+        judgement::write(&mut self.record.access, &facts, sources, &decided);
+        decided.map_err(|denied| match denied {
+            Denied::NotAssigned => Refusal::NotAssigned.into(),
+            Denied::Blocked { by, .. } => Refusal::Blocked(by).into(),
+            Denied::Challenged { missing, .. } => match session {
+                Some(_) => ask_to_sign_in(routed, missing),
+                // Nobody is there who could prove anything.
+                None => Refusal::MoreProofRequired(missing).into(),
+            },
+        })
     }
 
     /// The user's certificate, where the application asks for one.
@@ -439,7 +445,6 @@ impl<'a> RequestContext<'a> {
         let forward = Forward {
             forwarder: &self.requests.forwarder,
             routed,
-            authorized,
             fields,
             request_id,
             traceparent,
@@ -447,7 +452,7 @@ impl<'a> RequestContext<'a> {
             owner,
             user_statement,
         };
-        let mut delivery = forward.send(body, upgrade, admission, &mut self.record.access).await?;
+        let mut delivery = forward.send(authorized, body, upgrade, admission, &mut self.record.access).await?;
         if delivery.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::back(&mut delivery.headers, &routed.canonical.authority, || routed.links());
         }

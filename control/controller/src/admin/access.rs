@@ -46,7 +46,7 @@ fn what_if(tenant: &Tenant, facts: &Facts<'_>) -> v1::WhatIfResponse {
         }
         Err(Denied::Challenged { missing, .. }) => {
             let controls = missing.iter().map(|it| wire::control_to(*it).into()).collect();
-            ("challenge", controls, format!("the user is asked for {}", Requirement::list(&missing)))
+            ("challenge", controls, format!("the user is asked for {}", Requirement::named(&missing)))
         }
     };
     let policies = tenant.policies.values().map(|it| explain(it, facts)).collect();

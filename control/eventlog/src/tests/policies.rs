@@ -56,7 +56,7 @@ fn a_recent_sign_in_says_how_recent() {
     assert_eq!(model::Kind::check(&unsaid).unwrap_err().field, "require");
     wire.sign_in_within_minutes = 60;
     let policy = model::Policy::from_wire(wire.clone()).unwrap();
-    assert_eq!(policy.grant.asks(), "requires all of mfa, sign-in-within:60m");
+    assert_eq!(policy.grant.asks(), "requires all of mfa, sign-in-within:1h");
     assert_eq!(policy.to_wire().sign_in_within_minutes, 60);
     wire.require.clear();
     wire.require.push(v1::Control::Mfa.into());

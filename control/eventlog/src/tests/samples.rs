@@ -300,10 +300,27 @@ fn one_of_each() -> Vec<Fact> {
         Activity::Accesses(v1::Accesses {
             accesses: vec![v1::Access { request_id: "r1".into(), status: 200, time_ms: 7, ..Default::default() }],
         }),
+        Activity::Accesses(v1::Accesses { accesses: vec![judged_access(id)] }),
         Activity::Connector(v1::ConnectorActivity { what: "linked".into(), ..Default::default() }),
         Activity::Gap(v1::ActivityGap { writer: "relay".into(), dropped: 15 }),
     ];
     states.map(Fact::State).chain(activities.into_iter().map(Fact::Activity)).collect()
+}
+
+/// With every field of a judgement.
+fn judged_access(id: Uuid) -> v1::Access {
+    let judgement = v1::Judgement {
+        groups: id.as_bytes().repeat(2).into(),
+        groups_left_out: true,
+        satisfied: vec!["mfa".into()],
+        signed_in_ago_s: Some(0),
+        directory: 5,
+        risk: 6,
+        verdict: v1::Verdict::Challenged.into(),
+        missing: vec!["sign-in-within:60m".into()],
+        blocked_by: id.to_string(),
+    };
+    v1::Access { request_id: "r2".into(), status: 303, time_ms: 8, judgement: Some(judgement), ..Default::default() }
 }
 
 fn marks() -> [Mark; 2] {

@@ -111,7 +111,9 @@ impl Tokens {
             if groups.len() > TOKEN_GROUPS_MAX {
                 continue;
             }
+            let groups_left_out = groups.len() < count;
             let claims = self.claims(tenant, client, session, nonce.clone(), directory, (user, groups));
+            let claims = SessionClaims { groups_left_out, ..claims };
             let token = keys::sign(tenant, &self.sealing, &claims).map_err(|fault| {
                 warn!(fault = %chain(&fault), "no token is signed");
                 TokenError("server_error", "no signing key; try again in a minute")
@@ -156,6 +158,7 @@ impl Tokens {
             email: user.email.to_string(),
             group_names: if wants_names { groups.iter().filter_map(name_of).collect() } else { vec![] },
             groups,
+            groups_left_out: false,
             nonce: nonce.filter(|it| !it.is_empty()),
         }
     }

@@ -3,7 +3,7 @@
 //! one place, `Facts::new`, so that they cannot judge by different facts.
 //!
 //! `Facts` borrows and copies nothing, for the path of a request.
-//! `RecordedFacts` owns the same, to be written down and judged again.
+//! `RecordedFacts` owns the same, read from a recorded access to be judged again.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -50,7 +50,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// A copy to write down.
+    /// An owned copy.
     pub fn record(&self) -> RecordedFacts {
         RecordedFacts {
             app: self.app,
@@ -69,7 +69,7 @@ fn seconds_between(at: Timestamp, now: Timestamp) -> u32 {
     u32::try_from(ago_ms.saturating_add(999) / 1000).unwrap_or(u32::MAX)
 }
 
-/// Facts as an access records them.
+/// Owned facts: of a recorded access, to be judged again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedFacts {
     pub app: AppId,

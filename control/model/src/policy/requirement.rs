@@ -84,6 +84,7 @@ impl Requirement {
         text.split_ascii_whitespace().map(|word| word.parse().map_err(|_| word.to_owned())).collect()
     }
 
+    /// Such a list.
     pub fn list(requirements: &BTreeSet<Self>) -> String {
         requirements.iter().fold(String::new(), |mut text, it| {
             let space = if text.is_empty() { "" } else { " " };
@@ -91,6 +92,11 @@ impl Requirement {
             let _ = write!(text, "{space}{it}");
             text
         })
+    }
+
+    /// As people read several: `mfa, sign-in-within:4h`.
+    pub fn named(requirements: &BTreeSet<Self>) -> String {
+        Self::list(requirements).replace(' ', ", ")
     }
 }
 
@@ -100,10 +106,27 @@ pub(crate) fn reduced(requirements: BTreeSet<Requirement>) -> BTreeSet<Requireme
     requirements.iter().filter(|it| !implied(it)).copied().collect()
 }
 
+/// The least that satisfies `all`, and of each of `any_of` at least one: the fewest
+/// requirements, and of as many the ones that come first and leave most time.
+pub(crate) fn least(all: BTreeSet<Requirement>, any_of: &[&BTreeSet<Requirement>]) -> BTreeSet<Requirement> {
+    let all = reduced(all);
+    let satisfies = |any: &BTreeSet<Requirement>| any.iter().any(|it| all.iter().any(|asked| asked.implies(*it)));
+    let Some((open, rest)) = any_of.iter().position(|any| !satisfies(any)).map(|at| (any_of[at], &any_of[at + 1..]))
+    else {
+        return all;
+    };
+    // One that implies another of them asks for more than that.
+    let easiest = open.iter().filter(|it| !open.iter().any(|other| other != *it && it.implies(*other)));
+    let with = |it: &Requirement| least(all.iter().chain([it]).copied().collect(), rest);
+    easiest.map(with).min_by_key(BTreeSet::len).unwrap_or_default()
+}
+
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mfa => f.write_str("mfa"),
+            // Releases before wrote hours in minutes too, and read both.
+            Self::SignInWithin(within) if within.0.is_multiple_of(60) => write!(f, "sign-in-within:{}h", within.0 / 60),
             Self::SignInWithin(within) => write!(f, "sign-in-within:{}m", within.0),
         }
     }

@@ -58,14 +58,15 @@ proptest! {
             Decision::Challenge(missing) => {
                 prop_assert!(!blocked && asked);
                 prop_assert!(missing.iter().all(|it| !is_shown(*it, &facts)), "asks for what was shown");
-                // Whoever shows it all is let in, and recorded facts are judged alike.
-                let mut later = facts.record();
-                later.satisfied.extend(missing);
-                if missing.iter().any(|it| matches!(it, Requirement::SignInWithin(_))) {
-                    later.signed_in_ago_s = Some(0);
-                }
-                let later = policy::evaluate(filed.for_app(facts.app), &later.facts());
+                // Whoever shows it all, and no more, is let in; recorded facts are judged alike.
+                let shown = showing(&facts, missing);
+                let later = policy::evaluate(filed.for_app(facts.app), &shown.facts());
                 prop_assert_eq!(later.decision, Decision::Grant, "asked again after all was shown");
+                for less in easier(missing) {
+                    let shown = showing(&facts, &less);
+                    let opens = policies.iter().filter(is_on).all(|it| aloud(it, &shown.facts()) != Some(Said::Prove));
+                    prop_assert!(!opens, "{less:?} would do, and {missing:?} is asked for");
+                }
             }
             Decision::Grant => prop_assert!(!blocked && !asked),
         }
@@ -132,6 +133,38 @@ fn is_shown(requirement: Requirement, facts: &Facts<'_>) -> bool {
         Requirement::Mfa => facts.satisfied.iter().any(|it| *it == Requirement::Mfa),
         Requirement::SignInWithin(within) => facts.signed_in_ago_s.is_some_and(|it| it.div_ceil(60) <= within.get()),
     }
+}
+
+/// The facts after exactly this was shown beside.
+fn showing(facts: &Facts<'_>, requirements: &BTreeSet<Requirement>) -> policy::RecordedFacts {
+    let mut later = facts.record();
+    for requirement in requirements {
+        match requirement {
+            Requirement::Mfa => _ = later.satisfied.insert(*requirement),
+            Requirement::SignInWithin(within) => {
+                let ago_s = within.get() * 60;
+                later.signed_in_ago_s = Some(later.signed_in_ago_s.map_or(ago_s, |it| it.min(ago_s)));
+            }
+        }
+    }
+    later
+}
+
+/// All that is fewer things than these, or the same things and a longer time.
+fn easier(asked: &BTreeSet<Requirement>) -> Vec<BTreeSet<Requirement>> {
+    let minutes = |some: &BTreeSet<Requirement>| {
+        some.iter().find_map(|it| match it {
+            Requirement::SignInWithin(within) => Some(within.get()),
+            Requirement::Mfa => None,
+        })
+    };
+    let times =
+        [None, Some(60), Some(30)].map(|it| it.map(|it| Requirement::SignInWithin(Minutes::parse(it).unwrap())));
+    let all = times.into_iter().flat_map(|time| [None, Some(Requirement::Mfa)].map(|mfa| time.into_iter().chain(mfa)));
+    let all = all.map(BTreeSet::from_iter);
+    let same_things = |it: &BTreeSet<_>| it.contains(&Requirement::Mfa) == asked.contains(&Requirement::Mfa);
+    let longer = |it: &BTreeSet<_>| it.len() == asked.len() && same_things(it) && minutes(it) > minutes(asked);
+    all.filter(|it| it.len() < asked.len() || longer(it)).collect()
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
@@ -250,7 +283,7 @@ fn kinds() -> Vec<(String, Kind)> {
 }
 
 fn matrix() -> String {
-    let hour = Requirement::SignInWithin(Minutes::parse(60).unwrap());
+    let [hour, half] = [60, 30].map(|it| Requirement::SignInWithin(Minutes::parse(it).unwrap()));
     let grants = [
         ("block", Grant::Block),
         ("mfa", Grant::RequireAll(BTreeSet::from([Requirement::Mfa]))),
@@ -274,17 +307,35 @@ fn matrix() -> String {
         for (state, state_name) in [(State::On, "on"), (State::ReportOnly, "report-only"), (State::Off, "off")] {
             for (asks, grant) in &grants {
                 let policy = conditional(condition, Policy { state, grant: grant.clone(), ..block(1) });
-                let cells = kinds().iter().map(|(_, kind)| decided(&policy, *kind)).collect();
+                let cells = kinds().iter().map(|(_, kind)| decided(std::slice::from_ref(&policy), *kind)).collect();
                 text += &row(&format!("{condition} | {state_name} | {asks}"), cells);
             }
+        }
+    }
+    text += "\n# Two policies that apply to everything. new is a sign-in within 60 minutes, newer within 30.\n";
+    let any = |some: &[Requirement]| Grant::RequireAny(some.iter().copied().collect());
+    let grants = [
+        ("mfa", any(&[Requirement::Mfa])),
+        ("new", any(&[hour])),
+        ("newer", any(&[half])),
+        ("any of mfa, new", any(&[Requirement::Mfa, hour])),
+        ("any of mfa, newer", any(&[Requirement::Mfa, half])),
+        ("any of new, newer", any(&[hour, half])),
+        ("any of mfa, new, newer", any(&[Requirement::Mfa, hour, half])),
+    ];
+    for (n, (first, grant)) in grants.iter().enumerate() {
+        for (second, other) in &grants[n..] {
+            let both = [(1, grant), (2, other)].map(|(n, grant)| Policy { grant: grant.clone(), ..block(n) });
+            let cells = kinds().iter().map(|(_, kind)| decided(&both, *kind)).collect();
+            text += &row(&format!("{first} | {second}"), cells);
         }
     }
     text
 }
 
-fn decided(policy: &Policy, (_, shown, address): Kind) -> String {
+fn decided(all: &[Policy], (_, shown, address): Kind) -> String {
     let mut policies = Policies::default();
-    policies.insert(policy.clone());
+    all.iter().for_each(|it| policies.insert(it.clone()));
     let groups = BTreeSet::from([group_id(1)]);
     let now = Timestamp(100_000_000);
     let (mfa, recent) = shown.unwrap_or_default();
@@ -296,6 +347,7 @@ fn decided(policy: &Policy, (_, shown, address): Kind) -> String {
     let verdict = policy::evaluate(policies.for_app(facts.app), &facts);
     let short = |it: &Requirement| match it {
         Requirement::Mfa => "mfa",
+        Requirement::SignInWithin(within) if within.get() == 30 => "newer",
         Requirement::SignInWithin(_) => "new",
     };
     let decision = match &verdict.decision {

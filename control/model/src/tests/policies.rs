@@ -69,13 +69,15 @@ fn a_requirement_is_written_and_read_alike() {
     let read = |text: &str| text.parse::<Requirement>().map(|it| it.to_string());
     assert_eq!(read("mfa").unwrap(), "mfa");
     assert_eq!(read("sign-in-within:30m").unwrap(), "sign-in-within:30m");
-    assert_eq!(read("sign-in-within:8h").unwrap(), "sign-in-within:480m");
+    assert_eq!(read("sign-in-within:8h").unwrap(), "sign-in-within:8h");
+    assert_eq!(read("sign-in-within:480m").unwrap(), "sign-in-within:8h", "as releases before wrote it");
+    assert_eq!(read("sign-in-within:90m").unwrap(), "sign-in-within:90m");
     for wrong in ["", "MFA", "mfa:1", "sign-in-within", "sign-in-within:4m", "sign-in-within:13h", "sign-in-within:+5m"]
     {
         assert!(read(wrong).is_err(), "{wrong}");
     }
     let list = Requirement::parse_list("sign-in-within:1h mfa").unwrap();
-    assert_eq!(Requirement::list(&list), "mfa sign-in-within:60m");
+    assert_eq!(Requirement::list(&list), "mfa sign-in-within:1h");
     assert_eq!(Requirement::parse_list("mfa compliant-device"), Err("compliant-device".to_owned()), "says which");
 }
 
@@ -97,6 +99,13 @@ fn several_policies_ask_for_as_little_as_satisfies_all() {
     assert_eq!(asked(vec![all(&[hour]), all(&[half])]), challenge(&[half]), "the shorter one says both");
     assert_eq!(asked(vec![any(&[Requirement::Mfa, hour]), all(&[hour])]), challenge(&[hour]), "one would do");
     assert_eq!(asked(vec![any(&[Requirement::Mfa, hour])]), challenge(&[Requirement::Mfa]));
+    let mfa = Requirement::Mfa;
+    assert_eq!(asked(vec![any(&[mfa, hour]), all(&[half])]), challenge(&[half]), "half an hour is within an hour");
+    assert_eq!(asked(vec![any(&[half, hour])]), challenge(&[hour]), "the longer one is easier");
+    assert_eq!(asked(vec![any(&[mfa, half]), any(&[hour])]), challenge(&[half]), "a sign-in is asked for anyway");
+    assert_eq!(asked(vec![any(&[mfa, half]), any(&[mfa, hour])]), challenge(&[mfa]), "the first that would do");
+    let one_by_one = vec![any(&[mfa, half]), all(&[mfa]), any(&[hour])];
+    assert_eq!(asked(one_by_one), challenge(&[mfa, hour]), "no shorter than it must be");
 }
 
 /// What a newer identity says satisfies nothing here, and takes nothing away.

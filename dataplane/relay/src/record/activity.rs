@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{Activity, AppendError, Draft, Fact, Journal, REPEAT_WINDOW, Recording};
+use eventlog::{Activity, AppendError, Draft, EVENT_BYTES_MAX, Fact, Journal, REPEAT_WINDOW, Recording};
 use model::{TenantId, Timestamp};
-use proto::v1::{Access, Accesses, ActivityGap};
+use proto::{
+    Message,
+    v1::{Access, Accesses, ActivityGap},
+};
 use runtime::{Clock, clock::fresh_id, metrics::Counter, telemetry::chain};
 use tokio::{
     sync::mpsc,
@@ -24,6 +27,8 @@ use crate::settings::WAITING_ACCESSES_MAX;
 
 /// Accesses in one event; about 100 KiB.
 const ACCESSES_MAX: usize = 256;
+/// Half of what an event may have, for accesses of users with many groups.
+const ACCESSES_BYTES_MAX: usize = EVENT_BYTES_MAX / 2;
 
 /// How long the first of a batch waits for others. A SIEM hears of an access in
 /// seconds, a signature and a write cost the same for one and for hundreds.
@@ -158,20 +163,25 @@ async fn send(journal: &Journal, recording: &mut Recording) -> Result<(), Append
 /// Accesses of a tenant go into one event, up to a limit; the rest stay their own.
 fn together(batch: impl Iterator<Item = Happened>) -> Vec<Happened> {
     let mut events: Vec<Happened> = Vec::new();
-    let mut open: BTreeMap<TenantId, usize> = BTreeMap::new();
+    // The event of a tenant that is not full, and the bytes of the accesses in it.
+    let mut open: BTreeMap<TenantId, (usize, usize)> = BTreeMap::new();
     for (tenant, time, activity) in batch {
         let Activity::Access(access) = activity else {
             events.push((tenant, time, activity));
             continue;
         };
         let access = Access { time_ms: time, ..access };
-        let started = open.get(&tenant).and_then(|at| events.get_mut(*at));
-        match started {
-            Some((_, _, Activity::Accesses(all))) if all.accesses.len() < ACCESSES_MAX => all.accesses.push(access),
-            Some(_) | None => {
-                open.insert(tenant.clone(), events.len());
-                events.push((tenant, time, Activity::Accesses(Accesses { accesses: vec![access] })));
-            }
+        let bytes = access.encoded_len();
+        if let Some((at, filled)) = open.get_mut(&tenant)
+            && let Some((_, _, Activity::Accesses(all))) = events.get_mut(*at)
+            && all.accesses.len() < ACCESSES_MAX
+            && *filled + bytes <= ACCESSES_BYTES_MAX
+        {
+            *filled += bytes;
+            all.accesses.push(access);
+        } else {
+            open.insert(tenant.clone(), (events.len(), bytes));
+            events.push((tenant, time, Activity::Accesses(Accesses { accesses: vec![access] })));
         }
     }
     events
@@ -234,6 +244,12 @@ mod tests {
         let events = together((0..600).map(|n| access("a", n)));
         let sizes: Vec<usize> = seen(&events).iter().map(|(_, ids)| ids.len()).collect();
         assert_eq!(sizes, [256, 256, 88]);
+        let large = |n| {
+            let access = Access { user_agent: "x".repeat(ACCESSES_BYTES_MAX / 3), ..Default::default() };
+            (TenantId::default_tenant(), n, Activity::Access(access))
+        };
+        let sizes: Vec<usize> = seen(&together((0..5).map(large))).iter().map(|(_, ids)| ids.len()).collect();
+        assert_eq!(sizes, [2, 2, 1], "by bytes as well");
     }
 
     #[tokio::test]

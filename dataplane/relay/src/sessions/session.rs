@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use eventlog::judgement::RecordedGroups;
 use http::{HeaderMap, header};
 use model::{AppId, GroupId, TenantId, Timestamp, policy::SignedIn, session::SessionClaims};
 use quick_cache::{Equivalent, sync::Cache};
@@ -29,6 +30,8 @@ pub const COOKIE_PREFIX: &str = "__Host-postern";
 pub struct Session {
     pub claims: SessionClaims,
     pub groups: BTreeSet<GroupId>,
+    /// The same as each access records them: packed once, and shared.
+    pub recorded_groups: RecordedGroups,
     pub token: String,
     /// Who the user is, signed by identity for connectors; empty if it signed none.
     pub statement: Bytes,
@@ -78,6 +81,7 @@ pub(crate) fn alice() -> SessionClaims {
         name: String::new(),
         email: String::new(),
         groups: vec![],
+        groups_left_out: false,
         group_names: vec![],
         nonce: None,
     }
@@ -89,6 +93,7 @@ impl Session {
         Self {
             claims,
             groups: BTreeSet::new(),
+            recorded_groups: RecordedGroups::default(),
             token: token.into(),
             statement: Bytes::new(),
             key: String::new(),
@@ -196,8 +201,10 @@ fn check_signature(token: &str, app: AppId, tenant: &TenantId, keys: &TenantKeys
     let is_issuer = |iss: &str| keys.is_issuer(iss);
     let expected = ExpectedSession { audience: &app.to_string(), tenant: &tenant.to_string(), is_issuer: &is_issuer };
     let VerifiedSession::<SessionClaims> { claims, key, statement } = verify(token, &keys.sessions, &expected)?;
+    let groups = claims.groups.iter().copied().collect();
     Ok(Session {
-        groups: claims.groups.iter().copied().collect(),
+        recorded_groups: RecordedGroups::pack(&groups, claims.groups_left_out),
+        groups,
         token: token.to_owned(),
         key,
         statement: statement.map_or_else(Bytes::new, Bytes::from),
