@@ -73,7 +73,7 @@ pub(crate) struct Forward<'a> {
 }
 
 /// A response whose head has arrived.
-struct Answered {
+struct OriginResponse {
     head: ResponseHead,
     download: Download,
     upload: Option<Pump>,
@@ -137,7 +137,7 @@ impl Forward<'_> {
             }
             answered = self.attempt(None, access).await;
         }
-        let Answered { head, download, upload, raw } = answered?;
+        let OriginResponse { head, download, upload, raw } = answered?;
         let (status, mut headers) = response_head(head.status, &head.fields).ok_or(Refusal::OriginBadResponse)?;
         access.status = status.as_u16().into();
         let agreed = routed.upgrade.as_deref().is_some_and(|asked| switches_to(&headers, asked));
@@ -158,7 +158,7 @@ impl Forward<'_> {
         Ok(Delivery { status, headers, rest, open })
     }
 
-    async fn attempt(&self, body: Option<UserBody>, access: &mut Access) -> Result<Answered, Refusal> {
+    async fn attempt(&self, body: Option<UserBody>, access: &mut Access) -> Result<OriginResponse, Refusal> {
         let Forwarder { connectors, clock, .. } = self.forwarder;
         let (routed, app) = (self.routed, self.routed.app());
         let started = clock.instant();
@@ -174,7 +174,7 @@ impl Forward<'_> {
         answered.map_err(|_| Refusal::OriginTimeout)?
     }
 
-    async fn exchange(&self, parked: Parked, body: Option<UserBody>) -> Result<Answered, Refusal> {
+    async fn exchange(&self, parked: Parked, body: Option<UserBody>) -> Result<OriginResponse, Refusal> {
         let routed = self.routed;
         let upgrade = routed.upgrade.is_some();
         let head = RequestHead {
@@ -224,7 +224,7 @@ impl Forward<'_> {
             }
         };
         match head {
-            Ok((head, _)) => Ok(Answered { head, download, upload: pump, raw }),
+            Ok((head, _)) => Ok(OriginResponse { head, download, upload: pump, raw }),
             Err(TunnelError::Reset(code)) => {
                 debug!(?code, app = %routed.app().id, "the connector could not reach the application");
                 Err(Refusal::from_reset(code))

@@ -40,7 +40,7 @@ pub enum Message {
 
 /// Title, and what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct RefusalText {
     pub title: &'static str,
     pub advice: &'static str,
 }
@@ -145,7 +145,7 @@ impl Language {
 impl Message {
     #[rustfmt::skip]
     #[expect(clippy::too_many_lines, reason = "a table: one row for each message")]
-    pub fn words(self, language: Language) -> Words {
+    pub fn words(self, language: Language) -> RefusalText {
         let all: [(&'static str, &'static str); 4] = match self {
             Self::Unreadable => [
                 ("This request cannot be read", "Go back and try again. If a link brought you here, it is broken."),
@@ -281,7 +281,7 @@ impl Message {
             Language::French => french,
             Language::Spanish => spanish,
         };
-        Words { title, advice }
+        RefusalText { title, advice }
     }
 }
 

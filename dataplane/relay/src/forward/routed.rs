@@ -9,7 +9,9 @@ use model::{App, Origin, Tenant, TenantId, Timestamp, app::Spot, edge::Translate
 use strict::canonical::Canonical;
 use translate::Translator;
 
-use crate::{forward::headers, keys::TenantKeys, open::user_connection::UserConnection, sessions::identity::Asking};
+use crate::{
+    forward::headers, keys::TenantKeys, open::user_connection::UserConnection, sessions::identity::IdentityRequest,
+};
 
 /// A request that belongs to a published application.
 pub(crate) struct Routed<'a> {
@@ -54,8 +56,8 @@ impl Routed<'_> {
     }
 
     /// For a question to identity about this user.
-    pub(crate) fn asking(&self) -> Asking {
+    pub(crate) fn asking(&self) -> IdentityRequest {
         let (tenant, app) = (self.tenant_id.clone(), self.app().id);
-        Asking { tenant, app, address: self.address(), thread: self.connection.thread }
+        IdentityRequest { tenant, app, address: self.address(), thread: self.connection.thread }
     }
 }

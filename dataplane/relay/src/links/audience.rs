@@ -23,11 +23,11 @@ pub type Signed = OrdMap<AppId, Bytes>;
 /// All that follow the news, and what they were told last.
 #[derive(Default)]
 pub struct Audience {
-    told: Mutex<Told>,
+    told: Mutex<Announced>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Announced {
     snapshot: Arc<Snapshot>,
     /// The last event about each tenant, signed: where its relays are.
     tenants: OrdMap<TenantId, Bytes>,
@@ -116,12 +116,12 @@ impl Audience {
         Membership { group: sender.subscribe(), key, audience: self.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Told> {
+    fn lock(&self) -> MutexGuard<'_, Announced> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Told {
+impl Announced {
     fn group(&mut self, tenant: &TenantId, group: ConnectorGroupId) -> &watch::Sender<GroupNews> {
         let signed = self.tenants.get(tenant).cloned().unwrap_or_default();
         let keys = self.keys.get(tenant).cloned().unwrap_or_default();

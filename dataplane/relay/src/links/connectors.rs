@@ -172,10 +172,11 @@ pub(crate) struct Connectors {
 
 #[derive(Default)]
 struct Pool {
-    groups: HashMap<ConnectorGroupId, Vec<Shelf>>,
+    groups: HashMap<ConnectorGroupId, Vec<LinkStreams>>,
 }
 
-struct Shelf {
+/// The idle streams of one link.
+struct LinkStreams {
     link: Arc<Link>,
     parked: Vec<Parked>,
 }
@@ -191,15 +192,15 @@ impl Connectors {
 
     pub(crate) fn add(&self, link: &Arc<Link>) {
         let mut pool = self.lock(link.thread);
-        pool.groups.entry(link.group).or_default().push(Shelf { link: link.clone(), parked: Vec::new() });
+        pool.groups.entry(link.group).or_default().push(LinkStreams { link: link.clone(), parked: Vec::new() });
     }
 
     /// The link is gone, and its streams with it.
     pub(crate) fn remove(&self, link: &Arc<Link>) {
         let mut pool = self.lock(link.thread);
-        if let Some(shelves) = pool.groups.get_mut(&link.group) {
-            shelves.retain(|shelf| !Arc::ptr_eq(&shelf.link, link));
-            if shelves.is_empty() {
+        if let Some(links) = pool.groups.get_mut(&link.group) {
+            links.retain(|streams| !Arc::ptr_eq(&streams.link, link));
+            if links.is_empty() {
                 pool.groups.remove(&link.group);
             }
         }
@@ -212,8 +213,8 @@ impl Connectors {
         link.draining.store(true, Ordering::SeqCst);
         let parked = {
             let mut pool = self.lock(link.thread);
-            let shelf = pool.shelf(link);
-            shelf.map(|shelf| std::mem::take(&mut shelf.parked)).unwrap_or_default()
+            let streams = pool.streams_of(link);
+            streams.map(|streams| std::mem::take(&mut streams.parked)).unwrap_or_default()
         };
         for parked in parked {
             parked.whole.sender.close();
@@ -226,12 +227,12 @@ impl Connectors {
         let mut supply = Supply::default();
         for thread in 0..self.pools.len() {
             let pool = self.lock(thread);
-            for shelf in pool.groups.values().flatten() {
+            for streams in pool.groups.values().flatten() {
                 supply.links += 1;
-                supply.parked += shelf.parked.len();
-                if shelf.link.is_streamless(now) {
+                supply.parked += streams.parked.len();
+                if streams.link.is_streamless(now) {
                     supply.streamless += 1;
-                    shelf.link.given_up.notify_one();
+                    streams.link.given_up.notify_one();
                 }
             }
         }
@@ -241,9 +242,9 @@ impl Connectors {
     pub(crate) fn park(&self, parked: Parked) {
         let surplus = {
             let mut pool = self.lock(parked.link.thread);
-            match pool.shelf(&parked.link) {
-                Some(shelf) if shelf.parked.len() < PARKED_MAX && !parked.link.draining.load(Ordering::SeqCst) => {
-                    shelf.parked.push(parked);
+            match pool.streams_of(&parked.link) {
+                Some(streams) if streams.parked.len() < PARKED_MAX && !parked.link.draining.load(Ordering::SeqCst) => {
+                    streams.parked.push(parked);
                     None
                 }
                 Some(_) | None => Some(parked),
@@ -281,7 +282,7 @@ impl Connectors {
         }
     }
 
-    /// Begins an exchange; the stream comes back to its shelf by itself.
+    /// Begins an exchange; the stream comes back to those of its link by itself.
     pub(crate) fn begin(
         self: &Arc<Self>,
         parked: Parked,
@@ -321,8 +322,8 @@ impl Connectors {
         #[expect(clippy::iter_over_hash_type, reason = "a sum has no order")]
         let count = {
             let mut count = 0;
-            for shelves in pool.groups.values() {
-                count += shelves.iter().filter(|shelf| shelf.link.tenant == *tenant).count();
+            for links in pool.groups.values() {
+                count += links.iter().filter(|streams| streams.link.tenant == *tenant).count();
             }
             count
         };
@@ -335,8 +336,8 @@ impl Connectors {
 }
 
 impl Pool {
-    fn shelf(&mut self, link: &Link) -> Option<&mut Shelf> {
-        self.groups.get_mut(&link.group)?.iter_mut().find(|shelf| std::ptr::eq(&*shelf.link, link))
+    fn streams_of(&mut self, link: &Link) -> Option<&mut LinkStreams> {
+        self.groups.get_mut(&link.group)?.iter_mut().find(|streams| std::ptr::eq(&*streams.link, link))
     }
 
     fn take(
@@ -345,9 +346,9 @@ impl Pool {
         group: ConnectorGroupId,
         mut suits: impl FnMut(&Link) -> bool,
     ) -> Option<Parked> {
-        let shelves = self.groups.get_mut(&group)?.iter_mut();
-        let shelves = shelves.filter(|shelf| shelf.link.tenant == *tenant && suits(&shelf.link));
-        shelves.max_by_key(|shelf| shelf.parked.len())?.parked.pop()
+        let links = self.groups.get_mut(&group)?.iter_mut();
+        let links = links.filter(|streams| streams.link.tenant == *tenant && suits(&streams.link));
+        links.max_by_key(|streams| streams.parked.len())?.parked.pop()
     }
 }
 

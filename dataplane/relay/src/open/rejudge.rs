@@ -19,7 +19,7 @@ use crate::{
     life::Life,
     open::exchanges::{Admission, OpenExchange, OpenExchanges, OpenGuard},
     record::metrics::RelayMetrics,
-    sessions::{UserSessions, identity::Asking, renewal::RENEWAL_WAIT, session::Session},
+    sessions::{UserSessions, identity::IdentityRequest, renewal::RENEWAL_WAIT, session::Session},
     settings::WRITE_STALL_TIMEOUT,
 };
 
@@ -164,7 +164,7 @@ impl Rejudge {
         let admission = &open.admission;
         loop {
             let (tenant, app, address) = (admission.tenant.clone(), admission.app, admission.address());
-            let asking = Asking { tenant, app, address, thread };
+            let asking = IdentityRequest { tenant, app, address, thread };
             let Ok(fresh) = self.sessions.renew_now(asking, &session).await else { return false };
             *admission.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
             let view = self.current.view().clone();

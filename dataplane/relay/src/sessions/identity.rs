@@ -17,7 +17,7 @@ const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For whom identity is asked: the application, and the user's address.
 #[derive(Clone)]
-pub(crate) struct Asking {
+pub(crate) struct IdentityRequest {
     pub tenant: TenantId,
     pub app: AppId,
     pub address: IpAddr,
@@ -32,7 +32,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Asks identity for a token, through the tunnel like any application.
-    pub(crate) async fn ask(&self, asking: &Asking, path: &str, form: String) -> Result<String, Refusal> {
+    pub(crate) async fn ask(&self, asking: &IdentityRequest, path: &str, form: String) -> Result<String, Refusal> {
         let asked = timeout(IDENTITY_TIMEOUT, self.post(asking, path, form)).await;
         let (status, body) = asked.map_err(|_| Refusal::SignInUnavailable)??;
         match status {
@@ -46,7 +46,7 @@ impl Identity {
         }
     }
 
-    async fn post(&self, asking: &Asking, path: &str, form: String) -> Result<(u32, Bytes), Refusal> {
+    async fn post(&self, asking: &IdentityRequest, path: &str, form: String) -> Result<(u32, Bytes), Refusal> {
         const AWAY: Refusal = Refusal::SignInUnavailable;
         let (app, version, group, host) = self.login_app(&asking.tenant).ok_or(AWAY)?;
         let picked = self.connectors.pick(&asking.tenant, group, asking.thread).await;

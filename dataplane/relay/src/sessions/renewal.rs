@@ -20,7 +20,7 @@ use crate::{
     current::Current,
     refusal::Refusal,
     sessions::{
-        identity::{Asking, Identity},
+        identity::{Identity, IdentityRequest},
         session::{Session, Sessions},
         signin::renewal_form,
     },
@@ -65,7 +65,11 @@ impl Default for Renewals {
 impl UserSessions {
     /// The fresh session if it is there; else it is asked for beside the
     /// request, and a later response carries it.
-    pub(crate) fn renew_soon(self: &Arc<Self>, asking: Asking, session: &Arc<Session>) -> Option<Arc<Session>> {
+    pub(crate) fn renew_soon(
+        self: &Arc<Self>,
+        asking: IdentityRequest,
+        session: &Arc<Session>,
+    ) -> Option<Arc<Session>> {
         match self.join_renewal(asking, session) {
             Joined::Known(fresh) => fresh.ok(),
             Joined::Waiting { .. } => None,
@@ -75,13 +79,13 @@ impl UserSessions {
     /// The fresh session, waited for, but not long.
     pub(crate) async fn renew_now(
         self: &Arc<Self>,
-        asking: Asking,
+        asking: IdentityRequest,
         session: &Arc<Session>,
     ) -> Result<Arc<Session>, Refusal> {
         self.join_renewal(asking, session).outcome().await
     }
 
-    fn join_renewal(self: &Arc<Self>, asking: Asking, session: &Arc<Session>) -> Joined {
+    fn join_renewal(self: &Arc<Self>, asking: IdentityRequest, session: &Arc<Session>) -> Joined {
         let renewal = self.renewal_of(&asking.tenant, session);
         let (sessions, old) = (self.clone(), session.clone());
         let renew = || async move {
@@ -99,7 +103,7 @@ impl UserSessions {
         renewal
     }
 
-    async fn renew(self: &Arc<Self>, asking: &Asking, session: &Session) -> Result<Arc<Session>, Refusal> {
+    async fn renew(self: &Arc<Self>, asking: &IdentityRequest, session: &Session) -> Result<Arc<Session>, Refusal> {
         loop {
             let form = {
                 let keys = self.current.keys();

@@ -135,25 +135,26 @@ pub fn presented(headers: &HeaderMap, app: AppId) -> Presented<'_> {
 
 /// Verified tokens. The key is the token and what it was verified for, whole.
 pub struct Sessions {
-    verified: Cache<Verified, Arc<Session>>,
+    verified: Cache<SessionKey, Arc<Session>>,
     faults: TokenFaults,
 }
 
+/// What a session was verified from.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Verified {
+struct SessionKey {
     token: String,
     app: AppId,
 }
 
 /// To look one up without copying the token.
 #[derive(Hash)]
-struct Wanted<'a> {
+struct SessionLookup<'a> {
     token: &'a str,
     app: AppId,
 }
 
-impl Equivalent<Verified> for Wanted<'_> {
-    fn equivalent(&self, key: &Verified) -> bool {
+impl Equivalent<SessionKey> for SessionLookup<'_> {
+    fn equivalent(&self, key: &SessionKey) -> bool {
         self.token == key.token && self.app == key.app
     }
 }
@@ -186,13 +187,13 @@ impl Sessions {
         if token.len() > COOKIE_TOKEN_BYTES_MAX {
             return Err(TokenFault::TooLong);
         }
-        if let Some(session) = self.verified.get(&Wanted { token, app }) {
+        if let Some(session) = self.verified.get(&SessionLookup { token, app }) {
             // A key that was withdrawn takes its sessions along.
             keys.sessions.check(&session.key)?;
             return if session.claims.tenant == *tenant { Ok(session) } else { Err(TokenFault::WrongTenant) };
         }
         let session = Arc::new(check_signature(token, app, tenant, keys)?);
-        self.verified.insert(Verified { token: token.to_owned(), app }, session.clone());
+        self.verified.insert(SessionKey { token: token.to_owned(), app }, session.clone());
         Ok(session)
     }
 }
