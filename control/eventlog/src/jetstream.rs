@@ -84,10 +84,9 @@ impl JetStream {
         let context = jetstream::new(client.clone());
         if settings.create {
             for stream in Stream::ALL {
-                context
-                    .get_or_create_stream(config(stream, settings))
-                    .await
-                    .map_err(|source| LogError::new("creating a stream", source))?;
+                let there = context.get_or_create_stream(config(stream, settings)).await;
+                let there = there.map_err(|source| LogError::new("creating a stream", source))?;
+                takes_large_events(&there.cached_info().config)?;
             }
         }
         let mut tasks = JoinSet::new();
@@ -458,6 +457,21 @@ fn batch_headers(batch: &str, sequence: usize, id: Option<Uuid>) -> HeaderMap {
     headers
 }
 
+/// Streams of earlier releases take smaller messages. Who creates streams may not
+/// change them: that could also make them forget.
+fn takes_large_events(config: &Config) -> Result<(), LogError> {
+    let max = config.max_message_size;
+    if max <= 0 || max as usize >= EVENT_BYTES_MAX {
+        return Ok(());
+    }
+    let name = &config.name;
+    let remedy = format!(
+        "stream {name} takes messages of {max} bytes at most, and events may have {EVENT_BYTES_MAX}; \
+         raise it as the broker's operator: nats stream edit {name} --max-msg-size={EVENT_BYTES_MAX}"
+    );
+    Err(LogError::new("looking at the streams", remedy))
+}
+
 async fn listen(client: Client, presences: Presences) {
     let Ok(mut announcements) = client.subscribe(format!("{PRESENCE}.>")).await else { return };
     while let Some(message) = announcements.next().await {
@@ -476,6 +490,17 @@ fn parse_presence(message: &async_nats::Message) -> Option<Presence> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The large event would be refused when somebody's access has to end.
+    #[test]
+    fn a_stream_of_an_earlier_release_is_refused_with_what_to_do() {
+        let now = config(Stream::Risk, &Settings::default());
+        assert!(takes_large_events(&now).is_ok());
+        assert!(takes_large_events(&Config { max_message_size: -1, ..now.clone() }).is_ok(), "unlimited");
+        let refused = takes_large_events(&Config { max_message_size: 512 * 1024, ..now }).unwrap_err();
+        let said = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(said.contains("nats stream edit RISK --max-msg-size=1000000"), "{said}");
+    }
 
     #[test]
     fn activity_takes_what_the_settings_say_and_state_is_never_dropped() {

@@ -70,8 +70,9 @@ pub const READ_MAX: usize = 4096;
 /// Parts of [`Latest`], and how many are read ahead.
 const PART_EVENTS: usize = 8192;
 const PARTS_AHEAD: usize = 2;
-/// Encoded size of one event.
-pub const EVENT_BYTES_MAX: usize = 512 * 1024;
+/// Encoded size of one event. A broker takes 1 MiB with headers, unless it is told
+/// otherwise (`max_payload`).
+pub const EVENT_BYTES_MAX: usize = 1_000_000;
 
 #[derive(Debug, Error)]
 pub enum AppendError {
