@@ -58,6 +58,16 @@ pub trait Kind: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Is it there? Not after what it lapses with was removed: see [`Bond::Lapses`].
+    fn counts(&self, _tenant: &Tenant) -> bool {
+        true
+    }
+
+    /// What lapsed with an earlier object of this key, and must not come back with it.
+    fn lapsed_with(_key: &Self::Key, _tenant: &Tenant) -> Vec<ObjectKey> {
+        vec![]
+    }
+
     /// What is recorded when this is wished and `before` is there.
     fn settled(self, _before: Option<&Self>) -> Self {
         self
@@ -81,8 +91,9 @@ pub trait Kind: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
         Touch::Nobody
     }
 
-    /// Whose tokens say something that is not so any more.
-    fn concerns(_before: Option<&Self>, _after: Option<&Self>) -> Concern {
+    /// Whose tokens say something that is not so any more. Without `before` and
+    /// `after`: it was removed, and what it said is not known any more.
+    fn concerns(_key: &Self::Key, _before: Option<&Self>, _after: Option<&Self>) -> Concern {
         Concern::Nobody
     }
 }
@@ -98,8 +109,12 @@ pub struct Reference {
 pub enum Bond {
     /// What is named cannot be removed.
     Needs,
-    /// It is removed together with what is named.
+    /// It is removed together with what is named, by an event of its own.
     PartOf,
+    /// It counts as removed while what is named is not there, without an event:
+    /// there may be many of them. It lies in its table until its subject, or what
+    /// it names, is recorded again.
+    Lapses,
 }
 
 impl Reference {

@@ -239,7 +239,7 @@ macro_rules! define {
         impl Tenant {
             pub fn contains(&self, key: &ObjectKey) -> bool {
                 match key {
-                    $(ObjectKey::$kind(key) => self.$table.contains_key(key),)*
+                    $(ObjectKey::$kind(key) => self.$table.get(key).is_some_and(|it| it.counts(self)),)*
                 }
             }
 
@@ -247,7 +247,8 @@ macro_rules! define {
             pub fn get(&self, key: &ObjectKey) -> Option<(Object, u64)> {
                 match key {
                     $(ObjectKey::$kind(key) => {
-                        self.$table.stored(key).map(|it| (it.object.clone().into(), it.version))
+                        let stored = self.$table.stored(key).filter(|it| it.object.counts(self));
+                        stored.map(|it| (it.object.clone().into(), it.version))
                     })*
                 }
             }
@@ -268,9 +269,10 @@ macro_rules! define {
                 match kind {
                     $(KindName::$kind => {
                         let whole = |it: &Arc<$crate::table::Stored<$kind>>| (it.object.clone().into(), it.version);
+                        let counts = |it: &&Arc<$crate::table::Stored<$kind>>| it.object.counts(self);
                         match after {
-                            Some(ObjectKey::$kind(key)) => Box::new(self.$table.after(key).map(whole)),
-                            _ => Box::new(self.$table.iter().map(whole)),
+                            Some(ObjectKey::$kind(key)) => Box::new(self.$table.after(key).filter(counts).map(whole)),
+                            _ => Box::new(self.$table.iter().filter(counts).map(whole)),
                         }
                     })*
                 }
@@ -296,7 +298,7 @@ macro_rules! define {
             /// Every object of the tenant that names another.
             pub fn all_references(&self) -> impl Iterator<Item = (ObjectKey, Vec<Reference>)> + '_ {
                 let none = std::iter::empty();
-                $(let none = none.chain(self.$table.values().filter_map(|it| {
+                $(let none = none.chain(self.$table.values().filter(|it| it.counts(self)).filter_map(|it| {
                     let references = it.refers_to();
                     (!references.is_empty()).then(|| (ObjectKey::$kind(it.key()), references))
                 }));)*
@@ -307,10 +309,17 @@ macro_rules! define {
             pub(crate) fn settled(&self, object: Object) -> Option<Object> {
                 match object {
                     $(Object::$kind(it) => {
-                        let before = self.$table.get(&it.key());
+                        let before = self.$table.get(&it.key()).filter(|it| it.counts(self));
                         let settled = it.settled(before);
                         (before != Some(&settled)).then(|| settled.into())
                     })*
+                }
+            }
+
+            /// See [`Kind::lapsed_with`].
+            pub(crate) fn lapsed_with(&self, key: &ObjectKey) -> Vec<ObjectKey> {
+                match key {
+                    $(ObjectKey::$kind(key) => <$kind as Kind>::lapsed_with(key, self),)*
                 }
             }
 
@@ -360,7 +369,7 @@ macro_rules! define {
                     <$kind as Kind>::rank(before.$table.get(&it.key()), Some(it))
                 })*
                 $(Event::Removed(ObjectKey::$kind(key)) => {
-                    <$kind as Kind>::rank(before.$table.get(key), None)
+                    <$kind as Kind>::rank(before.$table.get(key).filter(|it| it.counts(before)), None)
                 })*
             }
         }
@@ -379,10 +388,10 @@ macro_rules! define {
         pub fn concerns(event: &Event, before: &Tenant) -> Concern {
             match event {
                 $(Event::Put(Object::$kind(it)) => {
-                    <$kind as Kind>::concerns(before.$table.get(&it.key()), Some(it))
+                    <$kind as Kind>::concerns(&it.key(), before.$table.get(&it.key()), Some(it))
                 })*
                 $(Event::Removed(ObjectKey::$kind(key)) => {
-                    <$kind as Kind>::concerns(before.$table.get(key), None)
+                    <$kind as Kind>::concerns(key, before.$table.get(key), None)
                 })*
             }
         }

@@ -192,7 +192,7 @@ impl Policy {
 }
 
 impl World {
-    fn decide_all(&self, commands: Vec<Command>) -> Result<Vec<Step>, Rejection> {
+    pub(super) fn decide_all(&self, commands: Vec<Command>) -> Result<Vec<Step>, Rejection> {
         decide_all(&self.snapshot, &tenant_id(), commands).map_err(Rejection::from)
     }
 
