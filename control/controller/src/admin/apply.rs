@@ -250,7 +250,9 @@ fn pruned(tenant: &Tenant, it: &v1::ApplyRequest, kept: &[ObjectKey]) -> Result<
 /// What a change comes to, an object a line, with names.
 fn differences(before: &Arc<Tenant>, after: &Arc<Tenant>, steps: &[Step]) -> Vec<v1::Difference> {
     let mut last = BTreeMap::new();
-    for event in steps.iter().flat_map(|step| &step.events) {
+    // What lapsed earlier was gone for everybody who looked.
+    let is_seen = |event: &&Event| matches!(event, Event::Put(_)) || before.contains(&event.key());
+    for event in steps.iter().flat_map(|step| &step.events).filter(is_seen) {
         last.insert(event.key(), event);
     }
     last.into_iter().map(|(key, event)| difference(before, after, &key, event)).collect()
