@@ -19,6 +19,10 @@ use async_nats::{
 };
 use futures_util::{FutureExt, StreamExt};
 use model::{Position, event::Stream};
+use proto::{
+    Message,
+    v1::{LinkedConnector, LinkedConnectors},
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
@@ -46,6 +50,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const STATE_MIB_MAX: u64 = 1024;
 
 const PRESENCE: &str = "postern.presence";
+/// Before the id of a relay. An earlier controller takes it for a relay's presence
+/// that it cannot read.
+const LINKED: &str = "postern.presence.relay.linked.";
 
 /// How to reach the cluster. All secrets are in files.
 #[derive(Clone, Debug, Default)]
@@ -266,6 +273,12 @@ impl JetStream {
         let published = self.client.publish(subject, payload.into()).await;
         published.map_err(|source| LogError::new("announcing", source))
     }
+
+    pub(crate) async fn announce_linked(&self, relay: &str, connectors: Vec<LinkedConnector>) -> Result<(), LogError> {
+        let payload = LinkedConnectors { connectors }.encode_to_vec();
+        let published = self.client.publish(format!("{LINKED}{relay}"), payload.into()).await;
+        published.map_err(|source| LogError::new("announcing", source))
+    }
 }
 
 /// The next messages up to `head`. The last message of a stream is the last of
@@ -475,7 +488,11 @@ fn takes_large_events(config: &Config) -> Result<(), LogError> {
 async fn listen(client: Client, presences: Presences) {
     let Ok(mut announcements) = client.subscribe(format!("{PRESENCE}.>")).await else { return };
     while let Some(message) = announcements.next().await {
-        if let Some(presence) = parse_presence(&message) {
+        if let Some(relay) = message.subject.strip_prefix(LINKED) {
+            if let Ok(linked) = LinkedConnectors::decode(message.payload.clone()) {
+                presences.hear_linked(relay.to_owned(), linked.connectors);
+            }
+        } else if let Some(presence) = parse_presence(&message) {
             presences.hear(presence);
         }
     }

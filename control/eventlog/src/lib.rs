@@ -12,6 +12,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use model::{Position, event::Stream};
+use proto::v1::LinkedConnector;
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
@@ -238,6 +239,22 @@ impl EventLog {
             }
             Backend::JetStream(it) => it.announce(presence).await,
         }
+    }
+
+    /// Tells controllers which connectors a relay has links to. As `announce`.
+    pub async fn announce_linked(&self, relay: &str, connectors: Vec<LinkedConnector>) -> Result<(), LogError> {
+        match &self.backend {
+            Backend::Embedded(_) => {
+                self.presences.hear_linked(relay.to_owned(), connectors);
+                Ok(())
+            }
+            Backend::JetStream(it) => it.announce_linked(relay, connectors).await,
+        }
+    }
+
+    /// Connectors as relays described them lately, once for each relay.
+    pub fn linked_connectors(&self) -> Vec<LinkedConnector> {
+        self.presences.linked()
     }
 
     /// Processes of a role that were heard of lately.
