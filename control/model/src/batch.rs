@@ -21,10 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::{
-    command::{Command, Rejection, wished},
-    event::{Event, Stream},
+    command::{Command, wished},
+    event::Stream,
     ids::TenantId,
-    kind::{Bond, Change, Rank},
+    kinds::kind::{Bond, Change, Rank},
+    kinds::{Event, Rejection},
     kinds::{ObjectKey, Tenant, check_change, rank, stricter_first},
     snapshot::Snapshot,
 };
@@ -177,8 +178,12 @@ impl<'a> Draft<'a> {
 
     /// Asks every rule of what would be true then.
     fn check(&self) -> Result<(), Refused> {
-        let change =
-            Change { tenant_id: self.tenant_id, before: &self.before, after: self.tenant(), world: &self.after };
+        let change = Change {
+            tenant_id: self.tenant_id,
+            before: &self.before,
+            after: self.tenant(),
+            routes: &self.after.routes,
+        };
         for (key, (_, event)) in &self.events {
             self.check_one(key, event, &change).map_err(|why| self.refused(Some(key.clone()), why))?;
         }

@@ -10,14 +10,18 @@ mod certificate;
 mod connector;
 mod connector_group;
 mod credential;
+mod event;
 mod group;
 mod join_token;
 mod key;
+pub mod kind;
 mod membership;
 mod policy;
+mod rejection;
 mod revocation;
 mod role;
 mod settings;
+pub mod table;
 #[cfg(feature = "toy")]
 mod toy;
 mod user;
@@ -26,6 +30,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::OrdMap;
 
+pub use self::kind::Kind;
 #[cfg(feature = "toy")]
 pub use self::toy::Toy;
 pub use self::{
@@ -34,14 +39,20 @@ pub use self::{
     connector::Connector,
     connector_group::ConnectorGroup,
     credential::{Credential, CredentialKey, Credentials, Proof},
+    event::Event,
     group::Group,
     join_token::JoinToken,
     key::{Key, KeyHolder, KeyPurpose, in_use},
     membership::{Membership, MembershipKey},
+    rejection::Rejection,
     revocation::AllSessionsEnded,
     role::RoleAssignment,
     settings::{Singleton, TenantSettings},
     user::User,
+};
+use self::{
+    kind::{Broken, Change, Concern, InField, Indexes, Rank, Reference, Touch},
+    table::{Stored, Table},
 };
 pub use crate::{
     app::App,
@@ -51,14 +62,12 @@ pub use crate::{
 };
 use crate::{
     directory::Principal,
-    event::{Event, Stream, Subject},
+    event::{Stream, Subject},
     ids::*,
-    kind::{Broken, Change, Concern, InField, Indexes, Kind, Rank, Reference, Touch},
-    links::ByOrigin,
+    origins::ByOrigin,
     policy::Policies,
     risk::Outdated,
     route::Routes,
-    table::Table,
     text::{Labels, check_labels},
 };
 
@@ -268,8 +277,8 @@ macro_rules! define {
             ) -> Box<dyn Iterator<Item = (Object, u64)> + 'a> {
                 match kind {
                     $(KindName::$kind => {
-                        let whole = |it: &Arc<$crate::table::Stored<$kind>>| (it.object.clone().into(), it.version);
-                        let counts = |it: &&Arc<$crate::table::Stored<$kind>>| it.object.counts(self);
+                        let whole = |it: &Arc<Stored<$kind>>| (it.object.clone().into(), it.version);
+                        let counts = |it: &&Arc<Stored<$kind>>| it.object.counts(self);
                         match after {
                             Some(ObjectKey::$kind(key)) => Box::new(self.$table.after(key).filter(counts).map(whole)),
                             _ => Box::new(self.$table.iter().filter(counts).map(whole)),
@@ -354,7 +363,7 @@ macro_rules! define {
         }
 
         /// The rules of one object's kind that look at others.
-        pub(crate) fn check_change(key: &ObjectKey, change: &Change<'_>) -> Result<(), $crate::command::Rejection> {
+        pub(crate) fn check_change(key: &ObjectKey, change: &Change<'_>) -> Result<(), Rejection> {
             match key {
                 $(ObjectKey::$kind(key) => {
                     let (before, after) = (change.before.$table.get(key), change.after.$table.get(key));

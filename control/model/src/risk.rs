@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::OrdMap;
 
-use crate::{
-    ids::{Position, SessionId, Timestamp, UserId},
-    session::{CLOCK_LEEWAY_S, TOKEN_LIFE_S},
-};
+use crate::ids::{Position, SessionId, Timestamp, UserId};
 
+/// A token lives this long; every use past half of it renews it silently.
+pub const TOKEN_LIFE_S: i64 = 600;
+/// A relay's clock may be this far behind identity's.
+pub const CLOCK_LEEWAY_S: i64 = 60;
 /// Subjects that [`OutdatedTokens`] share. The last event of each is all that a
 /// reader sees who starts late, so this also bounds what such a reader loads.
 pub const OUTDATED_SLOTS: u8 = 32;

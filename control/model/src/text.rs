@@ -142,3 +142,28 @@ pub fn check_labels(labels: &Labels) -> Result<(), Invalid> {
         .then_some(())
         .ok_or(Invalid("16 labels at most, of at most 63 letters, digits, '-', '_', '.' and '/' each"))
 }
+
+/// A field that breaks a rule of today.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{field}: {problem}")]
+pub struct Broken {
+    pub field: &'static str,
+    pub problem: &'static str,
+}
+
+impl Broken {
+    pub fn new(field: &'static str, problem: &'static str) -> Self {
+        Self { field, problem }
+    }
+}
+
+/// Names the field in a rule about its value.
+pub trait InField<T> {
+    fn in_field(self, field: &'static str) -> Result<T, Broken>;
+}
+
+impl<T> InField<T> for Result<T, Invalid> {
+    fn in_field(self, field: &'static str) -> Result<T, Broken> {
+        self.map_err(|Invalid(problem)| Broken { field, problem })
+    }
+}

@@ -27,7 +27,7 @@ use model::{
     app::{Claim, HeaderName, IdentityHeader, Name},
     keys::{Key, KeyPurpose},
     kinds::TenantSettings,
-    policy::{self, Grant, Policy, Selection},
+    policy::{Grant, Policy, Selection},
     session::SessionClaims,
 };
 use relay::{
@@ -96,7 +96,7 @@ fn main() {
     let sessions = Sessions::default();
     let session = sessions.verify(&token, mine, &tenant, trusted).expect("a good token");
     let facts = Facts::new(mine, "192.0.2.7".parse().unwrap(), Some(session.signed_in()), Timestamp(0));
-    assert!(policy::authorize(of_tenant, &facts).is_ok());
+    assert!(of_tenant.authorize(&facts).is_ok());
     let published = of_tenant.app(mine).unwrap();
     let added = Added {
         origin: &published.origin,
@@ -126,7 +126,7 @@ fn main() {
     line("find the session's token", measure(|| presented(black_box(&parts.headers), mine)));
     line("verify it again (remembered)", measure(|| sessions.verify(black_box(&token), mine, &tenant, trusted)));
     line("verify it the first time (ES256)", measure(|| Sessions::default().verify(&token, mine, &tenant, trusted)));
-    line("judge by 10,000 policies", measure(|| policy::authorize(of_tenant, black_box(&facts))));
+    line("judge by 10,000 policies", measure(|| of_tenant.authorize(black_box(&facts))));
     line("make the fields for the application", measure(|| forward(&parts.headers, published, &read, &added)));
     line("read a field block", measure(|| tunnel::fields::decode(black_box(&block))));
     line("write the fields of an answer", measure(|| tunnel::fields::encode(black_box(&fields))));

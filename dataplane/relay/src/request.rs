@@ -33,7 +33,7 @@ use model::{
     Facts, Requirement,
     app::PreAuthentication,
     branding::Branding,
-    policy::{self, Authorized, Denied},
+    policy::{Authorized, Denied},
     session::SessionFault,
 };
 use proto::signed::Verifier;
@@ -355,7 +355,7 @@ impl<'a> RequestContext<'a> {
         if let Some(session) = session {
             self.note_user(session);
         }
-        let (ended, involved) = match policy::authorize(routed.tenant, &facts) {
+        let (ended, involved) = match routed.tenant.authorize(&facts) {
             Ok(authorized) => return Ok(authorized),
             Err(Denied::NotAssigned) => return Err(Refusal::NotAssigned.into()),
             Err(Denied::Blocked { by, involved }) => (Refusal::Blocked(by).into(), involved),

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::{
     event::Stream,
     ids::UserId,
-    kind::{Kind, Rank, Reference},
+    kinds::kind::{Kind, Rank, Reference},
     kinds::{ObjectKey, Tenant},
 };
 

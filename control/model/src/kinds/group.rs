@@ -4,7 +4,7 @@ use crate::{
     directory::Principal,
     event::Stream,
     ids::GroupId,
-    kind::{Broken, Concern, InField, Kind, Rank},
+    kinds::kind::{Broken, Concern, InField, Kind, Rank},
     kinds::{MembershipKey, ObjectKey, Tenant},
     text::{Labels, Name},
 };

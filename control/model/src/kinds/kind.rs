@@ -6,17 +6,15 @@
 
 use std::{fmt, hash::Hash};
 
-use thiserror::Error;
-
+pub use crate::text::{Broken, InField};
 use crate::{
-    command::Rejection,
     directory::Principal,
     event::Stream,
     ids::{AppId, SessionId, TenantId, UserId},
+    kinds::Rejection,
     kinds::{ObjectKey, Tenant},
     route::Routes,
-    snapshot::Snapshot,
-    text::{Invalid, Labels},
+    text::Labels,
 };
 
 pub trait Kind: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
@@ -137,38 +135,13 @@ impl Reference {
     }
 }
 
-/// A field that breaks a rule of today.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{field}: {problem}")]
-pub struct Broken {
-    pub field: &'static str,
-    pub problem: &'static str,
-}
-
-impl Broken {
-    pub fn new(field: &'static str, problem: &'static str) -> Self {
-        Self { field, problem }
-    }
-}
-
-/// Names the field in a rule about its value.
-pub trait InField<T> {
-    fn in_field(self, field: &'static str) -> Result<T, Broken>;
-}
-
-impl<T> InField<T> for Result<T, Invalid> {
-    fn in_field(self, field: &'static str) -> Result<T, Broken> {
-        self.map_err(|Invalid(problem)| Broken { field, problem })
-    }
-}
-
 /// What is true before a change, and what would be after the whole of it.
 pub struct Change<'a> {
     pub tenant_id: &'a TenantId,
     pub before: &'a Tenant,
     pub after: &'a Tenant,
-    /// With all tenants.
-    pub world: &'a Snapshot,
+    /// Of all tenants, after it.
+    pub routes: &'a Routes,
 }
 
 /// What derived state is kept in.

@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use imbl::OrdMap;
 
 use crate::{
-    command::Rejection,
     directory::Principal,
     event::Stream,
     ids::GroupId,
-    kind::{Bond, Broken, Change, Concern, Indexes, Kind, Rank, Reference},
+    kinds::Rejection,
+    kinds::kind::{Bond, Broken, Change, Concern, Indexes, Kind, Rank, Reference},
     kinds::{ObjectKey, Tenant},
 };
 

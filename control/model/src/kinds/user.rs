@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    command::Rejection,
     directory::{Principal, Username},
     event::Stream,
     ids::UserId,
-    kind::{Broken, Change, Concern, InField, Kind, Rank},
+    kinds::Rejection,
+    kinds::kind::{Broken, Change, Concern, InField, Kind, Rank},
     text::Labels,
 };
 
