@@ -66,7 +66,7 @@ async fn every_role_may_do_what_the_table_says_and_no_more() {
 /// Every kind of object and what is done to it, asked by somebody of a rank.
 async fn objects_may(credential: &Credential, rank: u32, permits: &Permits) -> usize {
     let Ok(admin) = Admin::connect(credential).await else { panic!("no connection") };
-    let least = |kind, verb| match permits.least(kind, verb) {
+    let least = |kind, verb| match permits.least(kind, verb).as_str() {
         "auditor" => 1,
         "admin" => 2,
         "owner" => 3,

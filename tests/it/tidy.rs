@@ -259,6 +259,20 @@ fn every_file_says_what_it_is_and_is_about_something() {
     }
 }
 
+/// A host that can be published can be asked for, and no other: two crates that
+/// may not know each other say what a host is.
+#[test]
+fn a_host_is_the_same_to_administrators_and_to_relays() {
+    let function = |file: &str, name: &str| {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        let (_, rest) = text.split_once(&format!("fn {name}(")).unwrap_or_else(|| panic!("{file} has no {name}"));
+        rest.split_once("\n}").unwrap().0.to_owned()
+    };
+    let strict = "dataplane/strict/src/canonical.rs";
+    assert_eq!(function("control/model/src/text.rs", "is_host"), function(strict, "is_host"));
+    assert_eq!(function("control/model/src/ids.rs", "is_label"), function(strict, "is_label"));
+}
+
 /// A file that is longer tells two stories.
 const LINES_MAX: usize = 500;
 

@@ -124,7 +124,8 @@ pub fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
 }
 
-/// At least one label, at most 253 bytes, all labels valid.
+/// At least one label, at most 253 bytes, all labels valid. `strict::canonical`
+/// has a twin, as it may know nothing of the model; a test holds them alike.
 pub fn is_host(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(is_label)
 }
