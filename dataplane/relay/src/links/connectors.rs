@@ -268,7 +268,6 @@ impl Connectors {
         let mut linked: BTreeMap<ConnectorId, LinkedConnector> = BTreeMap::new();
         for thread in 0..self.pools.len() {
             let pool = self.lock(thread);
-            #[expect(clippy::iter_over_hash_type, reason = "what is gathered is in the order of ids")]
             for Shelf { link, parked } in pool.groups.values().flatten() {
                 let told = linked
                     .entry(link.connector)
