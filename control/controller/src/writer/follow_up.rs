@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{AppendError, Fact, LogError, READ_MAX};
+use eventlog::{AppendError, Fact, LogError, READ_MAX, View};
 use model::{
     Command, Event, Position, Principal, Snapshot, Step, Tenant, TenantId, Timestamp, UserId,
     event::Stream,
@@ -20,14 +20,17 @@ use model::{
     kinds::{UserRevocation, concerns},
     risk::OUTDATED_LIFE_S,
 };
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Lanes, Wish, WriteError, Writer};
 
-/// Who makes a change is given this long to record what follows, before anybody
-/// else does. Done twice it costs a few renewals.
-const OWN_TURN: Duration = Duration::from_secs(2);
+/// When DIRECTORY has been quiet this long, whoever changed it has had the time to
+/// record what follows. Done twice it costs a few renewals.
+const QUIET: Duration = Duration::from_secs(2);
+/// And if it never is quiet, this is waited at most.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Writer {
@@ -54,7 +57,9 @@ impl Lanes {
             if views.wait_for(|view| view.snapshot.directory > end).await.is_err() {
                 return;
             }
-            tokio::time::sleep(OWN_TURN).await;
+            let _never_quiet = timeout(QUIET_WAIT_MAX, quiet(&mut views)).await;
+            // A long change of this process records what follows at its end.
+            drop(self.changes.lock().await);
         }
     }
 
@@ -132,6 +137,17 @@ impl Lanes {
             Some(_) => revocations.push(Command::OutdateTokens { users: stale, directory, now }),
         }
         self.revoke(wish, &revocations).await
+    }
+}
+
+async fn quiet(views: &mut watch::Receiver<View>) {
+    loop {
+        let end = views.borrow().snapshot.directory;
+        match timeout(QUIET, views.wait_for(|view| view.snapshot.directory > end)).await {
+            Ok(Ok(_)) => {}
+            // Quiet, or the process is stopping.
+            Err(_) | Ok(Err(_)) => return,
+        }
     }
 }
 

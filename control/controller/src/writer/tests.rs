@@ -140,6 +140,34 @@ async fn what_a_killed_controller_left_between_two_streams_is_done_by_the_next()
     }
 }
 
+/// Nobody repeats the change, and the one who made it never comes back.
+#[tokio::test]
+async fn another_controller_that_runs_follows_up_by_itself() {
+    let world = World::start().await;
+    world.execute(vec![create_user(1)]).await.unwrap();
+    let next = Arc::new(world.controller().await);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let following = next.clone().follow_up_always(stop.clone());
+    let changing = async {
+        for email in ["a@example.com", "b@example.com"] {
+            let snapshot = world.writer.snapshot();
+            let change = Command::Change(User { email: email.into(), ..user(1) }.into());
+            let steps = decide_all(&snapshot, &world.tenant, [change]).unwrap();
+            let Ok(killed) = world.writer.lanes.append(&world.wish(), &steps[0], &snapshot).await else {
+                panic!("{email}")
+            };
+            let mut views = next.views();
+            let is_told = |view: &View| {
+                let tenant = view.snapshot.tenant(&world.tenant).unwrap();
+                tenant.directory_for(UserId(id(1))) >= killed.directory
+            };
+            tokio::time::timeout(Duration::from_secs(20), views.wait_for(is_told)).await.expect(email).unwrap();
+        }
+        stop.cancel();
+    };
+    tokio::join!(following, changing);
+}
+
 /// A client that went away took the second of two events with it.
 #[tokio::test]
 async fn what_has_begun_goes_on_when_who_asked_hangs_up() {
