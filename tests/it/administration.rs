@@ -66,7 +66,7 @@ async fn every_role_may_do_what_the_table_says_and_no_more() {
 /// Every kind of object and what is done to it, asked by somebody of a rank.
 async fn objects_may(credential: &Credential, rank: u32, permits: &Permits) -> usize {
     let Ok(admin) = Admin::connect(credential).await else { panic!("no connection") };
-    let least = |kind, verb| match permits.least(kind, verb) {
+    let least = |kind, verb| match permits.least(kind, verb).as_str() {
         "auditor" => 1,
         "admin" => 2,
         "owner" => 3,
@@ -234,6 +234,50 @@ async fn a_join_token_works_once_and_only_as_it_was_issued() {
     assert!(!forged.status.success() && text(&forged).contains("used before or has expired"), "{}", text(&forged));
     let garbage = join(&folder, "garbage", "hello");
     assert!(!garbage.status.success() && text(&garbage).contains("copy the whole line"), "{}", text(&garbage));
+}
+
+#[tokio::test]
+async fn a_list_of_connectors_says_where_they_are_and_how_busy() {
+    let world = World::start().await;
+    let folder = Folder::default();
+    let origin = Origin::start().await;
+    world.user("alice").await;
+    world.publish_origin("hr", &origin).await;
+    let alice = world.signed_in("hr", "alice").await;
+    let _socket = world.web_socket(&alice, &world.url("hr", "/ws")).await;
+    let listed = |name: &str| -> Option<serde_json::Value> {
+        let printed = world.cli(&["connector", "list", "--output", "json"]);
+        let all: Vec<serde_json::Value> = serde_json::from_slice(&printed.stdout).unwrap();
+        all.into_iter().find(|it| it["name"] == name)
+    };
+    let busy = until("the open WebSocket is the connector's load", async || {
+        listed("local").filter(|it| it["load"].as_u64().is_some_and(|it| it > 0))
+    })
+    .await;
+    assert_eq!((&busy["state"], &busy["address"]), (&json!("online"), &json!("127.0.0.1")));
+    assert_eq!(busy["version"], env!("CARGO_PKG_VERSION"));
+    assert!(busy["online_since_ms"].as_i64() <= busy["last_seen_ms"].as_i64(), "{busy}");
+
+    assert!(join(&folder, "other", &token(&world, 0).await).status.success());
+    let mut run = Command::new(binary("postern-connector"));
+    let mut running = Running::start("connector", run.args(["run", "--state"]).arg(folder.0.join("other")));
+    let state = async |state: &str| until(state, async || listed("other").filter(|it| it["state"] == state)).await;
+    assert_ne!(state("online").await["last_seen"], "");
+    running.kill();
+    let gone = state("offline").await;
+    assert!(gone["last_seen_ms"].is_i64() && gone["version"].is_null() && gone["load"].is_null(), "{gone}");
+    assert!(world.cli(&["connector", "revoke", "other"]).status.success(), "by its name");
+    state("revoked").await;
+
+    let table = |arguments: &[&str]| String::from_utf8(world.cli(arguments).stdout).unwrap();
+    for printed in [table(&["connector", "list"]), table(&["list", "connector"])] {
+        let (head, rows) = printed.split_once('\n').unwrap();
+        let columns: Vec<_> = head.split("  ").map(str::trim).filter(|it| !it.is_empty()).collect();
+        let expected = ["NAME", "GROUP", "STATE", "ONLINE SINCE", "VERSION", "ADDRESS", "LOAD", "LAST SEEN"];
+        assert_eq!(columns, expected, "{printed}");
+        assert!(rows.contains("default") && rows.contains("revoked"), "{printed}");
+        assert!(!rows.contains(busy["id"].as_str().unwrap()), "ids are for machines: {printed}");
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ async fn recorded_traffic_is_judged_again_as_it_was_and_by_a_candidate() {
 
     // By what was in force then: the same again, policies and all.
     for (access, recorded) in &judged {
-        let again = policy::authorize(log.tenant(recorded.config), &recorded.facts.facts());
+        let again = log.tenant(recorded.config).authorize(&recorded.facts.facts());
         assert_eq!(again.map(|it| it.involved), recorded.verdict, "{access:?}");
     }
 
@@ -83,7 +83,7 @@ async fn recorded_traffic_is_judged_again_as_it_was_and_by_a_candidate() {
         let mut snapshot = log.by_position[&recorded.config].clone();
         snapshot.apply(&TenantId::default_tenant(), Event::put(candidate.clone()), 1);
         let tenant = snapshot.tenant(&TenantId::default_tenant()).unwrap();
-        let now = policy::authorize(tenant, &recorded.facts.facts());
+        let now = tenant.authorize(&recorded.facts.facts());
         recorded.verdict.is_ok() != now.is_ok()
     };
     // Beside ours there is what it took to sign in.
@@ -116,7 +116,7 @@ async fn a_user_of_more_groups_than_a_token_names_is_recorded_as_such() {
     let access = log.accesses.iter().find(|it| it.path_class == "/x").unwrap();
     let Err(NotJudged::GroupsLeftOut(recorded)) = judgement::read(access) else { panic!("{access:?}") };
     assert_eq!(recorded.facts.groups, BTreeSet::from([deciding.id.parse().unwrap()]));
-    let again = policy::authorize(log.tenant(recorded.config), &recorded.facts.facts());
+    let again = log.tenant(recorded.config).authorize(&recorded.facts.facts());
     assert_eq!(again.map(|it| it.involved), recorded.verdict, "what was in force then says the same");
 }
 

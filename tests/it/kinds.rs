@@ -8,11 +8,54 @@ use std::{
 
 use admin_client::lists::by_name;
 use postern_tests::{
+    origin::Origin,
     processes::binary,
     world::{World, app, applied},
 };
 use proto::v1;
 use serde_json::json;
+
+/// It was an event for each member.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_goes_with_its_members_in_one_event_and_their_access_with_it() {
+    let world = World::start().await;
+    let origin = Origin::start().await;
+    let file = world.folder.0.join("people.yaml");
+    let mut text = "groups:\n- name: everybody\n- name: staff\nusers:\n".to_owned();
+    (0..600).for_each(|n| text.push_str(&format!("- username: user{n}\n")));
+    text.push_str("memberships:\n- { group: everybody, member: \"group:staff\" }\n");
+    (0..600).for_each(|n| text.push_str(&format!("- {{ group: staff, member: \"user:user{n}\" }}\n")));
+    std::fs::write(&file, &text).unwrap();
+    cli(&world, &["apply", "-f", file.to_str().unwrap()]);
+    world.user("alice").await;
+    cli(&world, &["group", "add", "staff", "user:alice"]);
+    world.publish(app("hr", &origin.url()), &["group:everybody"]).await;
+    let mut alice = world.signed_in("hr", "alice").await;
+    assert_eq!(alice.get(&world.url("hr", "/")).await.status, 200);
+
+    let last = async |stream: &str| {
+        let request = v1::ListHistoryRequest { stream: stream.into(), size: 1, ..Default::default() };
+        world.admin.history().list(request).await.unwrap().into_inner().entries.remove(0)
+    };
+    let recorded = async || [last("directory").await.position, last("risk").await.position];
+    let [directory, risk] = recorded().await;
+    cli(&world, &["group", "remove", "staff"]);
+    let after = recorded().await;
+    let counts = [after[0] - directory, after[1] - risk];
+    eprintln!("a group of 601 removed: {counts:?} events in DIRECTORY and RISK");
+    // The group, and that it was in another; a checkpoint may have come between.
+    assert!((2..=3).contains(&counts[0]) && (1..=2).contains(&counts[1]), "{counts:?}");
+    assert_eq!(alice.get(&world.url("hr", "/")).await.refusal(), "not_assigned", "the next request has it no more");
+    assert!(!cli(&world, &["list", "membership"]).contains("staff"));
+    assert!(!cli(&world, &["export", "membership"]).contains("alice"));
+
+    // Made again it is empty, and may be used as any other.
+    cli(&world, &["group", "create", "staff"]);
+    cli(&world, &["group", "add", "everybody", "group:staff"]);
+    assert_eq!(alice.get(&world.url("hr", "/")).await.refusal(), "not_assigned");
+    cli(&world, &["group", "add", "staff", "user:alice"]);
+    assert_eq!(alice.get(&world.url("hr", "/")).await.status, 200);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_is_listed_changed_watched_undone_and_removed_without_a_line_of_its_own() {

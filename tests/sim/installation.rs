@@ -125,6 +125,7 @@ impl Installation {
             let role = controller(&base, &state).await;
             let (name, file) = (format!("https://controller-{n}:8444"), state.join("owner.json"));
             credentials.push(assembly::controller::owner_file(&role.controller, name, file).write().unwrap().0);
+            tasks.spawn(role.controller.writer.clone().follow_up_always(stop.clone()));
             controllers.push(Reachable {
                 controller: Arc::new(role.controller),
                 chance: Arc::new(Mutex::new(chance.fork())),

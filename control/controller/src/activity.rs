@@ -20,6 +20,8 @@ use std::{
 use eventlog::{Activity, Entry, EventLog, LogError};
 use model::{AppId, ConnectorId, Position, TenantId, Timestamp, event::Stream};
 use proto::{signed::Verifier, v1};
+#[cfg(test)]
+pub(crate) use recent::AtRelay;
 pub(crate) use recent::Links;
 use recent::RecentActivity;
 use runtime::telemetry::chain;

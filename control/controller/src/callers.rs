@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use eventlog::wire::role_named;
 use http::HeaderMap;
 use model::{
     Role, Snapshot, TenantId, Timestamp, UserId,
@@ -109,7 +110,7 @@ impl RoleTable {
                 (_, "anybody") => Needs::Anybody,
                 (_, "role:identity") => Needs::Identity,
                 (_, "person") => Needs::Person,
-                (_, name) => Needs::Role(permits::role(name).ok_or_else(wrong)?),
+                (_, name) => Needs::Role(role_named(name).ok_or_else(wrong)?),
             };
             methods.insert(format!("/{method}"), needs);
         }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use eventlog::wire::{role_name, role_named};
 use model::{App, AppId, KindName, Object, ObjectKey, Principal, Role, Tenant};
 use tonic::Status;
 
@@ -52,7 +53,7 @@ impl Permits {
         for verb in Verb::ALL {
             let least = match words.next()? {
                 "-" => None,
-                name => Some(role(name)?),
+                name => Some(role_named(name)?),
             };
             self.least.insert((kind, verb), least);
         }
@@ -71,13 +72,8 @@ impl Permits {
     }
 
     /// The least role, as the table says it.
-    pub fn least(&self, kind: KindName, verb: Verb) -> &'static str {
-        match self.least.get(&(kind, verb)).copied().flatten() {
-            None => "-",
-            Some(Role::Auditor) => "auditor",
-            Some(Role::Admin) => "admin",
-            Some(Role::Owner) => "owner",
-        }
+    pub fn least(&self, kind: KindName, verb: Verb) -> String {
+        self.least.get(&(kind, verb)).copied().flatten().map_or_else(|| "-".to_owned(), role_name)
     }
 
     /// May the caller do this to any object of the kind?
@@ -171,13 +167,4 @@ pub(crate) fn app_of(key: &ObjectKey) -> Option<AppId> {
         return Some(key.app);
     }
     if let ObjectKey::App(id) = key { Some(*id) } else { None }
-}
-
-pub(crate) fn role(name: &str) -> Option<Role> {
-    match name {
-        "auditor" => Some(Role::Auditor),
-        "admin" => Some(Role::Admin),
-        "owner" => Some(Role::Owner),
-        _ => None,
-    }
 }

@@ -246,6 +246,7 @@ impl Controller {
         }
         let connections = TaskTracker::new();
         connections.spawn(self.acme.clone().renew(TenantId::default_tenant(), stop.clone()));
+        connections.spawn(self.writer.clone().follow_up_always(stop.clone()));
         connections.spawn(self.activity.clone().follow(stop.clone()));
         connections.spawn(keep_certificates(
             self.writer.clone(),

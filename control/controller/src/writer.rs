@@ -2,15 +2,14 @@
 //! position, decide again on a conflict. It exists once.
 //!
 //! A change of people is followed by an event in RISK, which makes relays ask
-//! for fresh tokens. It names the position of DIRECTORY to wait for, so a token
-//! cannot be made from what was true before.
+//! for fresh tokens (`follow_up`). It names the position of DIRECTORY to wait for,
+//! so a token cannot be made from what was true before.
 //!
 //! Revocations have a lane of their own: RISK has a lock of its own, and nothing
 //! that waits for CONFIG or DIRECTORY holds it. Every wait here has an end, and
 //! what ends it is an error that says what to do.
 
 use std::{
-    collections::BTreeSet,
     panic::resume_unwind,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -18,10 +17,7 @@ use std::{
 
 use eventlog::{APPEND_MAX, AppendError, Draft, Fact, Journal, Projection, View};
 use model::{
-    Command, Event, Position, Principal, Refused, Snapshot, Step, Tenant, TenantId, Timestamp, UserId, decide_all,
-    event::Stream,
-    kind::Concern,
-    kinds::{UserRevocation, concerns},
+    Command, Event, Position, Refused, Snapshot, Step, Tenant, TenantId, Timestamp, decide_all, event::Stream,
 };
 use runtime::{Clock, clock::fresh_id};
 use thiserror::Error;
@@ -32,6 +28,9 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, info};
 
+use self::follow_up::Concerned;
+
+mod follow_up;
 #[cfg(test)]
 mod tests;
 
@@ -336,32 +335,6 @@ impl Lanes {
         Err(WriteError::Stopped { why: why.clone().unwrap_or_else(late) })
     }
 
-    /// Makes tokens of the people concerned stale.
-    async fn follow_up(
-        &self,
-        wish: &Wish,
-        concerned: &[(Concerned, Arc<Tenant>)],
-        snapshot: &Snapshot,
-    ) -> Result<(), WriteError> {
-        let Some(tenant) = snapshot.tenant(&wish.tenant).filter(|_| concerned.iter().any(|(it, _)| !it.is_nobody()))
-        else {
-            return Ok(());
-        };
-        let (now, directory) = (self.now(), snapshot.directory);
-        let changed: BTreeSet<UserId> = concerned.iter().flat_map(|(it, before)| it.users([before, tenant])).collect();
-        let ended: BTreeSet<UserId> = concerned.iter().flat_map(|(it, _)| it.signed_out.iter().copied()).collect();
-        let revoke = |user, sessions_before| Command::Put(UserRevocation { user, sessions_before, directory }.into());
-        let mut revocations: Vec<Command> = ended.into_iter().map(|user| revoke(user, now)).collect();
-        let stale: BTreeSet<UserId> =
-            changed.into_iter().filter(|user| tenant.directory_for(*user) < directory).collect();
-        match stale.first() {
-            None => {}
-            Some(user) if stale.len() == 1 => revocations.push(revoke(*user, Timestamp(0))),
-            Some(_) => revocations.push(Command::OutdateTokens { users: stale, directory, now }),
-        }
-        self.revoke(wish, &revocations).await
-    }
-
     /// The lane of RISK. Waits for nothing but the revocation before.
     async fn revoke(&self, wish: &Wish, revocations: &[Command]) -> Result<(), WriteError> {
         if revocations.is_empty() {
@@ -406,65 +379,4 @@ impl Lanes {
 
 async fn turn(lane: &Mutex<()>) -> Result<MutexGuard<'_, ()>, WriteError> {
     timeout(TURN_TIMEOUT, lane.lock()).await.map_err(|_| WriteError::Contended)
-}
-
-/// Whom a change concerns, as far as tokens say something of them.
-#[derive(Default)]
-struct Concerned {
-    /// What tokens say of them may be wrong now.
-    outdated: BTreeSet<Principal>,
-    /// Whoever is signed in as one of them has to prove it again.
-    signed_out: BTreeSet<UserId>,
-}
-
-impl Concerned {
-    /// By the events of the change; and by commands that come to nothing because
-    /// it is so already: what had to follow may be missing.
-    fn by(before: &Tenant, commands: &[Command], steps: &[Step]) -> Self {
-        let mut concerned = Self::default();
-        for event in steps.iter().flat_map(|step| &step.events) {
-            concerned.add(concerns(event, before));
-        }
-        for command in commands {
-            match command {
-                Command::Change(object) => concerned.add(concerns(&Event::Put(object.clone()), before)),
-                Command::Put(object) if before.get(&object.key()).is_some_and(|(it, _)| it == *object) => {
-                    // A membership that is there already, perhaps.
-                    if object.name().is_none() {
-                        concerned.add(concerns(&Event::Put(object.clone()), before));
-                    }
-                }
-                Command::Put(_)
-                | Command::Create(_)
-                | Command::Remove(_)
-                | Command::Enrol { .. }
-                | Command::RevokeConnector(_)
-                | Command::RetireKey { .. }
-                | Command::OutdateTokens { .. } => {}
-            }
-        }
-        concerned
-    }
-
-    fn add(&mut self, concern: Concern) {
-        match concern {
-            Concern::Nobody => {}
-            Concern::Tokens(principal) => _ = self.outdated.insert(principal),
-            Concern::SignedOut(user) => _ = self.signed_out.insert(user),
-        }
-    }
-
-    fn is_nobody(&self) -> bool {
-        self.outdated.is_empty() && self.signed_out.is_empty()
-    }
-
-    /// Everybody whose tokens are out of date, through groups too.
-    fn users(&self, tenants: [&Tenant; 2]) -> BTreeSet<UserId> {
-        let users = |principal: &Principal| match principal {
-            Principal::User(user) => BTreeSet::from([*user]),
-            Principal::Group(group) => tenants.iter().flat_map(|it| it.users_in(*group)).collect(),
-            Principal::Everyone => BTreeSet::new(),
-        };
-        self.outdated.iter().flat_map(users).collect()
-    }
 }

@@ -155,6 +155,14 @@ impl Fact {
         }
     }
 
+    /// What an entry says, in which body, whoever signed it.
+    pub fn unverified(entry: &Entry) -> Option<(EventBody, Self)> {
+        let event = SignedEvent::decode(entry.bytes.clone()).ok()?;
+        let body = EventBody::decode(event.body).ok()?;
+        let fact = Self::decode(&body.kind, &body.payload).ok()?;
+        Some((body, fact))
+    }
+
     pub fn decode(kind: &str, payload: &[u8]) -> Result<Self, DecodeError> {
         let activity = match kind {
             "SignInAttempted" => Activity::SignIn(message(kind, payload)?),

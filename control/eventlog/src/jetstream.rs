@@ -5,6 +5,8 @@
 //! server. Durability is the server's: see `deploy/nats/nats-server.conf` for
 //! why `sync_interval: always` is not optional.
 
+mod streams;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{
@@ -14,16 +16,21 @@ use async_nats::{
         consumer::{AckPolicy, DeliverPolicy, pull},
         context::{GetStreamErrorKind, PublishErrorKind},
         message::PublishMessage,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
 use futures_util::{FutureExt, StreamExt};
 use model::{Position, event::Stream};
+use proto::{
+    Message,
+    v1::{LinkedConnector, LinkedConnectors},
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
+pub use self::streams::{Permissions, permissions};
+use self::streams::{config, name, takes_large_events};
 use crate::{
-    Append, AppendError, EVENT_BYTES_MAX, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD, REPEAT_WINDOW,
+    Append, AppendError, Entry, Latest, LogError, PART_EVENTS, PARTS_AHEAD,
     presence::{Presence, Presences},
 };
 
@@ -31,21 +38,16 @@ use crate::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A consumer that has nothing to deliver is told so within this time.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
-const ACTIVITY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Unless the settings say otherwise. The server keeps so much of its disk free for it.
-const ACTIVITY_MIB_MAX: u64 = 8 * 1024;
-
 /// A consumer is gone this long after nobody pulled from it.
 const CONSUMER_IDLE_MAX: Duration = Duration::from_secs(10);
 const PULL_MESSAGES: usize = 1024;
 /// After two of these in silence the consumer is made anew.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Of CONFIG and of DIRECTORY: a million changes each. A stream with a limit
-/// cannot take the room of RISK, which has none: what `max_file_store` of the
-/// server leaves beside the limits is for revocations.
-const STATE_MIB_MAX: u64 = 1024;
 
 const PRESENCE: &str = "postern.presence";
+/// Before the id of a relay. An earlier controller takes it for a relay's presence
+/// that it cannot read.
+const LINKED: &str = "postern.presence.relay.linked.";
 
 /// How to reach the cluster. All secrets are in files.
 #[derive(Clone, Debug, Default)]
@@ -84,10 +86,9 @@ impl JetStream {
         let context = jetstream::new(client.clone());
         if settings.create {
             for stream in Stream::ALL {
-                context
-                    .get_or_create_stream(config(stream, settings))
-                    .await
-                    .map_err(|source| LogError::new("creating a stream", source))?;
+                let there = context.get_or_create_stream(config(stream, settings)).await;
+                let there = there.map_err(|source| LogError::new("creating a stream", source))?;
+                takes_large_events(&there.cached_info().config)?;
             }
         }
         let mut tasks = JoinSet::new();
@@ -267,6 +268,12 @@ impl JetStream {
         let published = self.client.publish(subject, payload.into()).await;
         published.map_err(|source| LogError::new("announcing", source))
     }
+
+    pub(crate) async fn announce_linked(&self, relay: &str, connectors: Vec<LinkedConnector>) -> Result<(), LogError> {
+        let payload = LinkedConnectors { connectors }.encode_to_vec();
+        let published = self.client.publish(format!("{LINKED}{relay}"), payload.into()).await;
+        published.map_err(|source| LogError::new("announcing", source))
+    }
 }
 
 /// The next messages up to `head`. The last message of a stream is the last of
@@ -365,87 +372,12 @@ async fn connect(settings: &Settings) -> Result<Client, LogError> {
     options.connect(&settings.url).await.map_err(|source| LogError::new("connecting to the log", source))
 }
 
-/// Subjects of the broker that a role may publish and subscribe to.
-pub struct Permissions {
-    pub publish: Vec<String>,
-    pub subscribe: Vec<String>,
-}
-
-/// What the broker should allow a role, as `postern nats-config` writes it.
-///
-/// Consumers are made on a subject that takes no name: durable ones need one,
-/// and so does deleting. A broker cannot tell a pull consumer from a push
-/// consumer by its subject.
-pub fn permissions(role: &str) -> Permissions {
-    let (writes, reads): (&[Stream], &[Stream]) = match role {
-        "controller" => (&Stream::ALL, &Stream::ALL),
-        "identity" => (&[Stream::Activity], &Stream::STATE),
-        "relay" => (&[Stream::Activity], &[Stream::Config, Stream::Risk]),
-        _ => (&[], &[Stream::Activity]),
-    };
-    let mut publish: Vec<String> = writes.iter().map(|stream| format!("postern.{}.>", stream.name())).collect();
-    for stream in reads.iter().map(|stream| name(*stream)) {
-        publish.push(format!("$JS.API.STREAM.INFO.{stream}"));
-        publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
-        publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.*"));
-        if role == "controller" {
-            publish.push(format!("$JS.API.STREAM.CREATE.{stream}"));
-        }
-    }
-    // An inbox of its own: answers of the broker carry events of other streams.
-    let mut subscribe = vec![format!("_INBOX_{role}.>")];
-    match role {
-        "relay" => publish.push(format!("{PRESENCE}.relay.>")),
-        "controller" => subscribe.push(format!("{PRESENCE}.>")),
-        _ => {}
-    }
-    Permissions { publish, subscribe }
-}
-
-/// `CONFIG`, `DIRECTORY`, `RISK`, `ACTIVITY`.
-fn name(stream: Stream) -> String {
-    stream.name().to_ascii_uppercase()
-}
-
 /// The server refused, and has nothing of it: a stream is at its limit, or the
 /// server at its own. It says so in words only (its errors 10023, 10047, 10077).
 fn is_full(answer: &str) -> bool {
     ["maximum bytes exceeded", "insufficient storage resources", "insufficient resources", "resource limits exceeded"]
         .iter()
         .any(|words| answer.contains(words))
-}
-
-fn config(stream: Stream, settings: &Settings) -> Config {
-    let or = |given: u64, default: u64| {
-        let mib = if given == 0 { default } else { given };
-        i64::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(i64::MAX)
-    };
-    let mut config = Config {
-        name: name(stream),
-        subjects: vec![format!("postern.{}.>", stream.name())],
-        retention: RetentionPolicy::Limits,
-        storage: StorageType::File,
-        num_replicas: settings.replicas.max(1),
-        max_message_size: EVENT_BYTES_MAX as i32,
-        duplicate_window: REPEAT_WINDOW,
-        allow_direct: true,
-        allow_atomic_publish: true,
-        deny_delete: true,
-        deny_purge: true,
-        ..Default::default()
-    };
-    // Nothing of the state may ever be dropped to make room.
-    config.discard = DiscardPolicy::New;
-    match stream {
-        Stream::Activity => {
-            config.discard = DiscardPolicy::Old;
-            config.max_age = ACTIVITY_AGE_MAX;
-            config.max_bytes = or(settings.activity_mib_max, ACTIVITY_MIB_MAX);
-        }
-        Stream::Config | Stream::Directory => config.max_bytes = or(settings.state_mib_max, STATE_MIB_MAX),
-        Stream::Risk => {}
-    }
-    config
 }
 
 fn batch_headers(batch: &str, sequence: usize, id: Option<Uuid>) -> HeaderMap {
@@ -461,7 +393,11 @@ fn batch_headers(batch: &str, sequence: usize, id: Option<Uuid>) -> HeaderMap {
 async fn listen(client: Client, presences: Presences) {
     let Ok(mut announcements) = client.subscribe(format!("{PRESENCE}.>")).await else { return };
     while let Some(message) = announcements.next().await {
-        if let Some(presence) = parse_presence(&message) {
+        if let Some(relay) = message.subject.strip_prefix(LINKED) {
+            if let Ok(linked) = LinkedConnectors::decode(message.payload.clone()) {
+                presences.hear_linked(relay.to_owned(), linked.connectors);
+            }
+        } else if let Some(presence) = parse_presence(&message) {
             presences.hear(presence);
         }
     }
@@ -471,25 +407,4 @@ fn parse_presence(message: &async_nats::Message) -> Option<Presence> {
     let (role, id) = message.subject.strip_prefix(PRESENCE)?.strip_prefix('.')?.split_once('.')?;
     let (config, risk) = std::str::from_utf8(&message.payload).ok()?.split_once(' ')?;
     Some(Presence { role: role.to_owned(), id: id.to_owned(), config: config.parse().ok()?, risk: risk.parse().ok()? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn activity_takes_what_the_settings_say_and_state_is_never_dropped() {
-        let settings = Settings { activity_mib_max: 64, ..Default::default() };
-        assert_eq!(config(Stream::Activity, &settings).max_bytes, 64 << 20);
-        assert_eq!(config(Stream::Activity, &Settings::default()).max_bytes, 8 << 30);
-        let settings = Settings { state_mib_max: 32, ..Default::default() };
-        for (stream, given, default) in
-            [(Stream::Config, 32 << 20, 1 << 30), (Stream::Directory, 32 << 20, 1 << 30), (Stream::Risk, 0, 0)]
-        {
-            for (settings, max) in [(&settings, given), (&Settings::default(), default)] {
-                let config = config(stream, settings);
-                assert_eq!((config.max_bytes, config.discard), (max, DiscardPolicy::New), "{stream:?}");
-            }
-        }
-    }
 }

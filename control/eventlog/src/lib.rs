@@ -12,6 +12,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use model::{Position, event::Stream};
+use proto::v1::LinkedConnector;
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
@@ -71,8 +72,9 @@ pub const READ_MAX: usize = 4096;
 /// Parts of [`Latest`], and how many are read ahead.
 const PART_EVENTS: usize = 8192;
 const PARTS_AHEAD: usize = 2;
-/// Encoded size of one event.
-pub const EVENT_BYTES_MAX: usize = 512 * 1024;
+/// Encoded size of one event. A broker takes 1 MiB with headers, unless it is told
+/// otherwise (`max_payload`).
+pub const EVENT_BYTES_MAX: usize = 1_000_000;
 
 #[derive(Debug, Error)]
 pub enum AppendError {
@@ -238,6 +240,22 @@ impl EventLog {
             }
             Backend::JetStream(it) => it.announce(presence).await,
         }
+    }
+
+    /// Tells controllers which connectors a relay has links to. As `announce`.
+    pub async fn announce_linked(&self, relay: &str, connectors: Vec<LinkedConnector>) -> Result<(), LogError> {
+        match &self.backend {
+            Backend::Embedded(_) => {
+                self.presences.hear_linked(relay.to_owned(), connectors);
+                Ok(())
+            }
+            Backend::JetStream(it) => it.announce_linked(relay, connectors).await,
+        }
+    }
+
+    /// Connectors as relays described them lately, once for each relay.
+    pub fn linked_connectors(&self) -> Vec<LinkedConnector> {
+        self.presences.linked()
     }
 
     /// Processes of a role that were heard of lately.

@@ -8,9 +8,12 @@ use std::{
 };
 
 use model::Position;
+use proto::v1::LinkedConnector;
 
 /// A process not heard of for this long does not count as live.
 const PRESENCE_LIFE: Duration = Duration::from_secs(5);
+/// What was said of links counts this long: relays say it more seldom.
+const LINKED_LIFE: Duration = Duration::from_secs(10);
 
 /// What a process has applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +27,13 @@ pub struct Presence {
 /// By role and id.
 type Heard = BTreeMap<(String, String), (Presence, Instant)>;
 
+/// By relay.
+type Linked = BTreeMap<String, (Vec<LinkedConnector>, Instant)>;
+
 #[derive(Clone, Default)]
 pub(crate) struct Presences {
     heard: Arc<Mutex<Heard>>,
+    linked: Arc<Mutex<Linked>>,
 }
 
 impl Presences {
@@ -40,6 +47,18 @@ impl Presences {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let live = |(presence, at): &&(Presence, Instant)| presence.role == role && at.elapsed() < PRESENCE_LIFE;
         heard.values().filter(live).map(|(presence, _)| presence.clone()).collect()
+    }
+
+    pub(crate) fn hear_linked(&self, relay: String, connectors: Vec<LinkedConnector>) {
+        let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        linked.retain(|_, (_, at)| at.elapsed() < LINKED_LIFE);
+        linked.insert(relay, (connectors, now()));
+    }
+
+    pub(crate) fn linked(&self) -> Vec<LinkedConnector> {
+        let linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = linked.values().filter(|(_, at)| at.elapsed() < LINKED_LIFE);
+        live.flat_map(|(connectors, _)| connectors.iter().cloned()).collect()
     }
 }
 

@@ -150,6 +150,20 @@ async fn presences_are_heard() {
         };
         tokio::time::timeout(Duration::from_secs(10), heard).await.expect(world.name);
         assert!(world.log.presences("identity").is_empty());
+        let linked = |connector: &str| LinkedConnector { connector: connector.into(), ..Default::default() };
+        let told = async {
+            loop {
+                world.log.announce_linked("r.1", vec![linked("a")]).await.unwrap();
+                world.log.announce_linked("r.1", vec![linked("b")]).await.unwrap();
+                world.log.announce_linked("r.2", vec![linked("b")]).await.unwrap();
+                if world.log.linked_connectors() == [linked("b"), linked("b")] {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), told).await.expect(world.name);
+        assert_eq!(world.log.presences("relay"), [presence], "a relay's links are no relay");
     }
 }
 

@@ -47,7 +47,7 @@ pub use self::{
     certificate::acme_method_from,
     link::{Link, Unknown, resolve_principal},
     policy::{control_to, controls_to, policy_state_to},
-    role::{role_from, role_to},
+    role::{role_name, role_named, role_to},
 };
 
 /// A field that cannot be read, and what it should be.

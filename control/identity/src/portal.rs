@@ -1,7 +1,7 @@
 //! The portal: what a user may open. Its user is whoever the relay asserts.
 
 use http::HeaderMap;
-use model::{App, Tenant, hosts::port_suffix, policy::is_assigned};
+use model::{App, Tenant, hosts::port_suffix};
 use tokens::{TokenFaults, TokenKind};
 
 use crate::{
@@ -49,7 +49,7 @@ fn tiles(tenant: &Tenant, user: model::UserId, port: Option<u16>) -> Vec<Tile> {
         .apps
         .values()
         // A wildcard is no place to go to.
-        .filter(|app| !app.hidden && !app.external.is_wildcard() && is_assigned(tenant, app.id, user, &groups))
+        .filter(|app| !app.hidden && !app.external.is_wildcard() && tenant.is_assigned(app.id, user, &groups))
         .map(|app| Tile {
             name: app.name.to_string(),
             url: format!("https://{}{port}{}", app.external.host, home(app)),

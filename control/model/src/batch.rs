@@ -21,10 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::{
-    command::{Command, Rejection, wished},
-    event::{Event, Stream},
+    command::{Command, wished},
+    event::Stream,
     ids::TenantId,
-    kind::{Bond, Change, Rank},
+    kinds::kind::{Bond, Change, Rank},
+    kinds::{Event, Rejection},
     kinds::{ObjectKey, Tenant, check_change, rank, stricter_first},
     snapshot::Snapshot,
 };
@@ -114,9 +115,22 @@ impl<'a> Draft<'a> {
             if self.gone.contains(&event.key()) {
                 self.remove_parts()?;
             }
+            self.remove_lapsed(&event.key());
             self.happen(event);
         }
         Ok(())
+    }
+
+    /// What is about to be made has none of the parts that lapsed with an earlier
+    /// one of its key; only those that this change made since.
+    fn remove_lapsed(&mut self, key: &ObjectKey) {
+        if self.tenant().contains(key) {
+            return;
+        }
+        let since = self.events.get(key).map_or(0, |(turn, _)| *turn);
+        let is_new = |part: &ObjectKey| matches!(self.events.get(part), Some((turn, Event::Put(_))) if *turn > since);
+        let lapsed: Vec<_> = self.tenant().lapsed_with(key).into_iter().filter(|part| !is_new(part)).collect();
+        lapsed.into_iter().for_each(|part| self.happen(Event::Removed(part)));
     }
 
     fn happen(&mut self, event: Event) {
@@ -147,6 +161,7 @@ impl<'a> Draft<'a> {
                 for reference in references.into_iter().filter(|it| gone.contains(&it.to)) {
                     match reference.bond {
                         Bond::PartOf => _ = parts.insert(key.clone()),
+                        Bond::Lapses => {}
                         Bond::Needs => {
                             let what = reference.to.kind();
                             let name = self.name(&key).unwrap_or_else(|| key.subject().id);
@@ -163,8 +178,12 @@ impl<'a> Draft<'a> {
 
     /// Asks every rule of what would be true then.
     fn check(&self) -> Result<(), Refused> {
-        let change =
-            Change { tenant_id: self.tenant_id, before: &self.before, after: self.tenant(), world: &self.after };
+        let change = Change {
+            tenant_id: self.tenant_id,
+            before: &self.before,
+            after: self.tenant(),
+            routes: &self.after.routes,
+        };
         for (key, (_, event)) in &self.events {
             self.check_one(key, event, &change).map_err(|why| self.refused(Some(key.clone()), why))?;
         }

@@ -1,6 +1,6 @@
 //! How pages for people who were refused look.
 
-use crate::kind::Broken;
+use crate::text::Broken;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Branding {

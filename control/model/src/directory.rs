@@ -2,7 +2,6 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-pub use crate::kinds::{Group, User};
 use crate::{
     ids::{GroupId, UserId},
     text::Invalid,

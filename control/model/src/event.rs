@@ -1,10 +1,6 @@
-//! What can have happened. Each event states the whole new truth about its
-//! subject, so the last event on a subject is its present state.
+//! Where events are filed: in which stream, on which subject.
 
-use crate::{
-    ids::TenantId,
-    kinds::{Object, ObjectKey},
-};
+use crate::ids::TenantId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stream {
@@ -35,30 +31,6 @@ impl Stream {
 
     pub fn is_state(self) -> bool {
         self != Self::Activity
-    }
-}
-
-/// What happened to one object. An event says the whole new truth about it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    Put(Object),
-    Removed(ObjectKey),
-}
-
-impl Event {
-    pub fn put(object: impl Into<Object>) -> Self {
-        Self::Put(object.into())
-    }
-
-    pub fn key(&self) -> ObjectKey {
-        match self {
-            Self::Put(object) => object.key(),
-            Self::Removed(key) => key.clone(),
-        }
-    }
-
-    pub fn subject(&self) -> Subject {
-        self.key().subject()
     }
 }
 

@@ -4,8 +4,6 @@
 //! Not here: the host at which connectors come in (`proto::enrolment`), and the
 //! hosts that applications are published at.
 
-use crate::snapshot::Tenant;
-
 /// Where identity sends a browser back to, on every published host.
 pub const CALLBACK_PATH: &str = "/.postern/callback";
 
@@ -41,21 +39,6 @@ impl<'a> Hosts<'a> {
         let authority = iss.strip_prefix("https://").and_then(split_authority);
         authority
             .is_some_and(|(host, port)| host == self.login() && port.is_none_or(|port| port.parse::<u16>().is_ok()))
-    }
-}
-
-impl Tenant {
-    pub fn hosts(&self) -> Hosts<'_> {
-        Hosts::of(&self.domain)
-    }
-
-    /// Who signs tokens of this tenant.
-    pub fn issuer(&self) -> String {
-        self.hosts().issuer(self.public_port)
-    }
-
-    pub fn is_issuer(&self, iss: &str) -> bool {
-        self.hosts().is_issuer(iss)
     }
 }
 

@@ -10,15 +10,19 @@ mod certificate;
 mod connector;
 mod connector_group;
 mod credential;
+mod event;
 mod group;
 mod join_token;
 mod key;
+pub mod kind;
 mod linked_identity;
 mod membership;
 mod policy;
+mod rejection;
 mod revocation;
 mod role;
 mod settings;
+pub mod table;
 #[cfg(feature = "toy")]
 mod toy;
 mod user;
@@ -27,6 +31,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::OrdMap;
 
+pub use self::kind::Kind;
 #[cfg(feature = "toy")]
 pub use self::toy::Toy;
 pub use self::{
@@ -35,15 +40,21 @@ pub use self::{
     connector::Connector,
     connector_group::ConnectorGroup,
     credential::{Credential, CredentialKey, Credentials, Proof},
+    event::Event,
     group::Group,
     join_token::JoinToken,
     key::{Key, KeyHolder, KeyPurpose, in_use},
     linked_identity::{IdentityKey, LinkedIdentity},
     membership::{Membership, MembershipKey},
+    rejection::Rejection,
     revocation::AllSessionsEnded,
     role::RoleAssignment,
     settings::{Singleton, TenantSettings},
     user::User,
+};
+use self::{
+    kind::{Broken, Change, Concern, InField, Indexes, Rank, Reference, Touch},
+    table::{Stored, Table},
 };
 pub use crate::{
     app::App,
@@ -53,14 +64,12 @@ pub use crate::{
 };
 use crate::{
     directory::Principal,
-    event::{Event, Stream, Subject},
+    event::{Stream, Subject},
     ids::*,
-    kind::{Broken, Change, Concern, InField, Indexes, Kind, Rank, Reference, Touch},
-    links::ByOrigin,
+    origins::ByOrigin,
     policy::Policies,
     risk::Outdated,
     route::Routes,
-    table::Table,
     text::{Labels, check_labels},
 };
 
@@ -242,7 +251,7 @@ macro_rules! define {
         impl Tenant {
             pub fn contains(&self, key: &ObjectKey) -> bool {
                 match key {
-                    $(ObjectKey::$kind(key) => self.$table.contains_key(key),)*
+                    $(ObjectKey::$kind(key) => self.$table.get(key).is_some_and(|it| it.counts(self)),)*
                 }
             }
 
@@ -250,7 +259,8 @@ macro_rules! define {
             pub fn get(&self, key: &ObjectKey) -> Option<(Object, u64)> {
                 match key {
                     $(ObjectKey::$kind(key) => {
-                        self.$table.stored(key).map(|it| (it.object.clone().into(), it.version))
+                        let stored = self.$table.stored(key).filter(|it| it.object.counts(self));
+                        stored.map(|it| (it.object.clone().into(), it.version))
                     })*
                 }
             }
@@ -270,10 +280,11 @@ macro_rules! define {
             ) -> Box<dyn Iterator<Item = (Object, u64)> + 'a> {
                 match kind {
                     $(KindName::$kind => {
-                        let whole = |it: &Arc<$crate::table::Stored<$kind>>| (it.object.clone().into(), it.version);
+                        let whole = |it: &Arc<Stored<$kind>>| (it.object.clone().into(), it.version);
+                        let counts = |it: &&Arc<Stored<$kind>>| it.object.counts(self);
                         match after {
-                            Some(ObjectKey::$kind(key)) => Box::new(self.$table.after(key).map(whole)),
-                            _ => Box::new(self.$table.iter().map(whole)),
+                            Some(ObjectKey::$kind(key)) => Box::new(self.$table.after(key).filter(counts).map(whole)),
+                            _ => Box::new(self.$table.iter().filter(counts).map(whole)),
                         }
                     })*
                 }
@@ -299,7 +310,7 @@ macro_rules! define {
             /// Every object of the tenant that names another.
             pub fn all_references(&self) -> impl Iterator<Item = (ObjectKey, Vec<Reference>)> + '_ {
                 let none = std::iter::empty();
-                $(let none = none.chain(self.$table.values().filter_map(|it| {
+                $(let none = none.chain(self.$table.values().filter(|it| it.counts(self)).filter_map(|it| {
                     let references = it.refers_to();
                     (!references.is_empty()).then(|| (ObjectKey::$kind(it.key()), references))
                 }));)*
@@ -310,10 +321,17 @@ macro_rules! define {
             pub(crate) fn settled(&self, object: Object) -> Option<Object> {
                 match object {
                     $(Object::$kind(it) => {
-                        let before = self.$table.get(&it.key());
+                        let before = self.$table.get(&it.key()).filter(|it| it.counts(self));
                         let settled = it.settled(before);
                         (before != Some(&settled)).then(|| settled.into())
                     })*
+                }
+            }
+
+            /// See [`Kind::lapsed_with`].
+            pub(crate) fn lapsed_with(&self, key: &ObjectKey) -> Vec<ObjectKey> {
+                match key {
+                    $(ObjectKey::$kind(key) => <$kind as Kind>::lapsed_with(key, self),)*
                 }
             }
 
@@ -348,7 +366,7 @@ macro_rules! define {
         }
 
         /// The rules of one object's kind that look at others.
-        pub(crate) fn check_change(key: &ObjectKey, change: &Change<'_>) -> Result<(), $crate::command::Rejection> {
+        pub(crate) fn check_change(key: &ObjectKey, change: &Change<'_>) -> Result<(), Rejection> {
             match key {
                 $(ObjectKey::$kind(key) => {
                     let (before, after) = (change.before.$table.get(key), change.after.$table.get(key));
@@ -363,7 +381,7 @@ macro_rules! define {
                     <$kind as Kind>::rank(before.$table.get(&it.key()), Some(it))
                 })*
                 $(Event::Removed(ObjectKey::$kind(key)) => {
-                    <$kind as Kind>::rank(before.$table.get(key), None)
+                    <$kind as Kind>::rank(before.$table.get(key).filter(|it| it.counts(before)), None)
                 })*
             }
         }
@@ -382,10 +400,10 @@ macro_rules! define {
         pub fn concerns(event: &Event, before: &Tenant) -> Concern {
             match event {
                 $(Event::Put(Object::$kind(it)) => {
-                    <$kind as Kind>::concerns(before.$table.get(&it.key()), Some(it))
+                    <$kind as Kind>::concerns(&it.key(), before.$table.get(&it.key()), Some(it))
                 })*
                 $(Event::Removed(ObjectKey::$kind(key)) => {
-                    <$kind as Kind>::concerns(before.$table.get(key), None)
+                    <$kind as Kind>::concerns(key, before.$table.get(key), None)
                 })*
             }
         }

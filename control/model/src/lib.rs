@@ -3,8 +3,8 @@
 //! Plain functions over plain data. It knows no clock, no chance, no network,
 //! no protobuf: facts come in as arguments, answers go out as values.
 //!
-//! Read in this order: `event` (what can have happened), `snapshot` (what is
-//! true now), `command` (what may be wished, and why not), `batch`, `route`, `policy`,
+//! Read in this order: `kinds` (what there is, and what can have happened to it),
+//! `snapshot` (what is true now), `command` (what may be wished, and why not), `batch`, `route`, `policy`,
 //! `session` (what a relay asks on each request).
 
 pub mod activity;
@@ -19,15 +19,14 @@ pub mod event;
 pub mod hosts;
 pub mod ids;
 pub mod keys;
-pub mod kind;
 pub mod kinds;
 pub mod links;
+mod origins;
 pub mod policy;
 pub mod risk;
 pub mod route;
 pub mod session;
 pub mod snapshot;
-pub mod table;
 pub mod text;
 
 #[cfg(test)]
@@ -35,14 +34,13 @@ mod tests;
 
 pub use app::{App, ExternalUrl, Origin};
 pub use batch::{Refused, Step, decide, decide_all, foresee};
-pub use command::{Command, Rejection};
+pub use command::Command;
 pub use directory::{Principal, Role};
-pub use event::{Event, Stream, Subject};
+pub use event::{Stream, Subject};
 pub use ids::*;
-pub use kind::Kind;
 pub use kinds::{
-    Assignment, Connector, ConnectorGroup, Credential, Group, JoinToken, KindName, LinkedIdentity, Membership, Object,
-    ObjectKey, Proof, RoleAssignment, Tenant, User,
+    Assignment, Connector, ConnectorGroup, Credential, Event, Group, JoinToken, Kind, KindName, LinkedIdentity,
+    Membership, Object, ObjectKey, Proof, Rejection, RoleAssignment, Tenant, User, kind, table,
 };
 pub use policy::{Decision, Facts, Policy, Requirement};
 pub use snapshot::Snapshot;

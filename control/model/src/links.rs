@@ -5,61 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use imbl::HashMap;
-
-use crate::{
-    app::{App, ExternalUrl, Origin, Scheme},
-    hosts::split_authority,
-    ids::AppId,
-    kinds::Tenant,
-};
-
-/// Applications by the origins they are on, and which of their addresses it is.
-#[derive(Clone, Default, Debug, PartialEq)]
-pub struct ByOrigin(HashMap<Address, Arc<BTreeSet<(AppId, u16)>>>);
-
-/// A place on the inside network, as URLs name it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Address {
-    tls: bool,
-    host: Arc<str>,
-    port: u16,
-}
-
-impl Address {
-    fn of(origin: &Origin) -> Option<Self> {
-        let tls = match origin.scheme {
-            Scheme::Http | Scheme::H2c => false,
-            Scheme::Https => true,
-            Scheme::Unix => return None,
-        };
-        Some(Self { tls, host: origin.host.clone(), port: origin.port })
-    }
-}
-
-/// Inside addresses of an application with their segment numbers.
-fn addresses(app: &App) -> impl Iterator<Item = (Address, u16)> {
-    let own = (0u16..).zip(app.addresses()).filter_map(|(segment, (_, origin))| Some((Address::of(origin)?, segment)));
-    own.chain(app.more_origins.iter().filter_map(|origin| Some((Address::of(origin)?, 0))))
-}
-
-impl ByOrigin {
-    pub(crate) fn insert(&mut self, app: &App) {
-        for (address, segment) in addresses(app) {
-            Arc::make_mut(self.0.entry(address).or_default()).insert((app.id, segment));
-        }
-    }
-
-    pub(crate) fn remove(&mut self, app: &App) {
-        for (address, segment) in addresses(app) {
-            let Some(apps) = self.0.get_mut(&address) else { continue };
-            Arc::make_mut(apps).remove(&(app.id, segment));
-            if apps.is_empty() {
-                self.0.remove(&address);
-            }
-        }
-    }
-}
+use crate::{app::ExternalUrl, hosts::split_authority, ids::AppId, kinds::Tenant, origins::Address};
 
 /// What is needed to translate the links of one response.
 #[derive(Clone)]
@@ -132,7 +78,7 @@ impl Links {
         let host = host.to_ascii_lowercase();
         let named = |host: &str| {
             let address = Address { tls, host: host.into(), port };
-            self.owner(self.tenant.by_origin.0.get(&address)?, begin.path)
+            self.owner(self.tenant.by_origin.at(&address)?, begin.path)
         };
         if let Some(found) = named(&host) {
             return Some(found.host.to_string());
@@ -192,7 +138,11 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{Event, Snapshot, app::Name, ids::*};
+    use crate::{
+        App, Event, Origin, Snapshot,
+        app::Name,
+        ids::{ConnectorGroupId, TenantId},
+    };
 
     fn links(apps: &[(u8, &str, &str)]) -> Links {
         let tenant = TenantId::default_tenant();

@@ -26,7 +26,6 @@ pub use self::{
 use crate::{
     directory::Principal,
     ids::{AppId, GroupId, PolicyId, UserId},
-    kinds::Tenant,
     text::{Invalid, Labels, Name},
 };
 
@@ -96,14 +95,19 @@ pub enum Denied {
     Blocked { by: PolicyId, involved: Involved },
 }
 
-/// May this request pass? Assignment first, then every policy.
-pub fn authorize(tenant: &Tenant, facts: &Facts<'_>) -> Result<Authorized, Denied> {
+/// May this request pass? Assignment first, then every policy. Asked as
+/// `Tenant::authorize`.
+pub(crate) fn authorize(
+    assigned: Option<&BTreeSet<Principal>>,
+    policies: &Policies,
+    facts: &Facts<'_>,
+) -> Result<Authorized, Denied> {
     if let Some(user) = facts.user
-        && !is_assigned(tenant, facts.app, user, facts.groups)
+        && !assigned.is_some_and(|it| is_assigned(it, user, facts.groups))
     {
         return Err(Denied::NotAssigned);
     }
-    let Verdict { decision, involved } = evaluate(tenant.by_app.for_app(facts.app), facts);
+    let Verdict { decision, involved } = evaluate(policies.for_app(facts.app), facts);
     match decision {
         Decision::Grant => Ok(Authorized { involved }),
         Decision::Challenge(missing) => Err(Denied::Challenged { missing, involved }),
@@ -111,12 +115,10 @@ pub fn authorize(tenant: &Tenant, facts: &Facts<'_>) -> Result<Authorized, Denie
     }
 }
 
-pub fn is_assigned(tenant: &Tenant, app: AppId, user: UserId, groups: &BTreeSet<GroupId>) -> bool {
-    tenant.assigned(app).is_some_and(|assigned| {
-        assigned.contains(&Principal::Everyone)
-            || assigned.contains(&Principal::User(user))
-            || groups.iter().any(|group| assigned.contains(&Principal::Group(*group)))
-    })
+pub(crate) fn is_assigned(assigned: &BTreeSet<Principal>, user: UserId, groups: &BTreeSet<GroupId>) -> bool {
+    assigned.contains(&Principal::Everyone)
+        || assigned.contains(&Principal::User(user))
+        || groups.iter().any(|group| assigned.contains(&Principal::Group(*group)))
 }
 
 /// The one judge. A request that is granted costs no copy of a requirement.

@@ -4,21 +4,22 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use imbl::OrdMap;
 
-use crate::{
-    ids::{Position, SessionId, Timestamp, UserId},
-    session::{CLOCK_LEEWAY_S, TOKEN_LIFE_S},
-};
+use crate::ids::{Position, SessionId, Timestamp, UserId};
 
+/// A token lives this long; every use past half of it renews it silently.
+pub const TOKEN_LIFE_S: i64 = 600;
+/// A relay's clock may be this far behind identity's.
+pub const CLOCK_LEEWAY_S: i64 = 60;
 /// Subjects that [`OutdatedTokens`] share. The last event of each is all that a
 /// reader sees who starts late, so this also bounds what such a reader loads.
 pub const OUTDATED_SLOTS: u8 = 32;
 /// People one event names: 16 bytes each, and the event has to fit into the
-/// 512 KiB that the log takes, with its envelope.
-pub const OUTDATED_USERS_MAX: usize = 32_000;
+/// million that the log takes, with its envelope.
+pub const OUTDATED_USERS_MAX: usize = 60_000;
 /// Events one change may become. Beyond it everybody is meant, and nobody named.
-pub const OUTDATED_PARTS_MAX: usize = 8;
+pub const OUTDATED_PARTS_MAX: usize = 4;
 /// The oldest living token is younger than this, as far as clocks agree.
-const OUTDATED_LIFE_S: i64 = TOKEN_LIFE_S + CLOCK_LEEWAY_S;
+pub const OUTDATED_LIFE_S: i64 = TOKEN_LIFE_S + CLOCK_LEEWAY_S;
 
 /// One session is over.
 #[derive(Clone, Debug, PartialEq, Eq)]

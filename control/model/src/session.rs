@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::risk::{CLOCK_LEEWAY_S, TOKEN_LIFE_S};
 use crate::{
     activity::ProofMethod,
     ids::{GroupId, Position, SessionId, TenantId, Timestamp, UserId},
@@ -11,10 +12,6 @@ use crate::{
     snapshot::Tenant,
 };
 
-/// A token lives this long; every use past half of it renews it silently.
-pub const TOKEN_LIFE_S: i64 = 600;
-/// A relay's clock may be this far behind identity's.
-pub const CLOCK_LEEWAY_S: i64 = 60;
 /// A session ends this long after its sign-in, however often it was renewed.
 pub const SESSION_LIFE_S: i64 = 12 * 3600;
 /// Groups that fit into a token; beyond it only those that configuration names.

@@ -14,11 +14,13 @@ pub use crate::kinds::Tenant;
 use crate::{
     app::App,
     directory::{Principal, Role},
-    event::{Event, Stream},
+    event::Stream,
+    hosts::Hosts,
     ids::*,
-    kinds::{Key, KeyPurpose, User, in_use},
+    kinds::table::Stored,
+    kinds::{Event, Key, KeyPurpose, User, in_use},
+    policy::{self, Authorized, Denied, Facts},
     route::Routes,
-    table::Stored,
 };
 
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -68,6 +70,19 @@ impl Snapshot {
 }
 
 impl Tenant {
+    pub fn hosts(&self) -> Hosts<'_> {
+        Hosts::of(&self.domain)
+    }
+
+    /// Who signs tokens of this tenant.
+    pub fn issuer(&self) -> String {
+        self.hosts().issuer(self.public_port)
+    }
+
+    pub fn is_issuer(&self, iss: &str) -> bool {
+        self.hosts().is_issuer(iss)
+    }
+
     pub fn app(&self, id: AppId) -> Option<&App> {
         self.apps.get(&id)
     }
@@ -127,6 +142,15 @@ impl Tenant {
 
     pub fn assigned(&self, app: AppId) -> Option<&BTreeSet<Principal>> {
         self.assigned.get(&app).map(Arc::as_ref)
+    }
+
+    pub fn is_assigned(&self, app: AppId, user: UserId, groups: &BTreeSet<GroupId>) -> bool {
+        self.assigned(app).is_some_and(|it| policy::is_assigned(it, user, groups))
+    }
+
+    /// May this request pass?
+    pub fn authorize(&self, facts: &Facts<'_>) -> Result<Authorized, Denied> {
+        policy::authorize(self.assigned(facts.app), &self.by_app, facts)
     }
 
     /// Keys of a purpose, in the order they become active.

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod batches;
+mod groups;
 mod matrix;
 mod outdated;
 mod policies;

@@ -124,7 +124,8 @@ pub fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
 }
 
-/// At least one label, at most 253 bytes, all labels valid.
+/// At least one label, at most 253 bytes, all labels valid. `strict::canonical`
+/// has a twin, as it may know nothing of the model; a test holds them alike.
 pub fn is_host(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(is_label)
 }
@@ -141,4 +142,29 @@ pub fn check_labels(labels: &Labels) -> Result<(), Invalid> {
     (labels.len() <= LABELS_MAX && labels.iter().all(valid))
         .then_some(())
         .ok_or(Invalid("16 labels at most, of at most 63 letters, digits, '-', '_', '.' and '/' each"))
+}
+
+/// A field that breaks a rule of today.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{field}: {problem}")]
+pub struct Broken {
+    pub field: &'static str,
+    pub problem: &'static str,
+}
+
+impl Broken {
+    pub fn new(field: &'static str, problem: &'static str) -> Self {
+        Self { field, problem }
+    }
+}
+
+/// Names the field in a rule about its value.
+pub trait InField<T> {
+    fn in_field(self, field: &'static str) -> Result<T, Broken>;
+}
+
+impl<T> InField<T> for Result<T, Invalid> {
+    fn in_field(self, field: &'static str) -> Result<T, Broken> {
+        self.map_err(|Invalid(problem)| Broken { field, problem })
+    }
 }

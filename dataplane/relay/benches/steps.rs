@@ -30,7 +30,7 @@ use model::{
     app::{Claim, HeaderName, IdentityHeader, Name},
     keys::{Key, KeyPurpose},
     kinds::TenantSettings,
-    policy::{self, Grant, Policy, Selection},
+    policy::{Grant, Policy, Selection},
     session::SessionClaims,
 };
 use proto::v1::Access;
@@ -100,7 +100,7 @@ fn main() {
     let sessions = Sessions::default();
     let session = sessions.verify(&token, mine, &tenant, trusted).expect("a good token");
     let facts = Facts::new(mine, "192.0.2.7".parse().unwrap(), Some(session.signed_in()), Timestamp(0));
-    assert!(policy::authorize(of_tenant, &facts).is_ok());
+    assert!(of_tenant.authorize(&facts).is_ok());
     let published = of_tenant.app(mine).unwrap();
     let added = Added {
         origin: &published.origin,
@@ -130,8 +130,8 @@ fn main() {
     line("find the session's token", measure(|| presented(black_box(&parts.headers), mine)));
     line("verify it again (remembered)", measure(|| sessions.verify(black_box(&token), mine, &tenant, trusted)));
     line("verify it the first time (ES256)", measure(|| Sessions::default().verify(&token, mine, &tenant, trusted)));
-    line("judge by 10,000 policies", measure(|| policy::authorize(of_tenant, black_box(&facts))));
-    let decided = policy::authorize(of_tenant, &facts);
+    line("judge by 10,000 policies", measure(|| of_tenant.authorize(black_box(&facts))));
+    let decided = of_tenant.authorize(&facts);
     let mut access = Access { address: facts.address.to_string(), ..Access::default() };
     let record = measure(|| {
         let sources = Sources { groups: session.recorded_groups.clone(), directory: 1, risk: 1 };

@@ -44,7 +44,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use entrance::RelayError;
 pub use forward::headers;
@@ -274,7 +274,8 @@ fn assemble(
     life.tasks.spawn(open.clone().run());
     let relay = Arc::new(Relay { entrance, links, open, recorder, current, projection, life, settings });
     relay.life.tasks.spawn(relay.clone().follow(sealing));
-    relay.life.tasks.spawn(relay.clone().announce(journal));
+    relay.life.tasks.spawn(relay.clone().announce(journal.clone()));
+    relay.life.tasks.spawn(relay.clone().announce_linked(journal));
     Ok((relay, receivers))
 }
 
@@ -349,6 +350,8 @@ fn worker(
 
 /// How often a relay says what it serves, besides at every change.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+/// The links are a longer message.
+const ANNOUNCE_LINKED_INTERVAL: Duration = Duration::from_secs(3);
 
 impl Relay {
     /// Takes over each new view, and derives keys again when they changed.
@@ -365,6 +368,20 @@ impl Relay {
                 changed = views.changed() => if changed.is_err() { return },
                 // A confirmation of the same snapshot wakes nobody.
                 () = tokio::time::sleep(ANNOUNCE_INTERVAL) => {}
+                () = self.life.ended.cancelled() => return,
+            }
+        }
+    }
+
+    /// Tells controllers which connectors are linked here, for administrators.
+    async fn announce_linked(self: Arc<Self>, journal: Journal) {
+        loop {
+            let linked = self.links.connectors.linked();
+            if let Err(error) = journal.log().announce_linked(&self.recorder.relay, linked).await {
+                debug!(%error, "cannot announce which connectors are linked here");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ANNOUNCE_LINKED_INTERVAL) => {}
                 () = self.life.ended.cancelled() => return,
             }
         }

@@ -36,7 +36,7 @@ use model::{
     Facts, Requirement,
     app::PreAuthentication,
     branding::Branding,
-    policy::{self, Authorized, Denied},
+    policy::{Authorized, Denied},
     session::SessionFault,
 };
 use proto::signed::Verifier;
@@ -358,7 +358,7 @@ impl<'a> RequestContext<'a> {
         if let Some(session) = session {
             self.note_user(session);
         }
-        let decided = policy::authorize(routed.tenant, &facts);
+        let decided = routed.tenant.authorize(&facts);
         let sources = Sources {
             groups: session.map_or_else(RecordedGroups::default, |it| it.recorded_groups.clone()),
             directory: session.map_or(0, |it| it.claims.directory),

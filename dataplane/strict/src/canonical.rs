@@ -196,16 +196,17 @@ fn host_of(authority: &str) -> Result<String, Fault> {
     }
 }
 
-/// Names of the DNS in lower case, as external URLs have them.
+/// Names of the DNS in lower case, as external URLs have them. A twin of the
+/// model's: connectors use this crate and may not know the model.
 fn is_host(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(is_label)
 }
 
-fn is_label(label: &str) -> bool {
-    (1..=63).contains(&label.len())
-        && label.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-')
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// Whether path and query have one reading, for those who got them from a relay.

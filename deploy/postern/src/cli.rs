@@ -130,39 +130,7 @@ pub enum Command {
 pub enum AdminCommand {
     /// Publishes an application, assigns it to you, prints its address.
     #[command(after_help = "Example: postern publish http://127.0.0.1:3000 --name wiki --assign group:staff")]
-    Publish {
-        /// http|https|h2c://HOST[:PORT] or unix:/PATH, as its connectors reach it.
-        origin: String,
-        /// What users and commands call it, and its host: NAME under your domain.
-        #[arg(long)]
-        name: String,
-        /// https://HOST[/PATH/]; by default the name under your domain.
-        #[arg(long, default_value = "")]
-        url: String,
-        /// Connector group; by default `default`.
-        #[arg(long, default_value = "")]
-        group: String,
-        /// Nobody signs in at the edge; the application has to ask by itself.
-        #[arg(long)]
-        passthrough: bool,
-        /// Assign to this principal instead of you: user:NAME, group:NAME, everyone.
-        #[arg(long)]
-        assign: Option<String>,
-        /// Tell the application who asks, in header NAME. NAME=CLAIM, where CLAIM is
-        /// username, email, display_name, user_id or groups. May repeat.
-        #[arg(long = "header")]
-        headers: Vec<String>,
-        /// Tell the application who asks in a signed header, Postern-Assertion (JWT).
-        #[arg(long)]
-        assertion: bool,
-        /// A protocol connections may be upgraded to beside websocket. May repeat.
-        #[arg(long = "upgrade", value_name = "PROTOCOL")]
-        upgrades: Vec<String>,
-        /// A field of users that ends at the relay otherwise (docs/fields.md):
-        /// NAME, or NAME-* for all that begin so. May repeat.
-        #[arg(long = "pass-field", value_name = "NAME")]
-        passed_fields: Vec<String>,
-    },
+    Publish(PublishArguments),
     /// Applications.
     #[command(subcommand)]
     App(AppCommand),
@@ -304,6 +272,41 @@ pub enum AdminCommand {
         #[arg(long)]
         label: Vec<String>,
     },
+}
+
+#[derive(clap::Args)]
+pub struct PublishArguments {
+    /// http|https|h2c://HOST[:PORT] or unix:/PATH, as its connectors reach it.
+    pub origin: String,
+    /// What users and commands call it, and its host: NAME under your domain.
+    #[arg(long)]
+    pub name: String,
+    /// https://HOST[/PATH/]; by default the name under your domain.
+    #[arg(long, default_value = "")]
+    pub url: String,
+    /// Connector group; by default `default`.
+    #[arg(long, default_value = "")]
+    pub group: String,
+    /// Nobody signs in at the edge; the application has to ask by itself.
+    #[arg(long)]
+    pub passthrough: bool,
+    /// Assign to this principal instead of you: user:NAME, group:NAME, everyone.
+    #[arg(long)]
+    pub assign: Option<String>,
+    /// Tell the application who asks, in header NAME. NAME=CLAIM, where CLAIM is
+    /// username, email, display_name, user_id or groups. May repeat.
+    #[arg(long = "header")]
+    pub headers: Vec<String>,
+    /// Tell the application who asks in a signed header, Postern-Assertion (JWT).
+    #[arg(long)]
+    pub assertion: bool,
+    /// A protocol connections may be upgraded to beside websocket. May repeat.
+    #[arg(long = "upgrade", value_name = "PROTOCOL")]
+    pub upgrades: Vec<String>,
+    /// A field of users that ends at the relay otherwise (docs/fields.md):
+    /// NAME, or NAME-* for all that begin so. May repeat.
+    #[arg(long = "pass-field", value_name = "NAME")]
+    pub passed_fields: Vec<String>,
 }
 
 #[derive(Args)]

@@ -11,17 +11,35 @@ use crate::{
     output::{self, Format, say},
 };
 
-/// Columns of a list of any kind: more would not fit.
+/// Columns of a list of any other kind: more would not fit.
 const COLUMNS_MAX: usize = 6;
+/// Columns of lists that people look at often.
+const COLUMNS: [(&str, &[&str]); 6] = [
+    ("app", &["name", "external_url", "origin", "connector_group"]),
+    ("connector", &["name", "group", "state", "online_since", "version", "address", "load", "last_seen"]),
+    ("connector-group", &["name", "labels"]),
+    ("group", &["name", "labels"]),
+    ("policy", &["name", "state", "block", "require", "include", "networks"]),
+    ("user", &["username", "display_name", "email", "disabled"]),
+];
 
-pub async fn list(it: &Context, kind: &str, columns: &[&str]) -> anyhow::Result<()> {
-    print(it.format, it.admin.all(kind).await?.iter(), columns)
+pub async fn list(it: &Context, kind: &str) -> anyhow::Result<()> {
+    find(it, kind.to_owned(), &[], String::new()).await
 }
 
 /// Objects that have all labels and contain a text.
 pub async fn find(it: &Context, kind: String, label: &[String], contains: String) -> anyhow::Result<()> {
+    let known = COLUMNS.iter().find(|(of, _)| *of == kind).map(|(_, columns)| *columns);
     let wanted = v1::ListObjectsRequest { kind, labels: labels(label)?, contains, page: None };
     let found = it.admin.matching(wanted).await?;
+    match known {
+        Some(columns) => print(it.format, found.iter(), columns),
+        None => print(it.format, found.iter(), &told_columns(&found)?),
+    }
+}
+
+/// Fields in which some object says something that fits.
+fn told_columns(found: &[v1::Object]) -> anyhow::Result<Vec<String>> {
     let rows: Vec<Value> = found.iter().map(named).collect::<anyhow::Result<_>>()?;
     let is_told = |value: &Value| match value {
         Value::String(text) => !text.is_empty() && text.len() < 64,
@@ -30,21 +48,21 @@ pub async fn find(it: &Context, kind: String, label: &[String], contains: String
         Value::Number(_) => true,
         Value::Null | Value::Object(_) => false,
     };
-    let mut columns: Vec<&str> = Vec::new();
+    let mut columns: Vec<String> = Vec::new();
     for (field, value) in rows.iter().filter_map(Value::as_object).flatten() {
-        if columns.len() < COLUMNS_MAX && field != "id" && is_told(value) && !columns.contains(&field.as_str()) {
-            columns.push(field);
+        if columns.len() < COLUMNS_MAX && field != "id" && is_told(value) && !columns.contains(field) {
+            columns.push(field.clone());
         }
     }
     // What people call it stands first.
-    columns.sort_by_key(|it| !matches!(*it, "name" | "username"));
-    print(it.format, found.iter(), &columns)
+    columns.sort_by_key(|it| !matches!(it.as_str(), "name" | "username"));
+    Ok(columns)
 }
 
 pub fn print<'a>(
     format: Format,
     objects: impl Iterator<Item = &'a v1::Object>,
-    columns: &[&str],
+    columns: &[impl AsRef<str>],
 ) -> anyhow::Result<()> {
     let rows = objects.map(|object| row(format, object)).collect::<anyhow::Result<Vec<Value>>>()?;
     output::list(format, &rows, columns)

@@ -21,16 +21,16 @@ pub fn say(line: &str) {
 }
 
 /// A list with chosen columns; JSON has everything.
-pub fn list<T: Serialize>(format: Format, items: &[T], columns: &[&str]) -> anyhow::Result<()> {
+pub fn list<T: Serialize>(format: Format, items: &[T], columns: &[impl AsRef<str>]) -> anyhow::Result<()> {
     if format == Format::Json {
         say(&serde_json::to_string_pretty(items)?);
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(columns.iter().map(|it| it.replace('_', " ").to_uppercase()));
+    table.load_style(NOTHING).set_header(columns.iter().map(|it| it.as_ref().replace('_', " ").to_uppercase()));
     for item in items {
         let value = serde_json::to_value(item)?;
-        table.add_row(columns.iter().map(|column| cell(value.get(*column))));
+        table.add_row(columns.iter().map(|column| cell(value.get(column.as_ref()))));
     }
     say(&table.trim_fmt());
     Ok(())

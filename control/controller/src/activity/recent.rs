@@ -43,6 +43,13 @@ pub(crate) struct AtRelay {
     links: u32,
 }
 
+#[cfg(test)]
+impl AtRelay {
+    pub(crate) fn since(since_ms: i64) -> Self {
+        Self { since_ms, links: 1 }
+    }
+}
+
 impl Default for RecentActivity {
     fn default() -> Self {
         Self {

@@ -3,7 +3,7 @@
 use eventlog::wire;
 use model::{
     Facts, Policy, Tenant, Timestamp,
-    policy::{self, Denied, Obstacle, Requirement, SignedIn, State},
+    policy::{Denied, Obstacle, Requirement, SignedIn, State},
 };
 use proto::v1::{self, policies_server::Policies};
 use tonic::{Code, Request, Response, Status};
@@ -37,7 +37,7 @@ impl Policies for Admin {
 
 /// The same judge that relays ask, with an explanation of every policy.
 fn what_if(tenant: &Tenant, facts: &Facts<'_>) -> v1::WhatIfResponse {
-    let (decision, missing, reason) = match policy::authorize(tenant, facts) {
+    let (decision, missing, reason) = match tenant.authorize(facts) {
         Ok(_) => ("grant", vec![], "assigned, and every policy is satisfied".to_owned()),
         Err(Denied::NotAssigned) => ("deny", vec![], "the user is not assigned to the application".to_owned()),
         Err(Denied::Blocked { by, .. }) => {

@@ -238,16 +238,21 @@ fn pruned(tenant: &Tenant, it: &v1::ApplyRequest, kept: &[ObjectKey]) -> Result<
     let has = |key: &ObjectKey| tenant.get(key).is_some_and(|(object, _)| has_labels(&object, &it.prune));
     let is_meant = |object: &Object| match object.labels() {
         Some(_) => has_labels(object, &it.prune),
-        None => object.refers_to().iter().any(|it| it.bond == Bond::PartOf && has(&it.to)),
+        None => object.refers_to().iter().any(|it| it.bond != Bond::Needs && has(&it.to)),
     };
     let all = kinds.iter().flat_map(|kind| tenant.objects(*kind, None)).map(|(object, _)| object);
-    Ok(all.filter(|object| !kept.contains(&object.key()) && is_meant(object)).map(|it| it.key()).collect())
+    let meant: Vec<_> = all.filter(|object| !kept.contains(&object.key()) && is_meant(object)).collect();
+    let keys: BTreeSet<_> = meant.iter().map(Object::key).collect();
+    let lapses = |object: &Object| object.refers_to().iter().any(|it| it.bond == Bond::Lapses && keys.contains(&it.to));
+    Ok(meant.into_iter().filter(|object| !lapses(object)).map(|it| it.key()).collect())
 }
 
 /// What a change comes to, an object a line, with names.
 fn differences(before: &Arc<Tenant>, after: &Arc<Tenant>, steps: &[Step]) -> Vec<v1::Difference> {
     let mut last = BTreeMap::new();
-    for event in steps.iter().flat_map(|step| &step.events) {
+    // What lapsed earlier was gone for everybody who looked.
+    let is_seen = |event: &&Event| matches!(event, Event::Put(_)) || before.contains(&event.key());
+    for event in steps.iter().flat_map(|step| &step.events).filter(is_seen) {
         last.insert(event.key(), event);
     }
     last.into_iter().map(|(key, event)| difference(before, after, &key, event)).collect()

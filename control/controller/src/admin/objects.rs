@@ -27,9 +27,9 @@ impl Objects for Admin {
             title: it.title().to_owned(),
             plural: it.plural().to_owned(),
             name_field: wire::name_field(*it).to_owned(),
-            read: self.permits.least(*it, Verb::Read).to_owned(),
-            put: self.permits.least(*it, Verb::Put).to_owned(),
-            remove: self.permits.least(*it, Verb::Remove).to_owned(),
+            read: self.permits.least(*it, Verb::Read),
+            put: self.permits.least(*it, Verb::Put),
+            remove: self.permits.least(*it, Verb::Remove),
         };
         Ok(Response::new(v1::ListKindsResponse { kinds: KindName::ALL.iter().map(kind).collect() }))
     }

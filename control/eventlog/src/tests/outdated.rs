@@ -18,7 +18,7 @@ async fn the_largest_change_of_people_fits_into_both_backends() {
         let (last, tenant) = (*users.last().unwrap(), TenantId::default_tenant());
         let command = model::Command::OutdateTokens { users, directory: 9, now: Timestamp(1) };
         let events = decide(&projection.snapshot(), &tenant, command).unwrap();
-        assert_eq!(events.len(), OUTDATED_PARTS_MAX, "one event for each 32,000 people");
+        assert_eq!(events.len(), OUTDATED_PARTS_MAX, "one event for each 60,000 people");
         let drafts: Vec<_> = events.into_iter().map(draft).collect();
         let position = journal.append(Stream::Risk, &drafts, projection.chain(), 0).await.expect(world.name);
         let snapshot = projection.reach(Stream::Risk, position).await;

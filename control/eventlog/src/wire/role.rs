@@ -1,7 +1,7 @@
 //! Roles on the wire.
 
 use model::{Role, RoleAssignment};
-use proto::v1;
+use proto::{names, v1};
 
 use super::{Happened, Link, Parsed, Words, bad, parse};
 
@@ -32,13 +32,22 @@ impl Words for RoleAssignment {
     }
 }
 
-pub fn role_from(role: v1::Role) -> Option<Role> {
+fn role_from(role: v1::Role) -> Option<Role> {
     match role {
         v1::Role::Unspecified => None,
         v1::Role::Auditor => Some(Role::Auditor),
         v1::Role::Admin => Some(Role::Admin),
         v1::Role::Owner => Some(Role::Owner),
     }
+}
+
+/// As the API, files and the table of roles name it.
+pub fn role_name(role: Role) -> String {
+    names::role::name(role_to(role).into())
+}
+
+pub fn role_named(name: &str) -> Option<Role> {
+    names::role::parse(name).and_then(|it| v1::Role::try_from(it).ok()).and_then(role_from)
 }
 
 pub fn role_to(role: Role) -> v1::Role {

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::{
     app::{App, ExternalUrl, Origin, Scheme, Segment},
-    command::Rejection,
     directory::Principal,
     edge::{self, CorsRule, Edge, FieldPattern, LocalPath, SameSite, UpgradeProtocol},
     event::Stream,
     ids::AppId,
-    kind::{Bond, Broken, Change, InField, Indexes, Kind, Rank, Reference, Touch},
     kinds::ObjectKey,
+    kinds::Rejection,
+    kinds::kind::{Bond, Broken, Change, InField, Indexes, Kind, Rank, Reference, Touch},
     text::{HeaderName, Labels, Name},
 };
 
@@ -83,14 +83,13 @@ impl Kind for App {
 
 /// An address belongs to one application, a host to one tenant.
 fn check_hosts(app: &App, change: &Change<'_>) -> Result<(), Rejection> {
-    let routes = &change.world.routes;
     let mut own = BTreeSet::new();
     for (url, _) in app.addresses() {
         // A name below another tenant's wildcard is that tenant's.
-        if routes.on_host(&url.host).iter().any(|route| route.tenant != *change.tenant_id) {
+        if change.routes.on_host(&url.host).iter().any(|route| route.tenant != *change.tenant_id) {
             return Err(Rejection::HostTaken { host: url.host.to_string() });
         }
-        let mut others = routes.named(&url.host).iter().filter(|route| route.app != app.id);
+        let mut others = change.routes.named(&url.host).iter().filter(|route| route.app != app.id);
         if others.any(|route| route.path == url.path) || !own.insert(url) {
             return Err(Rejection::UrlTaken { url: url.to_string() });
         }

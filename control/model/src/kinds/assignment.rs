@@ -6,8 +6,8 @@ use crate::{
     directory::Principal,
     event::Stream,
     ids::AppId,
-    kind::{Bond, Indexes, Kind, Rank, Reference, Touch},
     kinds::ObjectKey,
+    kinds::kind::{Bond, Indexes, Kind, Rank, Reference, Touch},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use crate::{
     branding::Branding,
     event::Stream,
-    kind::{Broken, Indexes, Kind, Rank},
     kinds::Singleton,
+    kinds::kind::{Broken, Indexes, Kind, Rank},
 };
 
 impl Kind for Branding {

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use crate::{
-    command::Rejection,
     event::Stream,
     ids::{CertificateId, Timestamp},
-    kind::{Change, Kind, Rank},
     kinds::KindName,
+    kinds::Rejection,
+    kinds::kind::{Change, Kind, Rank},
 };
 
 #[derive(Clone, PartialEq, Eq)]

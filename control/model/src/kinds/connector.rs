@@ -3,8 +3,8 @@
 use crate::{
     event::Stream,
     ids::{ConnectorGroupId, ConnectorId, JoinTokenId},
-    kind::{Kind, Rank, Reference},
     kinds::ObjectKey,
+    kinds::kind::{Kind, Rank, Reference},
     text::Name,
 };
 

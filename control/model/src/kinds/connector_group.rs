@@ -3,7 +3,7 @@
 use crate::{
     event::Stream,
     ids::ConnectorGroupId,
-    kind::{Broken, InField, Kind, Rank},
+    kinds::kind::{Broken, InField, Kind, Rank},
     text::{Labels, Name},
 };
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::Stream,
     ids::UserId,
-    kind::{Kind, Rank, Reference},
+    kinds::kind::{Kind, Rank, Reference},
     kinds::{ObjectKey, Tenant},
 };
 

@@ -1,9 +1,11 @@
 //! A group of people, who have it in assignments and policies.
 
 use crate::{
+    directory::Principal,
     event::Stream,
     ids::GroupId,
-    kind::{Broken, InField, Kind, Rank},
+    kinds::kind::{Broken, Concern, InField, Kind, Rank},
+    kinds::{MembershipKey, ObjectKey, Tenant},
     text::{Labels, Name},
 };
 
@@ -40,6 +42,19 @@ impl Kind for Group {
         match after {
             Some(_) => Rank::Names,
             None => Rank::Forgets,
+        }
+    }
+    /// Its members, who are remembered for what may have to follow the removal.
+    fn lapsed_with(group: &GroupId, tenant: &Tenant) -> Vec<ObjectKey> {
+        let members = tenant.members.get(group).into_iter().flat_map(|it| it.iter());
+        members.map(|member| ObjectKey::Membership(MembershipKey { group: *group, member: *member })).collect()
+    }
+
+    /// A token names the groups of its user.
+    fn concerns(group: &GroupId, _before: Option<&Self>, after: Option<&Self>) -> Concern {
+        match after {
+            Some(_) => Concern::Nobody,
+            None => Concern::Tokens(Principal::Group(*group)),
         }
     }
 }

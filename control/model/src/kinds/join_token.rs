@@ -3,8 +3,8 @@
 use crate::{
     event::Stream,
     ids::{ConnectorGroupId, JoinTokenId, Timestamp},
-    kind::{Kind, Rank, Reference},
     kinds::ObjectKey,
+    kinds::kind::{Kind, Rank, Reference},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     event::Stream,
     ids::Timestamp,
-    kind::{Kind, Rank},
+    kinds::kind::{Kind, Rank},
 };
 
 #[derive(Clone, PartialEq, Eq)]

@@ -10,13 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    command::Rejection,
-    event::Stream,
-    ids::UserId,
+use super::{
+    ObjectKey, Rejection, Tenant,
     kind::{Broken, Change, Concern, Kind, Rank, Reference},
-    kinds::{ObjectKey, Tenant},
 };
+use crate::{event::Stream, ids::UserId};
 
 /// OpenID Connect Core 2: a subject has at most 255 ASCII characters.
 const TEXT_BYTES_MAX: usize = 255;
@@ -93,7 +91,7 @@ impl Kind for LinkedIdentity {
         Rank::People
     }
 
-    fn concerns(before: Option<&Self>, after: Option<&Self>) -> Concern {
+    fn concerns(_key: &IdentityKey, before: Option<&Self>, after: Option<&Self>) -> Concern {
         match (before, after) {
             // It may have been the way by which they came in.
             (Some(before), None) => Concern::SignedOut(before.user),

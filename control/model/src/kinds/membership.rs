@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use imbl::OrdMap;
 
 use crate::{
-    command::Rejection,
     directory::Principal,
     event::Stream,
     ids::GroupId,
-    kind::{Bond, Broken, Change, Concern, Indexes, Kind, Rank, Reference},
+    kinds::Rejection,
+    kinds::kind::{Bond, Broken, Change, Concern, Indexes, Kind, Rank, Reference},
     kinds::{ObjectKey, Tenant},
 };
 
@@ -43,7 +43,7 @@ impl Kind for Membership {
     }
 
     fn refers_to(&self) -> Vec<Reference> {
-        let group = Reference::part_of(ObjectKey::Group(self.group));
+        let group = Reference { to: ObjectKey::Group(self.group), bond: Bond::Lapses };
         std::iter::once(group).chain(Reference::to_principal(self.member, Bond::PartOf)).collect()
     }
 
@@ -63,6 +63,10 @@ impl Kind for Membership {
         }
     }
 
+    fn counts(&self, tenant: &Tenant) -> bool {
+        tenant.groups.contains_key(&self.group)
+    }
+
     fn index(at: &mut Indexes<'_>, before: Option<&Self>, after: Option<&Self>) {
         if let Some(it) = before.filter(|_| after.is_none()) {
             take_out(&mut at.tenant.members, it.group, it.member);
@@ -74,12 +78,16 @@ impl Kind for Membership {
         }
     }
 
-    fn rank(_before: Option<&Self>, _after: Option<&Self>) -> Rank {
-        Rank::People
+    fn rank(before: Option<&Self>, after: Option<&Self>) -> Rank {
+        match (before, after) {
+            // Before the group that it lapsed with is made again.
+            (None, None) => Rank::Names,
+            (Some(_), _) | (None, Some(_)) => Rank::People,
+        }
     }
 
-    fn concerns(before: Option<&Self>, after: Option<&Self>) -> Concern {
-        after.or(before).map_or(Concern::Nobody, |it| Concern::Tokens(it.member))
+    fn concerns(key: &MembershipKey, _before: Option<&Self>, _after: Option<&Self>) -> Concern {
+        Concern::Tokens(key.member)
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::{
     event::Stream,
     ids::PolicyId,
-    kind::{Bond, Broken, InField, Indexes, Kind, Rank, Reference, Touch},
     kinds::ObjectKey,
+    kinds::kind::{Bond, Broken, InField, Indexes, Kind, Rank, Reference, Touch},
     policy::{Policy, State},
     text::{Labels, Name},
 };

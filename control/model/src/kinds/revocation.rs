@@ -3,8 +3,8 @@
 use crate::{
     event::Stream,
     ids::{SessionId, Timestamp, UserId},
-    kind::{Indexes, Kind, Rank, Touch},
     kinds::Singleton,
+    kinds::kind::{Indexes, Kind, Rank, Touch},
     risk::{OutdatedTokens, SessionRevocation, UserRevocation},
 };
 

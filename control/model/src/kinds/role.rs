@@ -1,11 +1,11 @@
 //! What a user may do in the admin API.
 
 use crate::{
-    command::Rejection,
     directory::Role,
     event::Stream,
     ids::UserId,
-    kind::{Change, Kind, Rank, Reference},
+    kinds::Rejection,
+    kinds::kind::{Change, Kind, Rank, Reference},
     kinds::{ObjectKey, Tenant},
 };
 

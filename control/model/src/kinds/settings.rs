@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     event::Stream,
-    kind::{Broken, Indexes, Kind, Rank},
+    kinds::kind::{Broken, Indexes, Kind, Rank},
     text::is_host,
 };
 

@@ -3,8 +3,8 @@
 use crate::{
     event::Stream,
     ids::UserId,
-    kind::{Broken, InField, Kind, Rank, Reference},
     kinds::ObjectKey,
+    kinds::kind::{Broken, InField, Kind, Rank, Reference},
     text::{Labels, Name},
 };
 

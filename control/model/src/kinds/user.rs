@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    command::Rejection,
     directory::{Principal, Username},
     event::Stream,
     ids::UserId,
-    kind::{Broken, Change, Concern, InField, Kind, Rank},
+    kinds::Rejection,
+    kinds::kind::{Broken, Change, Concern, InField, Kind, Rank},
     text::Labels,
 };
 
@@ -62,12 +62,12 @@ impl Kind for User {
         }
     }
 
-    fn concerns(before: Option<&Self>, after: Option<&Self>) -> Concern {
+    fn concerns(id: &UserId, before: Option<&Self>, after: Option<&Self>) -> Concern {
         match (before, after) {
-            (_, Some(after)) if after.disabled => Concern::SignedOut(after.id),
-            (Some(_), Some(after)) => Concern::Tokens(Principal::User(after.id)),
-            (Some(before), None) => Concern::SignedOut(before.id),
-            (None, _) => Concern::Nobody,
+            (_, Some(after)) if after.disabled => Concern::SignedOut(*id),
+            (Some(_), Some(_)) => Concern::Tokens(Principal::User(*id)),
+            (None, Some(_)) => Concern::Nobody,
+            (_, None) => Concern::SignedOut(*id),
         }
     }
 }

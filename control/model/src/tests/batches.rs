@@ -192,7 +192,7 @@ impl Policy {
 }
 
 impl World {
-    fn decide_all(&self, commands: Vec<Command>) -> Result<Vec<Step>, Rejection> {
+    pub(super) fn decide_all(&self, commands: Vec<Command>) -> Result<Vec<Step>, Rejection> {
         decide_all(&self.snapshot, &tenant_id(), commands).map_err(Rejection::from)
     }
 
@@ -205,7 +205,7 @@ impl World {
         let address = address.parse().unwrap();
         let who = user.map(|user| SignedIn { user, groups: &groups, satisfied: &satisfied, at: None });
         let facts = Facts::new(app_id(app), address, who, Timestamp(0));
-        policy::authorize(self.tenant(), &facts).is_ok()
+        self.tenant().authorize(&facts).is_ok()
     }
 }
 

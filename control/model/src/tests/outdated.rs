@@ -3,8 +3,8 @@
 use super::*;
 
 #[test]
-fn a_change_of_a_large_group_is_one_event_and_of_a_huge_one_two() {
-    for (people, events) in [(1, 1), (5_000, 1), (32_000, 1), (32_001, 2), (50_000, 2), (256_000, 8), (256_001, 1)] {
+fn a_change_of_a_large_group_is_one_event_and_of_a_huge_one_a_few() {
+    for (people, events) in [(1, 1), (50_000, 1), (60_000, 1), (60_001, 2), (240_000, 4), (240_001, 1)] {
         let outdated = events_for(&given([]), people, 7);
         assert_eq!(outdated.len(), events, "{people} people");
         let world = given(outdated.into_iter().map(Event::put));
@@ -34,7 +34,7 @@ fn tokens_that_ended_by_themselves_cost_nobody_a_renewal() {
     let hour = |n: u64| Timestamp::from_seconds(n as i64 * 3600);
     for n in 1..100 {
         let users = BTreeSet::from([user_id(1)]);
-        world.all(Command::OutdateTokens { users, directory: 10 * n, now: hour(n) });
+        world.carry_out(Command::OutdateTokens { users, directory: 10 * n, now: hour(n) });
     }
     assert!(world.tenant().directory_for(user_id(2)) < 990, "those who did not change are asked for less");
     assert_eq!(world.tenant().directory_for(user_id(1)), 990);
@@ -47,7 +47,7 @@ fn tokens_that_ended_by_themselves_cost_nobody_a_renewal() {
 fn a_hundred_changes_in_a_second_forget_nobody() {
     let mut world = given([]);
     for n in 0..100u8 {
-        world.all(outdate_one(n, u64::from(n) + 1, Timestamp(5)));
+        world.carry_out(outdate_one(n, u64::from(n) + 1, Timestamp(5)));
     }
     for n in 0..100u8 {
         assert!(world.tenant().directory_for(user_id(n)) > u64::from(n), "person {n}");
@@ -92,7 +92,7 @@ fn outdate_one(n: u8, directory: Position, now: Timestamp) -> Command {
 }
 
 impl World {
-    fn all(&mut self, command: Command) {
+    pub(super) fn carry_out(&mut self, command: Command) {
         for event in decide(&self.snapshot, &tenant_id(), command).unwrap() {
             self.apply(event);
         }

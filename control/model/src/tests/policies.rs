@@ -130,7 +130,7 @@ fn nobody_enters_unassigned() {
         let groups = groups.iter().map(|n| group_id(*n)).collect();
         let who = SignedIn { user: user_id(1), groups: &groups, satisfied: &BTreeSet::new(), at: None };
         let facts = Facts::new(app_id(1), "10.0.0.1".parse().unwrap(), Some(who), Timestamp(0));
-        policy::authorize(world.tenant(), &facts).map(|_| ())
+        world.tenant().authorize(&facts).map(|_| ())
     };
     assert_eq!(enters(&given([]), &[]), Err(Denied::NotAssigned));
     assert_eq!(enters(&given([assigned(Principal::User(user_id(2)))]), &[]), Err(Denied::NotAssigned));

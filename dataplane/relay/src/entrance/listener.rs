@@ -171,6 +171,7 @@ impl Entrance {
     }
 
     async fn finish_link(self: Arc<Self>, link: ComingLink, thread: usize) {
+        let address = link.stream.peer_addr().ok().map(|it| it.ip());
         let handshake = async {
             let stream = Wide::new(TcpStream::from_std(link.stream)?);
             StartHandshake::from_parts(link.start, stream).into_stream(link.config).await
@@ -178,7 +179,7 @@ impl Entrance {
         let finished = timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await;
         self.coming[thread].fetch_sub(1, Ordering::SeqCst);
         match finished {
-            Ok(Ok(stream)) => self.links.clone().serve_link(stream, link.tenant, thread).await,
+            Ok(Ok(stream)) => self.links.clone().serve_link(stream, address, link.tenant, thread).await,
             Ok(Err(error)) => debug!(%error, "the TLS handshake of a connector failed"),
             Err(_) => debug!("the TLS handshake of a connector took too long (timeout)"),
         }

@@ -6,17 +6,18 @@
 //! request was not heard of is asked last; one without any stream is given up.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
     ops::Deref,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use model::{ConnectorGroupId, ConnectorId, TenantId};
-use proto::v1::RequestHead;
+use proto::v1::{LinkedConnector, RequestHead};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -29,6 +30,10 @@ use tunnel::{
 
 use crate::settings::{PARKED_MAX, STREAM_WAIT, WAITING_REQUESTS_MAX};
 
+/// Connectors that controllers are told of: 100 bytes each.
+const LINKED_TOLD_MAX: usize = 4096;
+const VERSION_CHARS_MAX: usize = 64;
+
 /// A connection to a connector.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -37,6 +42,10 @@ pub(crate) struct Link {
     pub connector: ConnectorId,
     /// The relay thread it lives on.
     pub thread: usize,
+    /// Where it comes from.
+    address: Option<IpAddr>,
+    /// Of the connector, as it says itself.
+    version: OnceLock<String>,
     /// It does not take streams back any more.
     pub draining: AtomicBool,
     /// The connector says when it has read a request.
@@ -60,12 +69,20 @@ struct Health {
 }
 
 impl Link {
-    pub(crate) fn new(tenant: TenantId, group: ConnectorGroupId, connector: ConnectorId, thread: usize) -> Self {
+    pub(crate) fn new(
+        tenant: TenantId,
+        group: ConnectorGroupId,
+        connector: ConnectorId,
+        thread: usize,
+        address: Option<IpAddr>,
+    ) -> Self {
         Self {
             tenant,
             group,
             connector,
             thread,
+            address,
+            version: OnceLock::new(),
             draining: AtomicBool::new(false),
             acknowledges: AtomicBool::new(false),
             serves: AtomicBool::new(false),
@@ -73,6 +90,14 @@ impl Link {
             streams: AtomicUsize::new(0),
             health: Mutex::default(),
             given_up: Notify::new(),
+        }
+    }
+
+    /// What the connector calls its version. Administrators see it.
+    pub(crate) fn says_version(&self, version: &str) {
+        let shown: String = version.chars().filter(char::is_ascii_graphic).take(VERSION_CHARS_MAX).collect();
+        if !shown.is_empty() {
+            self.version.get_or_init(|| shown);
         }
     }
 
@@ -237,6 +262,28 @@ impl Connectors {
             }
         }
         supply
+    }
+
+    /// What controllers are told of each connector that has a link here.
+    pub(crate) fn linked(&self) -> Vec<LinkedConnector> {
+        let mut linked: BTreeMap<ConnectorId, LinkedConnector> = BTreeMap::new();
+        for thread in 0..self.pools.len() {
+            let pool = self.lock(thread);
+            for LinkStreams { link, parked } in pool.groups.values().flatten() {
+                let told = linked
+                    .entry(link.connector)
+                    .or_insert_with(|| LinkedConnector { connector: link.connector.to_string(), ..Default::default() });
+                if let Some(version) = link.version.get() {
+                    told.version.clone_from(version);
+                }
+                if let Some(address) = link.address {
+                    told.address = address.to_canonical().to_string();
+                }
+                let at_work = link.streams.load(Ordering::Relaxed).saturating_sub(parked.len());
+                told.open_exchanges += u32::try_from(at_work).unwrap_or(u32::MAX);
+            }
+        }
+        linked.into_values().take(LINKED_TOLD_MAX).collect()
     }
 
     pub(crate) fn park(&self, parked: Parked) {

@@ -5,6 +5,7 @@
 //! certificate's end and a silent peer each end the link.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -85,7 +86,13 @@ impl ConnectorName {
 
 impl Links {
     /// Serves one connection to the connector endpoint until it ends.
-    pub(crate) async fn serve_link(self: Arc<Self>, stream: LinkStream, tenant: TenantId, thread: usize) {
+    pub(crate) async fn serve_link(
+        self: Arc<Self>,
+        stream: LinkStream,
+        address: Option<IpAddr>,
+        tenant: TenantId,
+        thread: usize,
+    ) {
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let name = leaf.and_then(ConnectorName::read).filter(|name| name.tenant == tenant);
         let connection = match link::serve(stream).await {
@@ -96,7 +103,7 @@ impl Links {
             }
         };
         match name {
-            Some(name) if name.is_welcome(&self.current.view()) => self.keep(connection, name, thread).await,
+            Some(name) if name.is_welcome(&self.current.view()) => self.keep(connection, name, thread, address).await,
             Some(name) => debug!(connector = %name.connector, "an unknown or revoked connector is turned away"),
             None => {
                 // Over when the life ends, whatever was asked.
@@ -114,15 +121,20 @@ impl Links {
         if let Ok(connection) = link::serve(io).await
             && name.is_welcome(&self.current.view())
         {
-            self.keep(connection, name, 0).await;
+            self.keep(connection, name, 0, None).await;
         }
     }
 
-    async fn keep<T>(self: Arc<Self>, mut connection: link::ServerConnection<T>, name: ConnectorName, thread: usize)
-    where
+    async fn keep<T>(
+        self: Arc<Self>,
+        mut connection: link::ServerConnection<T>,
+        name: ConnectorName,
+        thread: usize,
+        address: Option<IpAddr>,
+    ) where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let link = Arc::new(Link::new(name.tenant.clone(), name.group, name.connector, thread));
+        let link = Arc::new(Link::new(name.tenant.clone(), name.group, name.connector, thread, address));
         self.connectors.add(&link);
         self.recorder.metrics.links.inc();
         let ends = jiff::Timestamp::from_second(name.expires_s).map_or(String::new(), |it| it.to_string());
@@ -260,7 +272,10 @@ impl Links {
                 changed = group.changed() => if changed.is_err() { return Ok(()) },
                 report = receiver.next::<LinkReport>() => match report? {
                     Some(LinkReport { draining: true, .. }) => self.connectors.drain(link),
-                    Some(report) => link.acknowledges.store(report.acknowledges, Ordering::Relaxed),
+                    Some(report) => {
+                        link.says_version(&report.version);
+                        link.acknowledges.store(report.acknowledges, Ordering::Relaxed);
+                    }
                     None => return Ok(()),
                 },
                 () = self.life.stop.cancelled() => {

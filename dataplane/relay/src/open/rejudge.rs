@@ -8,9 +8,7 @@ use std::{
 };
 
 use eventlog::View;
-use model::{
-    AppId, Facts, SessionId, Snapshot, UserId, app::PreAuthentication, kind::Touch, policy, session::SessionFault,
-};
+use model::{AppId, Facts, SessionId, Snapshot, UserId, app::PreAuthentication, kind::Touch, session::SessionFault};
 use tokio::time::{interval, timeout};
 use tracing::info;
 
@@ -198,7 +196,7 @@ impl Rejudge {
         }
         let who = session.as_ref().map(|it| it.signed_in());
         let facts = Facts::new(admission.app, admission.address(), who, self.current.now());
-        match policy::authorize(tenant, &facts) {
+        match tenant.authorize(&facts) {
             Ok(_) => Judgement::Passes,
             Err(_) => Judgement::Ends,
         }

@@ -116,13 +116,13 @@ pub enum GroupCommand {
 
 #[derive(Subcommand)]
 pub enum ConnectorCommand {
-    /// Lists the connectors and their groups.
+    /// Lists the connectors: which are online, since when, from where and how busy.
     #[command(after_help = "Example: postern connector list")]
     List,
     /// Its links are cut within a second.
-    #[command(after_help = "Example: postern connector revoke 0198c3f0-7c1e-7aaa-8000-000000000001")]
+    #[command(after_help = "Example: postern connector revoke berlin-1")]
     Revoke {
-        /// Its id, from `postern connector list`.
+        /// Name; where several have it, the id from `postern connector list --output json`.
         connector: String,
     },
     /// Makes a one-time token for `postern-connector join`.

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, sync::Arc};
 
 use imbl::{HashMap, OrdMap, ordmap::DiffItem};
 
-use crate::kind::Kind;
+use crate::kinds::kind::Kind;
 
 /// An object and how often its subject has changed.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,17 +6,15 @@
 
 use std::{fmt, hash::Hash};
 
-use thiserror::Error;
-
+pub use crate::text::{Broken, InField};
 use crate::{
-    command::Rejection,
     directory::Principal,
     event::Stream,
     ids::{AppId, SessionId, TenantId, UserId},
+    kinds::Rejection,
     kinds::{ObjectKey, Tenant},
     route::Routes,
-    snapshot::Snapshot,
-    text::{Invalid, Labels},
+    text::Labels,
 };
 
 pub trait Kind: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
@@ -58,6 +56,16 @@ pub trait Kind: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Is it there? Not after what it lapses with was removed: see [`Bond::Lapses`].
+    fn counts(&self, _tenant: &Tenant) -> bool {
+        true
+    }
+
+    /// What lapsed with an earlier object of this key, and must not come back with it.
+    fn lapsed_with(_key: &Self::Key, _tenant: &Tenant) -> Vec<ObjectKey> {
+        vec![]
+    }
+
     /// What is recorded when this is wished and `before` is there.
     fn settled(self, _before: Option<&Self>) -> Self {
         self
@@ -81,8 +89,9 @@ pub trait Kind: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
         Touch::Nobody
     }
 
-    /// Whose tokens say something that is not so any more.
-    fn concerns(_before: Option<&Self>, _after: Option<&Self>) -> Concern {
+    /// Whose tokens say something that is not so any more. Without `before` and
+    /// `after`: it was removed, and what it said is not known any more.
+    fn concerns(_key: &Self::Key, _before: Option<&Self>, _after: Option<&Self>) -> Concern {
         Concern::Nobody
     }
 }
@@ -98,8 +107,12 @@ pub struct Reference {
 pub enum Bond {
     /// What is named cannot be removed.
     Needs,
-    /// It is removed together with what is named.
+    /// It is removed together with what is named, by an event of its own.
     PartOf,
+    /// It counts as removed while what is named is not there, without an event:
+    /// there may be many of them. It lies in its table until its subject, or what
+    /// it names, is recorded again.
+    Lapses,
 }
 
 impl Reference {
@@ -122,38 +135,13 @@ impl Reference {
     }
 }
 
-/// A field that breaks a rule of today.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{field}: {problem}")]
-pub struct Broken {
-    pub field: &'static str,
-    pub problem: &'static str,
-}
-
-impl Broken {
-    pub fn new(field: &'static str, problem: &'static str) -> Self {
-        Self { field, problem }
-    }
-}
-
-/// Names the field in a rule about its value.
-pub trait InField<T> {
-    fn in_field(self, field: &'static str) -> Result<T, Broken>;
-}
-
-impl<T> InField<T> for Result<T, Invalid> {
-    fn in_field(self, field: &'static str) -> Result<T, Broken> {
-        self.map_err(|Invalid(problem)| Broken { field, problem })
-    }
-}
-
 /// What is true before a change, and what would be after the whole of it.
 pub struct Change<'a> {
     pub tenant_id: &'a TenantId,
     pub before: &'a Tenant,
     pub after: &'a Tenant,
-    /// With all tenants.
-    pub world: &'a Snapshot,
+    /// Of all tenants, after it.
+    pub routes: &'a Routes,
 }
 
 /// What derived state is kept in.
