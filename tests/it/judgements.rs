@@ -11,7 +11,7 @@ use eventlog::{
 use model::{
     Event, GroupId, Policy, PolicyId, Position, Principal, Snapshot, Tenant, TenantId,
     event::Stream,
-    policy::{self, Grant, Selection},
+    policy::{Grant, Selection},
     session::TOKEN_GROUPS_MAX,
     text::Name,
 };

@@ -24,9 +24,11 @@ use crate::{
     command::{Command, wished},
     event::Stream,
     ids::TenantId,
-    kinds::kind::{Bond, Change, Rank},
-    kinds::{Event, Rejection},
-    kinds::{ObjectKey, Tenant, check_change, rank, stricter_first},
+    kinds::{
+        Event, ObjectKey, Rejection, Tenant, check_change,
+        kind::{Bond, Change, Rank},
+        rank, stricter_first,
+    },
     snapshot::Snapshot,
 };
 

@@ -17,8 +17,7 @@ use crate::{
     event::Stream,
     hosts::Hosts,
     ids::*,
-    kinds::table::Stored,
-    kinds::{Event, Key, KeyPurpose, User, in_use},
+    kinds::{Event, Key, KeyPurpose, User, in_use, table::Stored},
     policy::{self, Authorized, Denied, Facts},
     route::Routes,
 };

@@ -8,9 +8,10 @@ use crate::{
     edge::{self, CorsRule, Edge, FieldPattern, LocalPath, SameSite, UpgradeProtocol},
     event::Stream,
     ids::AppId,
-    kinds::ObjectKey,
-    kinds::Rejection,
-    kinds::kind::{Bond, Broken, Change, InField, Indexes, Kind, Rank, Reference, Touch},
+    kinds::{
+        ObjectKey, Rejection,
+        kind::{Bond, Broken, Change, InField, Indexes, Kind, Rank, Reference, Touch},
+    },
     text::{HeaderName, Labels, Name},
 };
 

@@ -6,8 +6,10 @@ use crate::{
     directory::Principal,
     event::Stream,
     ids::AppId,
-    kinds::ObjectKey,
-    kinds::kind::{Bond, Indexes, Kind, Rank, Reference, Touch},
+    kinds::{
+        ObjectKey,
+        kind::{Bond, Indexes, Kind, Rank, Reference, Touch},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

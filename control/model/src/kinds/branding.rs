@@ -3,8 +3,10 @@
 use crate::{
     branding::Branding,
     event::Stream,
-    kinds::Singleton,
-    kinds::kind::{Broken, Indexes, Kind, Rank},
+    kinds::{
+        Singleton,
+        kind::{Broken, Indexes, Kind, Rank},
+    },
 };
 
 impl Kind for Branding {

@@ -5,9 +5,10 @@ use std::fmt;
 use crate::{
     event::Stream,
     ids::{CertificateId, Timestamp},
-    kinds::KindName,
-    kinds::Rejection,
-    kinds::kind::{Change, Kind, Rank},
+    kinds::{
+        KindName, Rejection,
+        kind::{Change, Kind, Rank},
+    },
 };
 
 #[derive(Clone, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 use crate::{
     event::Stream,
     ids::{ConnectorGroupId, ConnectorId, JoinTokenId},
-    kinds::ObjectKey,
-    kinds::kind::{Kind, Rank, Reference},
+    kinds::{
+        ObjectKey,
+        kind::{Kind, Rank, Reference},
+    },
     text::Name,
 };
 

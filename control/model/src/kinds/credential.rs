@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::Stream,
     ids::UserId,
-    kinds::kind::{Kind, Rank, Reference},
-    kinds::{ObjectKey, Tenant},
+    kinds::{
+        ObjectKey, Tenant,
+        kind::{Kind, Rank, Reference},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

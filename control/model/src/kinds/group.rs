@@ -4,8 +4,10 @@ use crate::{
     directory::Principal,
     event::Stream,
     ids::GroupId,
-    kinds::kind::{Broken, Concern, InField, Kind, Rank},
-    kinds::{MembershipKey, ObjectKey, Tenant},
+    kinds::{
+        MembershipKey, ObjectKey, Tenant,
+        kind::{Broken, Concern, InField, Kind, Rank},
+    },
     text::{Labels, Name},
 };
 
@@ -44,6 +46,7 @@ impl Kind for Group {
             None => Rank::Forgets,
         }
     }
+
     /// Its members, who are remembered for what may have to follow the removal.
     fn lapsed_with(group: &GroupId, tenant: &Tenant) -> Vec<ObjectKey> {
         let members = tenant.members.get(group).into_iter().flat_map(|it| it.iter());

@@ -3,8 +3,10 @@
 use crate::{
     event::Stream,
     ids::{ConnectorGroupId, JoinTokenId, Timestamp},
-    kinds::ObjectKey,
-    kinds::kind::{Kind, Rank, Reference},
+    kinds::{
+        ObjectKey,
+        kind::{Kind, Rank, Reference},
+    },
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]

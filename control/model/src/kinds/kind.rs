@@ -11,8 +11,7 @@ use crate::{
     directory::Principal,
     event::Stream,
     ids::{AppId, SessionId, TenantId, UserId},
-    kinds::Rejection,
-    kinds::{ObjectKey, Tenant},
+    kinds::{ObjectKey, Rejection, Tenant},
     route::Routes,
     text::Labels,
 };

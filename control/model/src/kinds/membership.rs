@@ -8,9 +8,10 @@ use crate::{
     directory::Principal,
     event::Stream,
     ids::GroupId,
-    kinds::Rejection,
-    kinds::kind::{Bond, Broken, Change, Concern, Indexes, Kind, Rank, Reference},
-    kinds::{ObjectKey, Tenant},
+    kinds::{
+        ObjectKey, Rejection, Tenant,
+        kind::{Bond, Broken, Change, Concern, Indexes, Kind, Rank, Reference},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 use crate::{
     event::Stream,
     ids::PolicyId,
-    kinds::ObjectKey,
-    kinds::kind::{Bond, Broken, InField, Indexes, Kind, Rank, Reference, Touch},
+    kinds::{
+        ObjectKey,
+        kind::{Bond, Broken, InField, Indexes, Kind, Rank, Reference, Touch},
+    },
     policy::{Policy, State},
     text::{Labels, Name},
 };

@@ -3,8 +3,10 @@
 use crate::{
     event::Stream,
     ids::{SessionId, Timestamp, UserId},
-    kinds::Singleton,
-    kinds::kind::{Indexes, Kind, Rank, Touch},
+    kinds::{
+        Singleton,
+        kind::{Indexes, Kind, Rank, Touch},
+    },
     risk::{OutdatedTokens, SessionRevocation, UserRevocation},
 };
 

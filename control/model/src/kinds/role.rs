@@ -4,9 +4,10 @@ use crate::{
     directory::Role,
     event::Stream,
     ids::UserId,
-    kinds::Rejection,
-    kinds::kind::{Change, Kind, Rank, Reference},
-    kinds::{ObjectKey, Tenant},
+    kinds::{
+        ObjectKey, Rejection, Tenant,
+        kind::{Change, Kind, Rank, Reference},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 use crate::{
     event::Stream,
     ids::UserId,
-    kinds::ObjectKey,
-    kinds::kind::{Broken, InField, Kind, Rank, Reference},
+    kinds::{
+        ObjectKey,
+        kind::{Broken, InField, Kind, Rank, Reference},
+    },
     text::{Labels, Name},
 };
 

@@ -6,8 +6,10 @@ use crate::{
     directory::{Principal, Username},
     event::Stream,
     ids::UserId,
-    kinds::Rejection,
-    kinds::kind::{Broken, Change, Concern, InField, Kind, Rank},
+    kinds::{
+        Rejection,
+        kind::{Broken, Change, Concern, InField, Kind, Rank},
+    },
     text::Labels,
 };
 
