@@ -3,7 +3,7 @@
 use model::{
     AppId, Event, Policy, Principal, Snapshot, TenantId, Timestamp, UserId,
     kinds::Assignment,
-    policy::{self, Grant, Minutes, Selection, SignedIn, State},
+    policy::{Grant, Minutes, Selection, SignedIn, State},
     text::Name,
 };
 use proto::Message;
@@ -30,14 +30,14 @@ fn a_judgement_is_read_as_it_was_written_and_made_again() {
                         at,
                     });
                     let facts = Facts::new(APP, address.parse().unwrap(), who, Timestamp(9_000_000));
-                    let decided = policy::authorize(tenant, &facts);
+                    let decided = tenant.authorize(&facts);
                     let packed = RecordedGroups::pack(facts.groups, false);
                     let access = recorded(&facts, packed, &decided);
                     let read = read(&access).unwrap();
                     assert_eq!(read.facts, facts.record());
                     assert_eq!((read.config, read.directory, read.risk), (7, 8, 9));
                     assert_eq!(read.verdict, decided.map(|it| it.involved));
-                    let again = policy::authorize(tenant, &read.facts.facts());
+                    let again = tenant.authorize(&read.facts.facts());
                     assert_eq!(read.verdict, again.map(|it| it.involved));
                     verdicts.insert(access.judgement.unwrap().verdict);
                 }
@@ -54,7 +54,7 @@ fn groups_beyond_the_limit_are_said_to_be_missing() {
         let satisfied = BTreeSet::new();
         let who = SignedIn { user: UserId(Uuid::from_u128(1)), groups, satisfied: &satisfied, at: None };
         let facts = Facts::new(APP, "10.1.1.1".parse().unwrap(), Some(who), Timestamp(0));
-        let decided = policy::authorize(snapshot().tenant(&TenantId::default_tenant()).unwrap(), &facts);
+        let decided = snapshot().tenant(&TenantId::default_tenant()).unwrap().authorize(&facts);
         read(&recorded(&facts, RecordedGroups::pack(groups, left_out), &decided))
     };
     assert_eq!(read_with(&groups(TOKEN_GROUPS_MAX), false).unwrap().facts.groups.len(), TOKEN_GROUPS_MAX);
@@ -70,7 +70,7 @@ fn what_is_not_recorded_or_not_readable_is_not_judged() {
     assert_eq!(read(&Access::default()), Err(NotJudged::NotRecorded));
     let groups = BTreeSet::new();
     let facts = Facts::new(APP, "10.1.1.1".parse().unwrap(), None, Timestamp(0));
-    let decided = policy::authorize(snapshot().tenant(&TenantId::default_tenant()).unwrap(), &facts);
+    let decided = snapshot().tenant(&TenantId::default_tenant()).unwrap().authorize(&facts);
     let good = recorded(&facts, RecordedGroups::pack(&groups, false), &decided);
     assert!(read(&good).is_ok());
     type Spoil = fn(&mut Access, &mut Judgement);
