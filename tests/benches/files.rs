@@ -28,7 +28,9 @@ async fn main() {
         let world = World::start().await;
         measure("embedded", &world.folder.0, &world.folder.0.join("data/owner.json"), applications);
     }
-    let cluster = Cluster::start().await;
+    // The clusters of stories have small streams.
+    let roomy = ("POSTERN_LOG__STATE_MIB_MAX", "1024".to_owned());
+    let cluster = Cluster::start_with(vec![roomy]).await;
     measure("JetStream", &cluster.folder.0, &cluster.folder.0.join("keys-controller-0/owner.json"), applications);
 }
 
