@@ -19,7 +19,7 @@ use connector::{
     statements::Statements,
     trust::Trust,
 };
-use controller::writer::{Wish, Writer};
+use controller::writer::{ChangeContext, Writer};
 use eventlog::{Activity, EventLog, Fact, Projection};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -168,9 +168,9 @@ impl World {
 
     /// Carries out commands; no virtual time passes meanwhile.
     pub(crate) async fn execute(&self, commands: Vec<Command>) -> Position {
-        let wish = Wish::of_system(&self.tenant, "simulation");
+        let context = ChangeContext::of_system(&self.tenant, "simulation");
         tokio::select! {
-            position = self.writer.execute(&wish, commands) => position.unwrap(),
+            position = self.writer.execute(&context, commands) => position.unwrap(),
             () = busy() => unreachable!(),
         }
     }

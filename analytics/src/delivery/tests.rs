@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use eventlog::{Activity, Append, Draft, Fact, Journal};
+use eventlog::{Activity, Append, Fact, Journal, UnsignedEvent};
 use model::{TenantId, Timestamp};
 use proto::{signed::Signer, v1::SignInAttempt};
 use runtime::{clock::fresh_id, metrics::Metrics};
@@ -212,9 +212,9 @@ impl Drop for World {
     }
 }
 
-fn draft(username: &str) -> Draft {
+fn draft(username: &str) -> UnsignedEvent {
     let attempt = SignInAttempt { username: username.into(), outcome: "success".into(), ..Default::default() };
-    Draft {
+    UnsignedEvent {
         id: fresh_id(),
         tenant: TenantId::default_tenant(),
         time: Timestamp(1_700_000_000_000),

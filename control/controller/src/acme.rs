@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use crate::{
     ControllerError, Surroundings,
     certificates::{self, Brought},
-    writer::{Wish, WriteError, Writer},
+    writer::{ChangeContext, WriteError, Writer},
 };
 
 const ORDER_TIMEOUT: Duration = Duration::from_secs(180);
@@ -148,8 +148,8 @@ impl Acme {
     }
 
     async fn install(&self, tenant: &TenantId, certificate: Certificate, wait_applied: bool) -> Result<(), WriteError> {
-        let wish = Wish { wait_applied, ..Wish::of_system(tenant, "acme") };
-        self.writer.execute(&wish, vec![Command::Put(certificate.into())]).await.map(|_| ())
+        let context = ChangeContext { wait_applied, ..ChangeContext::of_system(tenant, "acme") };
+        self.writer.execute(&context, vec![Command::Put(certificate.into())]).await.map(|_| ())
     }
 
     /// Makes the proof visible; the server looks right after.
@@ -189,8 +189,8 @@ impl Acme {
         let withdrawn = match &proof {
             Proof::Record(record) => self.hook("clear", record).await,
             Proof::Certificate(id) => {
-                let wish = Wish::of_system(tenant, "acme");
-                let removed = self.writer.execute(&wish, vec![Command::Remove(ObjectKey::Certificate(*id))]).await;
+                let context = ChangeContext::of_system(tenant, "acme");
+                let removed = self.writer.execute(&context, vec![Command::Remove(ObjectKey::Certificate(*id))]).await;
                 removed.map(|_| ()).map_err(AcmeError::from)
             }
         };
@@ -248,7 +248,7 @@ impl Acme {
             public_key: directory.as_bytes().to_vec(),
             sealed: vec![(KeyHolder::Controller, sealed)],
         };
-        self.writer.execute(&Wish::of_system(tenant, "acme"), vec![Command::Put(key.into())]).await?;
+        self.writer.execute(&ChangeContext::of_system(tenant, "acme"), vec![Command::Put(key.into())]).await?;
         Ok(account)
     }
 

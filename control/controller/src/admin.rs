@@ -35,7 +35,7 @@ use crate::{
     permits::Permits,
     server_certificate::ServerCertificate,
     settings::Settings,
-    writer::{Wish, Writer},
+    writer::{ChangeContext, Writer},
 };
 
 /// Named among what ends, although it ends on purpose.
@@ -63,7 +63,7 @@ pub struct Admin {
 }
 
 /// One call that changes something.
-pub(crate) struct Call {
+pub(crate) struct AdminCall {
     caller: Caller,
     change: v1::Change,
     tenant: Arc<Tenant>,
@@ -88,32 +88,32 @@ impl Admin {
         &self,
         request: Request<T>,
         change: impl FnOnce(&mut T) -> Option<v1::Change>,
-    ) -> Result<(Call, T), Status> {
+    ) -> Result<(AdminCall, T), Status> {
         let caller = caller(&request)?;
         let mut it = request.into_inner();
         let change = change(&mut it);
         Ok((self.call(caller, change), it))
     }
 
-    pub(crate) fn call(&self, caller: Caller, change: Option<v1::Change>) -> Call {
+    pub(crate) fn call(&self, caller: Caller, change: Option<v1::Change>) -> AdminCall {
         let tenant = self.tenant(&caller);
-        Call { caller, change: change.unwrap_or_default(), tenant }
+        AdminCall { caller, change: change.unwrap_or_default(), tenant }
     }
 
-    pub(crate) async fn execute(&self, call: &Call, commands: Vec<Command>) -> Result<Position, Status> {
-        let wish = Wish {
+    pub(crate) async fn execute(&self, call: &AdminCall, commands: Vec<Command>) -> Result<Position, Status> {
+        let context = ChangeContext {
             tenant: call.caller.tenant.clone(),
             actor: call.caller.actor(),
             cause: call.change.request_id.clone(),
             expected: call.change.expected_position,
             wait_applied: call.change.wait_applied,
         };
-        self.writer.execute(&wish, commands).await.map_err(unwritten)
+        self.writer.execute(&context, commands).await.map_err(unwritten)
     }
 
     pub(crate) async fn change(
         &self,
-        call: &Call,
+        call: &AdminCall,
         command: Command,
     ) -> Result<tonic::Response<v1::ChangeResponse>, Status> {
         let position = self.execute(call, vec![command]).await?;
@@ -153,7 +153,7 @@ impl Admin {
     }
 }
 
-impl Call {
+impl AdminCall {
     /// The id of what this call creates. With a request id it is the same at
     /// every repetition, so a repeated call finds its effect and changes nothing.
     pub(crate) fn id_for(&self, what: &str) -> Uuid {

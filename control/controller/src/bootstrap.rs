@@ -21,7 +21,7 @@ use crate::{
     ControllerError, Surroundings,
     authority::{Authority, Issued},
     signing_keys,
-    writer::{Wish, WriteError, Writer},
+    writer::{ChangeContext, WriteError, Writer},
 };
 
 pub const SYSTEM_GROUP: &str = "Postern";
@@ -37,11 +37,11 @@ pub async fn ensure(
     place: (&str, u16, &[String]),
     identity_origin: &str,
 ) -> Result<Authority, ControllerError> {
-    let wish = Wish::of_system(tenant_id, "bootstrap");
+    let context = ChangeContext::of_system(tenant_id, "bootstrap");
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = writer.snapshot();
         let commands = missing(&snapshot, surroundings, tenant_id, place, identity_origin, writer.now())?;
-        match writer.execute_at(&wish, &snapshot, commands).await {
+        match writer.execute_at(&context, &snapshot, commands).await {
             Ok(()) => return open_authority(writer, surroundings, tenant_id),
             // What somebody else recorded is in the snapshot now.
             Err(WriteError::Moved { .. }) => {}
@@ -113,8 +113,8 @@ pub async fn ensure_certificate(
     let snapshot = writer.snapshot();
     let tenant = snapshot.tenant(tenant_id).cloned().unwrap_or_default();
     let command = due_certificate(&tenant, &tenant.domain, surroundings, authority, writer.now())?;
-    let wish = Wish::of_system(tenant_id, "certificate renewal");
-    match writer.execute_at(&wish, &snapshot, command.into_iter().collect()).await {
+    let context = ChangeContext::of_system(tenant_id, "certificate renewal");
+    match writer.execute_at(&context, &snapshot, command.into_iter().collect()).await {
         // Another controller may have renewed it; whoever asks next sees.
         Ok(()) | Err(WriteError::Moved { .. }) => Ok(()),
         Err(error) => Err(error.into()),

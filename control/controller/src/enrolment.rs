@@ -19,7 +19,7 @@ use uuid::Builder;
 use crate::{
     authority::Authority,
     errors::{field, rejected, unwritten},
-    writer::{Wish, Writer},
+    writer::{ChangeContext, Writer},
 };
 
 /// An expired certificate may still be renewed for this long.
@@ -61,9 +61,12 @@ impl Enrolment for Enroller {
             revoked: false,
         };
         let (id, group) = (connector.id, connector.group);
-        let wish = Wish { actor: format!("connector:{id}"), ..Wish::of_system(&tenant_id, &token.id.to_string()) };
+        let context = ChangeContext {
+            actor: format!("connector:{id}"),
+            ..ChangeContext::of_system(&tenant_id, &token.id.to_string())
+        };
         let command = Command::Enrol { connector, now: self.writer.now() };
-        self.writer.execute(&wish, vec![command]).await.map_err(unwritten)?;
+        self.writer.execute(&context, vec![command]).await.map_err(unwritten)?;
         info!(connector = %id, "enrolled");
         let now = self.writer.now();
         let signed = self.authority.connector(&csr, &tenant_id, group, id, now, self.certificate_life);

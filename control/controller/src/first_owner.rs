@@ -16,7 +16,7 @@ use crate::{
     ControllerError, Surroundings,
     bootstrap::{ATTEMPTS_MAX, tenant_of},
     passwords,
-    writer::{Wish, WriteError, Writer},
+    writer::{ChangeContext, WriteError, Writer},
 };
 
 pub const FILE: &str = "first-owner.txt";
@@ -37,7 +37,7 @@ pub async fn ensure(
     tenant_id: &TenantId,
     folder: &Path,
 ) -> Result<Option<FirstOwner>, ControllerError> {
-    let wish = Wish::of_system(tenant_id, "bootstrap");
+    let context = ChangeContext::of_system(tenant_id, "bootstrap");
     let mut made_now = None;
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = writer.snapshot();
@@ -49,11 +49,11 @@ pub async fn ensure(
         let recorded = match made_now.or_else(|| made_here_or_elsewhere(&tenant)) {
             Some(user) => {
                 let grant = Command::Put(RoleAssignment { user, role: Role::Owner }.into());
-                writer.execute_at(&wish, &snapshot, vec![grant]).await
+                writer.execute_at(&context, &snapshot, vec![grant]).await
             }
             None => {
                 let (user, commands) = new_owner(&tenant, surroundings, folder)?;
-                let recorded = writer.execute_at(&wish, &snapshot, commands).await;
+                let recorded = writer.execute_at(&context, &snapshot, commands).await;
                 made_now = recorded.is_ok().then_some(user);
                 recorded
             }

@@ -18,10 +18,10 @@ use crate::{ControllerError, authority::Authority, bootstrap::renewal};
 /// What is shown now.
 pub struct ServerCertificate {
     authority: Arc<Authority>,
-    shown: RwLock<Shown>,
+    shown: RwLock<ServedCertificate>,
 }
 
-struct Shown {
+struct ServedCertificate {
     certified: Arc<CertifiedKey>,
     renews: Timestamp,
     expires: Timestamp,
@@ -49,13 +49,13 @@ impl ServerCertificate {
     }
 }
 
-fn issue(authority: &Authority, now: Timestamp) -> Result<Shown, ControllerError> {
+fn issue(authority: &Authority, now: Timestamp) -> Result<ServedCertificate, ControllerError> {
     let issued = authority.server(&[CONTROLLER_NAME.to_owned()], now)?;
     let renews = issued.chain.first().map_or(now, |der| renewal(der));
     let chain: Vec<_> = issued.chain.into_iter().map(CertificateDer::from).collect();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(issued.key));
     let certified = CertifiedKey::from_der(chain, key, &runtime::tls::provider())?;
-    Ok(Shown { certified: Arc::new(certified), renews, expires: issued.expires })
+    Ok(ServedCertificate { certified: Arc::new(certified), renews, expires: issued.expires })
 }
 
 impl std::fmt::Debug for ServerCertificate {

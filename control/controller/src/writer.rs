@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{APPEND_MAX, AppendError, Draft, Fact, Journal, Projection, View};
+use eventlog::{APPEND_MAX, AppendError, Fact, Journal, Projection, UnsignedEvent, View};
 use model::{
     Command, Event, Position, Refused, Snapshot, Step, Tenant, TenantId, Timestamp, decide_all, event::Stream,
 };
@@ -71,7 +71,7 @@ pub enum WriteError {
 
 /// Who wishes something, why, and under which conditions.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct ChangeContext {
     pub tenant: TenantId,
     pub actor: String,
     pub cause: String,
@@ -81,7 +81,7 @@ pub struct Wish {
     pub wait_applied: bool,
 }
 
-impl Wish {
+impl ChangeContext {
     pub fn of_system(tenant: &TenantId, cause: &str) -> Self {
         let (actor, cause) = ("system".to_owned(), cause.to_owned());
         Self { tenant: tenant.clone(), actor, cause, expected: None, wait_applied: false }
@@ -129,9 +129,9 @@ impl Writer {
     ///
     /// It goes on to its end although whoever asked has hung up: an event may be
     /// there already, and what must follow it has to follow.
-    pub async fn execute(&self, wish: &Wish, commands: Vec<Command>) -> Result<Position, WriteError> {
-        let (lanes, wish) = (self.lanes.clone(), wish.clone());
-        let task = async move { lanes.execute(&wish, commands).await };
+    pub async fn execute(&self, context: &ChangeContext, commands: Vec<Command>) -> Result<Position, WriteError> {
+        let (lanes, context) = (self.lanes.clone(), context.clone());
+        let task = async move { lanes.execute(&context, commands).await };
         match self.tasks.spawn(task.instrument(Span::current())).await {
             Ok(outcome) => outcome,
             Err(ended) => match ended.try_into_panic() {
@@ -144,8 +144,13 @@ impl Writer {
 
     /// Carries out commands that were made from `snapshot`, if the log still ends
     /// there: what is on one stream is one append, or nothing.
-    pub async fn execute_at(&self, wish: &Wish, snapshot: &Snapshot, commands: Vec<Command>) -> Result<(), WriteError> {
-        self.lanes.execute_at(wish, snapshot, commands).await
+    pub async fn execute_at(
+        &self,
+        context: &ChangeContext,
+        snapshot: &Snapshot,
+        commands: Vec<Command>,
+    ) -> Result<(), WriteError> {
+        self.lanes.execute_at(context, snapshot, commands).await
     }
 }
 
@@ -177,30 +182,35 @@ impl Lanes {
         Timestamp(self.clock.now_ms())
     }
 
-    async fn execute(&self, wish: &Wish, commands: Vec<Command>) -> Result<Position, WriteError> {
+    async fn execute(&self, context: &ChangeContext, commands: Vec<Command>) -> Result<Position, WriteError> {
         let (revocations, changes): (Vec<_>, Vec<_>) = commands.into_iter().partition(|it| it.stream() == Stream::Risk);
         if !changes.is_empty() {
             let _turn = turn(&self.changes).await?;
-            self.as_expected(wish)?;
-            self.change(wish, &changes).await?;
+            self.as_expected(context)?;
+            self.change(context, &changes).await?;
         } else {
-            self.as_expected(wish)?;
+            self.as_expected(context)?;
         }
-        self.revoke(wish, &revocations).await?;
+        self.revoke(context, &revocations).await?;
         let snapshot = self.projection.snapshot();
-        if wish.wait_applied {
+        if context.wait_applied {
             self.wait_applied(&snapshot).await?;
         }
         Ok(snapshot.config)
     }
 
-    async fn execute_at(&self, wish: &Wish, snapshot: &Snapshot, commands: Vec<Command>) -> Result<(), WriteError> {
+    async fn execute_at(
+        &self,
+        context: &ChangeContext,
+        snapshot: &Snapshot,
+        commands: Vec<Command>,
+    ) -> Result<(), WriteError> {
         let _turn = turn(&self.changes).await?;
         self.readable()?;
         let mut snapshot = Arc::new(snapshot.clone());
-        for step in decide_all(&snapshot, &wish.tenant, commands)? {
+        for step in decide_all(&snapshot, &context.tenant, commands)? {
             let expected = snapshot.position(step.stream);
-            snapshot = match self.append(wish, &step, &snapshot).await {
+            snapshot = match self.append(context, &step, &snapshot).await {
                 Ok(next) => next,
                 Err(Failure::Conflict { stream, at }) => {
                     self.catch_up(stream, at).await?;
@@ -222,28 +232,28 @@ impl Lanes {
         }
     }
 
-    fn as_expected(&self, wish: &Wish) -> Result<(), WriteError> {
+    fn as_expected(&self, context: &ChangeContext) -> Result<(), WriteError> {
         let found = self.readable()?.config;
-        match wish.expected {
+        match context.expected {
             Some(expected) if found != expected => Err(WriteError::Moved { expected, found }),
             _ => Ok(()),
         }
     }
 
-    async fn change(&self, wish: &Wish, commands: &[Command]) -> Result<(), WriteError> {
+    async fn change(&self, context: &ChangeContext, commands: &[Command]) -> Result<(), WriteError> {
         let mut unchanged = true;
         // Of every attempt: an earlier one may have recorded a part.
         let mut concerned = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.readable()?;
-            let steps = decide_all(&snapshot, &wish.tenant, commands.iter().cloned())?;
-            let before = snapshot.tenant(&wish.tenant).cloned().unwrap_or_default();
+            let steps = decide_all(&snapshot, &context.tenant, commands.iter().cloned())?;
+            let before = snapshot.tenant(&context.tenant).cloned().unwrap_or_default();
             concerned.push((Concerned::by(&before, commands, &steps), before));
-            match self.carry_out(wish, &concerned, snapshot, steps, &mut unchanged).await {
+            match self.carry_out(context, &concerned, snapshot, steps, &mut unchanged).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Conflict { stream, at }) => {
                     let snapshot = self.catch_up(stream, at).await?;
-                    if let (Some(expected), true) = (wish.expected, unchanged)
+                    if let (Some(expected), true) = (context.expected, unchanged)
                         && snapshot.config != expected
                     {
                         return Err(WriteError::Moved { expected, found: snapshot.config });
@@ -259,7 +269,7 @@ impl Lanes {
     /// by RISK before anything opens. `unchanged` until CONFIG has an event of it.
     async fn carry_out(
         &self,
-        wish: &Wish,
+        context: &ChangeContext,
         concerned: &[(Concerned, Arc<Tenant>)],
         mut snapshot: Arc<Snapshot>,
         steps: Vec<Step>,
@@ -270,33 +280,38 @@ impl Lanes {
         for step in steps {
             let in_parts = step.events.len() > APPEND_MAX;
             *unchanged &= step.stream != Stream::Config || !in_parts;
-            snapshot = self.append(wish, &step, &snapshot).await?;
+            snapshot = self.append(context, &step, &snapshot).await?;
             match step.stream {
                 Stream::Config => *unchanged = false,
                 Stream::Directory => {
-                    self.follow_up(wish, concerned, &snapshot).await?;
+                    self.follow_up(context, concerned, &snapshot).await?;
                     followed = true;
                 }
                 Stream::Risk | Stream::Activity => {}
             }
         }
         if !followed {
-            self.follow_up(wish, concerned, &snapshot).await?;
+            self.follow_up(context, concerned, &snapshot).await?;
         }
         Ok(())
     }
 
     /// Appends a step, and waits until the snapshot has it.
-    async fn append(&self, wish: &Wish, step: &Step, snapshot: &Snapshot) -> Result<Arc<Snapshot>, Failure> {
-        let draft = |event: &Event| Draft {
+    async fn append(
+        &self,
+        context: &ChangeContext,
+        step: &Step,
+        snapshot: &Snapshot,
+    ) -> Result<Arc<Snapshot>, Failure> {
+        let draft = |event: &Event| UnsignedEvent {
             id: fresh_id(),
-            tenant: wish.tenant.clone(),
+            tenant: context.tenant.clone(),
             time: self.now(),
-            actor: wish.actor.clone(),
-            cause: wish.cause.clone(),
+            actor: context.actor.clone(),
+            cause: context.cause.clone(),
             fact: Fact::State(event.clone()),
         };
-        let drafts: Vec<Draft> = step.events.iter().map(draft).collect();
+        let drafts: Vec<UnsignedEvent> = step.events.iter().map(draft).collect();
         let appends = drafts.len().div_ceil(APPEND_MAX) as u32;
         let expected = snapshot.position(step.stream);
         let appended = self.journal.append(step.stream, &drafts, self.projection.chain(), expected);
@@ -310,7 +325,7 @@ impl Lanes {
         };
         let snapshot = self.reach(step.stream, position).await?;
         for event in &step.events {
-            info!(subject = %event.subject().path(&wish.tenant), position, "recorded");
+            info!(subject = %event.subject().path(&context.tenant), position, "recorded");
         }
         Ok(snapshot)
     }
@@ -336,7 +351,7 @@ impl Lanes {
     }
 
     /// The lane of RISK. Waits for nothing but the revocation before.
-    async fn revoke(&self, wish: &Wish, revocations: &[Command]) -> Result<(), WriteError> {
+    async fn revoke(&self, context: &ChangeContext, revocations: &[Command]) -> Result<(), WriteError> {
         if revocations.is_empty() {
             return Ok(());
         }
@@ -344,8 +359,8 @@ impl Lanes {
         for _ in 0..ATTEMPTS_MAX {
             let mut snapshot = self.readable()?;
             let mut outcome = Ok(());
-            for step in decide_all(&snapshot, &wish.tenant, revocations.iter().cloned())? {
-                match self.append(wish, &step, &snapshot).await {
+            for step in decide_all(&snapshot, &context.tenant, revocations.iter().cloned())? {
+                match self.append(context, &step, &snapshot).await {
                     Ok(next) => snapshot = next,
                     Err(failure) => {
                         outcome = Err(failure);

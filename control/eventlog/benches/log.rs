@@ -13,7 +13,7 @@
 use std::{io::Write, sync::Arc, time::Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use eventlog::{APPEND_MAX, Draft, EventLog, Fact, Journal, Projection};
+use eventlog::{APPEND_MAX, EventLog, Fact, Journal, Projection, UnsignedEvent};
 use model::{
     App, AppId, Assignment, ConnectorGroupId, Event, ExternalUrl, Origin, Principal, TenantId, Timestamp, UserId,
     app::Name, event::Stream,
@@ -67,7 +67,7 @@ async fn appends(folder: &std::path::Path, signer: &Arc<Signer>, trust: &Verifie
     println!("durable, 1 at a time, folded {rate:>12.0} events/s  ({:.2})", rate / bare);
     let started = Instant::now();
     for _ in 0..SINGLE_APPENDS / 4 {
-        let events: Vec<Draft> = (0..32).map(|n| draft(assigned(n, 1))).collect();
+        let events: Vec<UnsignedEvent> = (0..32).map(|n| draft(assigned(n, 1))).collect();
         journal.record(&events).await.unwrap();
     }
     let rate = f64::from(SINGLE_APPENDS / 4 * 32) / started.elapsed().as_secs_f64();
@@ -148,8 +148,8 @@ fn published(n: usize) -> Event {
     Event::put(App::new(AppId(id(n)), name, external, origin, ConnectorGroupId(id(0))))
 }
 
-fn draft(event: Event) -> Draft {
-    Draft {
+fn draft(event: Event) -> UnsignedEvent {
+    UnsignedEvent {
         id: Uuid::now_v7(),
         tenant: TenantId::default_tenant(),
         time: Timestamp(1),

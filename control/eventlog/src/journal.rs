@@ -18,7 +18,7 @@ use crate::{APPEND_MAX, Append, AppendError, EventLog, Fact, Projection, chain::
 
 /// A fact that is about to be recorded, with who and why.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct UnsignedEvent {
     pub id: Uuid,
     pub tenant: TenantId,
     pub time: Timestamp,
@@ -73,7 +73,7 @@ impl Journal {
     pub async fn append(
         &self,
         stream: Stream,
-        drafts: &[Draft],
+        drafts: &[UnsignedEvent],
         chain: &Mutex<Chain>,
         expected: Position,
     ) -> Result<Position, AppendError> {
@@ -161,13 +161,14 @@ impl Journal {
     }
 
     /// Appends what happened. ACTIVITY has many writers and no chain.
-    pub async fn record(&self, drafts: &[Draft]) -> Result<(), AppendError> {
+    pub async fn record(&self, drafts: &[UnsignedEvent]) -> Result<(), AppendError> {
         self.send(&mut self.recording(drafts)).await
     }
 
     /// What happened, signed: sending it again is no second event.
-    pub fn recording(&self, drafts: &[Draft]) -> Recording {
-        let sign = |drafts: &[Draft]| self.sign(drafts.iter().map(|draft| body(draft, |_| (0, vec![]))).collect());
+    pub fn recording(&self, drafts: &[UnsignedEvent]) -> Recording {
+        let sign =
+            |drafts: &[UnsignedEvent]| self.sign(drafts.iter().map(|draft| body(draft, |_| (0, vec![]))).collect());
         Recording { parts: drafts.chunks(APPEND_MAX).map(|drafts| (Uuid::now_v7(), sign(drafts))).collect() }
     }
 
@@ -190,7 +191,7 @@ impl Journal {
     }
 }
 
-fn body(draft: &Draft, place: impl Fn(&str) -> (u64, Vec<u8>)) -> EventBody {
+fn body(draft: &UnsignedEvent, place: impl Fn(&str) -> (u64, Vec<u8>)) -> EventBody {
     let subject = subject(draft);
     let (version, previous) = place(&subject);
     let (kind, payload) = draft.fact.encode();
@@ -226,7 +227,7 @@ fn marking(stream: Stream, chain: &Chain, mark: &Mark, time: Timestamp) -> Event
     }
 }
 
-fn subject(draft: &Draft) -> String {
+fn subject(draft: &UnsignedEvent) -> String {
     match &draft.fact {
         Fact::State(event) => event.subject().path(&draft.tenant),
         Fact::Activity(activity) => format!("postern.activity.{}.{}", draft.tenant, activity.topic()),

@@ -42,7 +42,7 @@ mod tests;
 pub use codec::{Activity, Fact};
 use embedded::Embedded;
 use jetstream::JetStream;
-pub use journal::{Draft, Journal, Recording};
+pub use journal::{Journal, Recording, UnsignedEvent};
 pub use presence::Presence;
 use presence::Presences;
 pub use projection::{Files, Projection, SignedKeys, View};

@@ -10,9 +10,9 @@
 //! (`load`). What the process remembers of the log proves that it is the same
 //! history (`memory`).
 
-mod believed;
 mod fold;
 mod follower;
+mod verified;
 
 use std::{
     path::{Path, PathBuf},

@@ -335,8 +335,8 @@ fn subject(name: &str) -> String {
     format!("postern.config.default.test.{name}")
 }
 
-fn draft(event: Event) -> Draft {
-    Draft {
+fn draft(event: Event) -> UnsignedEvent {
+    UnsignedEvent {
         id: Uuid::now_v7(),
         tenant: TenantId::default_tenant(),
         time: Timestamp(1),

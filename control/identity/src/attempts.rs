@@ -1,6 +1,6 @@
 //! The record of sign-ins: each attempt becomes one event of ACTIVITY.
 
-use eventlog::{Activity, Draft, Fact, Journal};
+use eventlog::{Activity, Fact, Journal, UnsignedEvent};
 use model::{TenantId, Timestamp};
 use proto::v1::SignInAttempt;
 use runtime::{Clock, clock::fresh_id, telemetry::chain};
@@ -33,9 +33,9 @@ impl Attempts {
 async fn write_down(journal: Journal, tenant: TenantId, clock: Clock, mut waiting: mpsc::Receiver<SignInAttempt>) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, eventlog::APPEND_MAX).await > 0 {
-        let drafts: Vec<Draft> = batch
+        let drafts: Vec<UnsignedEvent> = batch
             .drain(..)
-            .map(|attempt| Draft {
+            .map(|attempt| UnsignedEvent {
                 id: fresh_id(),
                 tenant: tenant.clone(),
                 time: Timestamp(clock.now_ms()),

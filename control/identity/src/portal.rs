@@ -36,7 +36,7 @@ impl Portal {
 }
 
 fn home(app: &App) -> &str {
-    match app.edge.home_path.as_str() {
+    match app.http_rules.home_path.as_str() {
         "/" => &app.external.path,
         chosen => chosen,
     }

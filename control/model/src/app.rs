@@ -7,8 +7,8 @@ use ipnet::IpNet;
 pub use crate::text::{HeaderName, Invalid, Name, Pin, is_host};
 use crate::{
     directory::Principal,
-    edge::{Edge, LocalPath},
     hosts::split_authority,
+    http_rules::{HttpRules, LocalPath},
     ids::{AppId, ConnectorGroupId, is_label},
     text::{Labels, is_under},
 };
@@ -46,7 +46,7 @@ pub struct App {
     pub host_header: HostHeader,
     /// Let `%2F` and `%5C` in paths pass; they are refused otherwise.
     pub encoded_slashes: bool,
-    pub edge: Edge,
+    pub http_rules: HttpRules,
     /// More addresses of a complex application: one sign-in, one policy (PUB-19).
     pub segments: Vec<Segment>,
     /// More places that serve what `origin` serves.
@@ -102,7 +102,7 @@ impl App {
             trusted_addresses: vec![],
             host_header: HostHeader::External,
             encoded_slashes: false,
-            edge: Edge::default(),
+            http_rules: HttpRules::default(),
             segments: vec![],
             more_origins: vec![],
             health_path: None,

@@ -78,7 +78,7 @@ pub fn foresee(
     tenant_id: &TenantId,
     commands: impl IntoIterator<Item = Command>,
 ) -> Result<(Vec<Step>, Snapshot), Refused> {
-    let mut draft = Draft::new(snapshot, tenant_id);
+    let mut draft = PlannedChange::new(snapshot, tenant_id);
     for command in commands {
         draft.add(command)?;
     }
@@ -88,7 +88,7 @@ pub fn foresee(
 }
 
 /// The change as far as it is known.
-struct Draft<'a> {
+struct PlannedChange<'a> {
     tenant_id: &'a TenantId,
     before: std::sync::Arc<Tenant>,
     after: Snapshot,
@@ -99,7 +99,7 @@ struct Draft<'a> {
     gone: BTreeSet<ObjectKey>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> PlannedChange<'a> {
     fn new(snapshot: &Snapshot, tenant_id: &'a TenantId) -> Self {
         let before = snapshot.tenant(tenant_id).cloned().unwrap_or_default();
         Self { tenant_id, before, after: snapshot.clone(), events: BTreeMap::new(), turns: 0, gone: BTreeSet::new() }

@@ -14,13 +14,12 @@ pub mod branding;
 pub mod command;
 pub mod connector;
 pub mod directory;
-pub mod edge;
 pub mod event;
 pub mod hosts;
+pub mod http_rules;
 pub mod ids;
 pub mod keys;
 pub mod kinds;
-pub mod links;
 mod origins;
 pub mod policy;
 pub mod risk;
@@ -28,6 +27,7 @@ pub mod route;
 pub mod session;
 pub mod snapshot;
 pub mod text;
+pub mod url_map;
 
 #[cfg(test)]
 mod tests;

@@ -261,7 +261,7 @@ impl<'a> RequestContext<'a> {
         if let Some(response) = http_rules::answer(routed.app(), routed.parts, path) {
             return Err(response.into());
         }
-        if routed.app().edge.maintenance {
+        if routed.app().http_rules.maintenance {
             return Err(Refusal::Maintenance.into());
         }
         let certificate = self.client_certificate(routed)?;
@@ -395,7 +395,7 @@ impl<'a> RequestContext<'a> {
 
     /// Not more than the application may be asked.
     fn meter(&self, routed: &Routed<'_>, entry: &Entry) -> Result<(), Refusal> {
-        let Some(per_minute) = routed.app().edge.requests_per_minute else { return Ok(()) };
+        let Some(per_minute) = routed.app().http_rules.requests_per_minute else { return Ok(()) };
         let user = entry.session.as_ref().map(|it| Who::User(it.claims.sub));
         let who = user.unwrap_or_else(|| Who::Address(routed.address()));
         self.requests.quotas.take(routed.app().id, who, per_minute, routed.now).map_err(Refusal::TooManyRequests)

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, StatusCode, header};
 use model::{
-    App, AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Snapshot, TenantId, app::Name, edge::Translate,
-    links::Links,
+    App, AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Snapshot, TenantId, app::Name, http_rules::Translate,
+    url_map::UrlMap,
 };
 use translate::Translator;
 use uuid::Uuid;
@@ -56,7 +56,7 @@ fn main() {
     line("HTML, gzip in and out (MB of HTML)", plain);
 }
 
-fn run(kind: &str, encoding: &str, body: &[u8], links: &Links) -> usize {
+fn run(kind: &str, encoding: &str, body: &[u8], links: &UrlMap) -> usize {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
     headers.insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
@@ -89,7 +89,7 @@ fn zipped(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn links() -> Links {
+fn links() -> UrlMap {
     let (tenant, id) = (TenantId::default_tenant(), AppId(Uuid::from_u128(1)));
     let app = App::new(
         id,
@@ -100,5 +100,5 @@ fn links() -> Links {
     );
     let mut snapshot = Snapshot::default();
     snapshot.apply(&tenant, Event::put(app), 1);
-    Links::new(snapshot.tenant(&tenant).unwrap().clone(), id, "wiki.example.com")
+    UrlMap::new(snapshot.tenant(&tenant).unwrap().clone(), id, "wiki.example.com")
 }

@@ -8,7 +8,7 @@ use lol_html::{
     html_content::{ContentType, TextChunk},
     send::{Element, HtmlRewriter, Settings},
 };
-use model::{edge::Translate, links::Links};
+use model::{http_rules::Translate, url_map::UrlMap};
 
 use crate::{TranslateError, scanner::Scanner, text};
 
@@ -31,7 +31,7 @@ impl lol_html::OutputSink for Sink {
 }
 
 impl Html {
-    pub(crate) fn new(encoding: AsciiCompatibleEncoding, links: Links, depth: Translate) -> Self {
+    pub(crate) fn new(encoding: AsciiCompatibleEncoding, links: UrlMap, depth: Translate) -> Self {
         let everything = depth == Translate::Everything;
         let inside = Arc::new(Mutex::new(Scanner::default()));
         let memory = MemorySettings::new()
@@ -95,7 +95,7 @@ type Handlers = lol_html::send::ElementContentHandlers<'static>;
 fn in_text(
     selector: &'static str,
     inside: &Arc<Mutex<Scanner>>,
-    links: &Links,
+    links: &UrlMap,
 ) -> (std::borrow::Cow<'static, lol_html::Selector>, Handlers) {
     let (inside, links) = (inside.clone(), links.clone());
     lol_html::text!(selector, move |chunk: &mut TextChunk<'_>| {
@@ -110,13 +110,13 @@ fn in_text(
     })
 }
 
-fn flush(inside: &Arc<Mutex<Scanner>>, links: &Links) -> String {
+fn flush(inside: &Arc<Mutex<Scanner>>, links: &UrlMap) -> String {
     let mut out = Vec::new();
     inside.lock().unwrap_or_else(PoisonError::into_inner).push(links, b"", true, &mut out);
     String::from_utf8(out).unwrap_or_default()
 }
 
-fn attributes(element: &mut Element<'_, '_>, links: &Links, everything: bool) {
+fn attributes(element: &mut Element<'_, '_>, links: &UrlMap, everything: bool) {
     if element.attributes().is_empty() {
         return;
     }

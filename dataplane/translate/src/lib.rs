@@ -7,7 +7,7 @@
 //! user's own pace. What cannot be read safely passes as it is.
 //!
 //! Reading order: this file, `scanner`, `html`. Not here: which links lead
-//! where (`model::links`), header fields (the relay).
+//! where (`model::url_map`), header fields (the relay).
 
 mod html;
 mod scanner;
@@ -20,7 +20,7 @@ use flate2::{
     write::{GzEncoder, MultiGzDecoder},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use model::{edge::Translate, links::Links};
+use model::{http_rules::Translate, url_map::UrlMap};
 use thiserror::Error;
 
 use crate::{html::Html, scanner::Scanner};
@@ -46,7 +46,7 @@ enum Kind {
 
 /// One body on its way out.
 pub struct Translator {
-    links: Links,
+    links: UrlMap,
     body: Body,
     decoder: Option<MultiGzDecoder<Vec<u8>>>,
     encoder: Option<GzEncoder<Vec<u8>>>,
@@ -67,7 +67,7 @@ impl Translator {
         headers: &mut HeaderMap,
         takes_gzip: bool,
         depth: Translate,
-        links: &Links,
+        links: &UrlMap,
     ) -> Option<Self> {
         let kind = kind(headers, depth)?;
         // A part of a body cannot be read; no body need not be.
@@ -190,7 +190,7 @@ pub fn accepted_encoding(takes_gzip: bool) -> &'static str {
 }
 
 /// The whole URLs in a header field such as Link, Refresh or a content policy.
-pub fn text(links: &Links, value: &str) -> Option<String> {
+pub fn text(links: &UrlMap, value: &str) -> Option<String> {
     let mut out = Vec::new();
     Scanner::default().push(links, value.as_bytes(), true, &mut out);
     String::from_utf8(out).ok().filter(|it| it != value)

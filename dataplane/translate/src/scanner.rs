@@ -5,7 +5,7 @@
 //! one is held back until it can be told.
 
 use memchr::memchr;
-use model::links::Links;
+use model::url_map::UrlMap;
 
 /// A URL longer than this is judged by what is there.
 const URL_BYTES_MAX: usize = 2048;
@@ -33,7 +33,7 @@ struct Candidate {
 
 impl Scanner {
     /// Writes what is certain to `out`; everything when `last`.
-    pub(crate) fn push(&mut self, links: &Links, bytes: &[u8], last: bool, out: &mut Vec<u8>) {
+    pub(crate) fn push(&mut self, links: &UrlMap, bytes: &[u8], last: bool, out: &mut Vec<u8>) {
         self.kept.extend_from_slice(bytes);
         let written = scan(links, &self.kept, self.written, last, out);
         let context = written.saturating_sub(CONTEXT_BYTES);
@@ -46,7 +46,7 @@ impl Scanner {
 }
 
 /// Reads `text`, of which `written` bytes are out already; how many are then.
-fn scan(links: &Links, text: &[u8], written: usize, last: bool, out: &mut Vec<u8>) -> usize {
+fn scan(links: &UrlMap, text: &[u8], written: usize, last: bool, out: &mut Vec<u8>) -> usize {
     let (mut written, mut position) = (written, written);
     let mut hold = if last { text.len() } else { tail(text) };
     while let Some(found) = memchr(b'/', &text[position..]) {
@@ -117,7 +117,7 @@ fn end_of_url(text: &[u8], candidate: &Candidate) -> usize {
 }
 
 /// How many bytes go, and what comes.
-fn replaced(links: &Links, text: &[u8], candidate: &Candidate, end: usize) -> Option<(usize, String)> {
+fn replaced(links: &UrlMap, text: &[u8], candidate: &Candidate, end: usize) -> Option<(usize, String)> {
     let url = std::str::from_utf8(&text[candidate.start..end]).ok()?;
     match candidate.escaped {
         false => links.front(url).map(|front| (front.len, front.becomes)),

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::*;
 
-fn links() -> Links {
+fn links() -> UrlMap {
     let tenant = TenantId::default_tenant();
     let mut snapshot = Snapshot::default();
     for (n, external, origin) in
@@ -27,7 +27,7 @@ fn links() -> Links {
         );
         snapshot.apply(&tenant, Event::put(app), 1);
     }
-    Links::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(Uuid::from_u128(1)), "wiki.example.com")
+    UrlMap::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(Uuid::from_u128(1)), "wiki.example.com")
 }
 
 fn head(kind: &str) -> HeaderMap {

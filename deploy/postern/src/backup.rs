@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use eventlog::{
-    Draft, EventLog, Fact, Journal, Projection,
+    EventLog, Fact, Journal, Projection, UnsignedEvent,
     backup::{Ends, close_copy, copy},
 };
 use model::{Event, Snapshot, Timestamp, event::Stream, kinds::AllSessionsEnded};
@@ -124,7 +124,7 @@ async fn finish(log: EventLog, keys: &RoleKeys) -> anyhow::Result<()> {
     let projection = Projection::start(log.clone(), &Stream::STATE, keys.trust.of_state()?, None).await?;
     let journal = Journal::new(log, keys.signer()?);
     let snapshot = projection.snapshot();
-    let draft = |tenant: &model::TenantId| Draft {
+    let draft = |tenant: &model::TenantId| UnsignedEvent {
         id: fresh_id(),
         tenant: tenant.clone(),
         time: now,

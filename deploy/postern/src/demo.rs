@@ -7,7 +7,7 @@ use anyhow::Context;
 use axum::{Router, extract::Request, response::Html, routing::any};
 use controller::{
     bootstrap::DEFAULT_GROUP,
-    writer::{Wish, Writer},
+    writer::{ChangeContext, Writer},
 };
 use http::HeaderMap;
 use model::{
@@ -47,15 +47,15 @@ pub async fn publish(writer: &Writer, tenant_id: &TenantId, socket: &Path) -> an
     let id = known.map_or_else(|| AppId(fresh_id()), |it| it.id);
     let plain = App::new(id, Name::parse("Demo")?, url, origin.clone(), group);
     let app = App { identity_headers: vec![header], assertion: true, ..plain };
-    let wish = Wish::of_system(tenant_id, "demo");
+    let context = ChangeContext::of_system(tenant_id, "demo");
     match known {
         None => {
             let assign = Command::Put(Assignment { app: app.id, principal: Principal::Everyone }.into());
-            writer.execute(&wish, vec![Command::Create(app.into()), assign]).await?;
+            writer.execute(&context, vec![Command::Create(app.into()), assign]).await?;
         }
         Some(before) if before.origin != origin => {
             let moved = App { origin, ..before.clone() };
-            writer.execute(&wish, vec![Command::Change(moved.into())]).await?;
+            writer.execute(&context, vec![Command::Change(moved.into())]).await?;
         }
         Some(_) => {}
     }

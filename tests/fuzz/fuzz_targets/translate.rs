@@ -5,8 +5,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
 use model::{
-    App, AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Snapshot, TenantId, app::Name, edge::Translate,
-    links::Links,
+    App, AppId, ConnectorGroupId, Event, ExternalUrl, Origin, Snapshot, TenantId, app::Name, http_rules::Translate,
+    url_map::UrlMap,
 };
 use translate::Translator;
 
@@ -46,7 +46,7 @@ fn translated(kind: &str, encoding: &str, body: &[u8], cut: usize) -> Option<Vec
     Some(out)
 }
 
-fn links() -> Links {
+fn links() -> UrlMap {
     let tenant = TenantId::default_tenant();
     let app = App::new(
         AppId(uuid::Uuid::from_u128(1)),
@@ -57,5 +57,5 @@ fn links() -> Links {
     );
     let mut snapshot = Snapshot::default();
     snapshot.apply(&tenant, Event::put(app), 1);
-    Links::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(uuid::Uuid::from_u128(1)), "wiki.example.com")
+    UrlMap::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(uuid::Uuid::from_u128(1)), "wiki.example.com")
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use eventlog::{Draft, Fact, Journal};
+use eventlog::{Fact, Journal, UnsignedEvent};
 use proto::signed::Signer;
 use runtime::clock::fresh_id;
 use tokio::task::JoinSet;
@@ -203,9 +203,9 @@ impl World {
         reader
     }
 
-    fn draft(&self, time: Timestamp, activity: Activity) -> Draft {
+    fn draft(&self, time: Timestamp, activity: Activity) -> UnsignedEvent {
         let (tenant, fact) = (self.tenant.clone(), Fact::Activity(activity));
-        Draft { id: fresh_id(), tenant, time, actor: "identity".into(), cause: String::new(), fact }
+        UnsignedEvent { id: fresh_id(), tenant, time, actor: "identity".into(), cause: String::new(), fact }
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
 use super::{
-    Admin, Call,
+    Admin, AdminCall,
     objects::{Statuses, called, has_labels, kind, named, shown},
 };
 use crate::{
@@ -30,7 +30,11 @@ const RETURNED_MAX: usize = 1000;
 type Fields = Map<String, Value>;
 
 impl Admin {
-    pub(super) async fn apply_objects(&self, call: Call, it: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
+    pub(super) async fn apply_objects(
+        &self,
+        call: AdminCall,
+        it: v1::ApplyRequest,
+    ) -> Result<v1::ApplyResponse, Status> {
         let snapshot = self.writer.snapshot();
         let asked = [(Verb::Put, &it.objects), (Verb::Remove, &it.removed)];
         for (verb, objects) in asked {
@@ -69,7 +73,7 @@ impl Admin {
 
     pub(super) async fn carry_out(
         &self,
-        call: Call,
+        call: AdminCall,
         snapshot: &Snapshot,
         commands: Vec<Command>,
         keys: &[ObjectKey],
@@ -96,7 +100,7 @@ impl Admin {
     }
 
     /// What an object becomes when the fields that are given are written over it.
-    async fn object(&self, call: &Call, names: &Names, wanted: &Wanted) -> Result<Object, Status> {
+    async fn object(&self, call: &AdminCall, names: &Names, wanted: &Wanted) -> Result<Object, Status> {
         let id = names.id(call, wanted);
         let key = match &id {
             Some(id) => wanted.key_of_id(id),
@@ -155,12 +159,12 @@ impl Wanted {
         wire::key_from_json(self.kind, &fields, &mut |_| Ok(()))
     }
 
-    fn key_of_parts(&self, call: &Call, names: &Names) -> Parsed<ObjectKey> {
+    fn key_of_parts(&self, call: &AdminCall, names: &Names) -> Parsed<ObjectKey> {
         wire::key_from_json(self.kind, &self.fields, &mut |link| names.resolve(&call.tenant, link))
     }
 
     /// The key of something that is there.
-    fn key(&self, call: &Call, names: &Names) -> Result<ObjectKey, Status> {
+    fn key(&self, call: &AdminCall, names: &Names) -> Result<ObjectKey, Status> {
         if wire::has_id(self.kind) {
             let text = if self.text("id").is_empty() { self.name() } else { self.text("id") };
             return crate::resolve::object(&call.tenant, self.kind, text).map_err(invalid);
@@ -173,7 +177,7 @@ impl Wanted {
 struct Names(HashMap<(KindName, String), String>);
 
 impl Names {
-    fn of(call: &Call, wanted: &[Wanted]) -> Result<Self, Status> {
+    fn of(call: &AdminCall, wanted: &[Wanted]) -> Result<Self, Status> {
         let mut names = Self(HashMap::new());
         for wanted in wanted.iter().filter(|it| wire::has_id(it.kind)) {
             if wanted.name().is_empty() && wanted.text("id").is_empty() {
@@ -190,7 +194,7 @@ impl Names {
     }
 
     /// The id that was given, or of what has the name, or a new one.
-    fn id(&self, call: &Call, wanted: &Wanted) -> Option<String> {
+    fn id(&self, call: &AdminCall, wanted: &Wanted) -> Option<String> {
         if !wire::has_id(wanted.kind) {
             return None;
         }

@@ -100,8 +100,8 @@ async fn an_installation_with_people_and_no_owner_gets_one() {
             .into(),
         )
     });
-    let wish = Wish::of_system(&TenantId::default_tenant(), "test");
-    controller.writer.execute(&wish, people.into()).await.unwrap();
+    let context = ChangeContext::of_system(&TenantId::default_tenant(), "test");
+    controller.writer.execute(&context, people.into()).await.unwrap();
     let owner = controller.owner().await.unwrap();
     assert!(world.opens(&controller.tenant(), &owner.password));
     assert!(controller.owner().await.is_none(), "once");

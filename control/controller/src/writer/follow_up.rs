@@ -24,7 +24,7 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Lanes, Wish, WriteError, Writer};
+use super::{ChangeContext, Lanes, WriteError, Writer};
 
 /// When DIRECTORY has been quiet this long, whoever changed it has had the time to
 /// record what follows. Done twice it costs a few renewals.
@@ -105,8 +105,8 @@ impl Lanes {
             for (id, concerned) in missing {
                 let tenant = snapshot.tenant(&id).cloned().unwrap_or_default();
                 info!(tenant = %id, "a change of people was not followed in RISK; it is now");
-                let wish = Wish::of_system(&id, "a change of people that nobody followed up");
-                self.follow_up(&wish, &[(concerned, tenant)], &snapshot).await?;
+                let context = ChangeContext::of_system(&id, "a change of people that nobody followed up");
+                self.follow_up(&context, &[(concerned, tenant)], &snapshot).await?;
             }
             after = entries.last().map_or(end, |it| it.position);
         }
@@ -116,11 +116,11 @@ impl Lanes {
     /// Makes tokens of the people concerned stale.
     pub(super) async fn follow_up(
         &self,
-        wish: &Wish,
+        context: &ChangeContext,
         concerned: &[(Concerned, Arc<Tenant>)],
         snapshot: &Snapshot,
     ) -> Result<(), WriteError> {
-        let Some(tenant) = snapshot.tenant(&wish.tenant).filter(|_| concerned.iter().any(|(it, _)| !it.is_nobody()))
+        let Some(tenant) = snapshot.tenant(&context.tenant).filter(|_| concerned.iter().any(|(it, _)| !it.is_nobody()))
         else {
             return Ok(());
         };
@@ -136,7 +136,7 @@ impl Lanes {
             Some(user) if stale.len() == 1 => revocations.push(revoke(*user, Timestamp(0))),
             Some(_) => revocations.push(Command::OutdateTokens { users: stale, directory, now }),
         }
-        self.revoke(wish, &revocations).await
+        self.revoke(context, &revocations).await
     }
 }
 

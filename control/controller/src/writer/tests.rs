@@ -125,10 +125,12 @@ async fn what_a_killed_controller_left_between_two_streams_is_done_by_the_next()
         let steps = decide_all(&snapshot, &world.tenant, [change.clone()]).unwrap();
         let [step] = &steps[..] else { panic!("one step: {steps:?}") };
         // Killed after this append.
-        let Ok(killed) = world.writer.lanes.append(&world.wish(), step, &snapshot).await else { panic!("{change:?}") };
+        let Ok(killed) = world.writer.lanes.append(&world.context(), step, &snapshot).await else {
+            panic!("{change:?}")
+        };
 
         let next = world.controller().await;
-        let _answered = next.execute(&world.wish(), vec![change.clone()]).await;
+        let _answered = next.execute(&world.context(), vec![change.clone()]).await;
         next.lanes.follow_up_to(0, killed.directory).await.unwrap();
         let snapshot = next.snapshot();
         let tenant = snapshot.tenant(&world.tenant).unwrap();
@@ -153,7 +155,7 @@ async fn another_controller_that_runs_follows_up_by_itself() {
             let snapshot = world.writer.snapshot();
             let change = Command::Change(User { email: email.into(), ..user(1) }.into());
             let steps = decide_all(&snapshot, &world.tenant, [change]).unwrap();
-            let Ok(killed) = world.writer.lanes.append(&world.wish(), &steps[0], &snapshot).await else {
+            let Ok(killed) = world.writer.lanes.append(&world.context(), &steps[0], &snapshot).await else {
                 panic!("{email}")
             };
             let mut views = next.views();
@@ -189,7 +191,7 @@ async fn an_expected_position_is_for_all_commands_together() {
         let name = Name::parse(&format!("p{n}")).unwrap();
         Command::Create(model::Policy::new(model::PolicyId(id(n)), name, Grant::Block).into())
     };
-    let expecting = |expected| Wish { expected: Some(expected), ..world.wish() };
+    let expecting = |expected| ChangeContext { expected: Some(expected), ..world.context() };
     assert_eq!(world.writer.execute(&expecting(0), vec![policy(1), policy(2)]).await.unwrap(), 2);
     let late = world.writer.execute(&expecting(0), vec![policy(3), policy(4)]).await;
     assert!(matches!(late, Err(WriteError::Moved { expected: 0, found: 2 })), "{late:?}");
@@ -237,12 +239,12 @@ impl World {
         Writer::new(Journal::new(self.log.clone(), self.signer.clone()), projection, Clock::default())
     }
 
-    fn wish(&self) -> Wish {
-        Wish::of_system(&self.tenant, "test")
+    fn context(&self) -> ChangeContext {
+        ChangeContext::of_system(&self.tenant, "test")
     }
 
     async fn execute(&self, commands: Vec<Command>) -> Result<Position, WriteError> {
-        self.writer.execute(&self.wish(), commands).await
+        self.writer.execute(&self.context(), commands).await
     }
 
     /// An event nobody can believe makes the reader stop.

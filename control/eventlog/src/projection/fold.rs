@@ -14,7 +14,7 @@ use proto::signed::{Hash, Verifier};
 
 use super::{
     Refused, SignedKeys, StartError, View,
-    believed::{Believed, Said},
+    verified::{Said, VerifiedEvent},
 };
 use crate::{
     Entry, EventLog, LogError,
@@ -126,7 +126,8 @@ impl Fold {
             for believed in believed.iter().flatten() {
                 chain.before(stream, &believed.body);
             }
-            let Some(Ok(Believed { body, said: Said::Mark(Mark::Checkpoint(said)), .. })) = believed.first() else {
+            let Some(Ok(VerifiedEvent { body, said: Said::Mark(Mark::Checkpoint(said)), .. })) = believed.first()
+            else {
                 return Err(incomplete());
             };
             if said.root != chain.root(stream).0 {
@@ -142,7 +143,7 @@ impl Fold {
         &mut self,
         stream: Stream,
         entries: &[Entry],
-        believed: Vec<Result<Believed, Refused>>,
+        believed: Vec<Result<VerifiedEvent, Refused>>,
         loaded: &mut Loaded,
     ) -> Result<(), StartError> {
         for (entry, believed) in entries.iter().zip(believed) {
@@ -155,13 +156,13 @@ impl Fold {
     }
 
     /// Verifies events on all cores.
-    pub(super) fn verify(&self, stream: Stream, entries: &[Entry]) -> Vec<Result<Believed, Refused>> {
+    pub(super) fn verify(&self, stream: Stream, entries: &[Entry]) -> Vec<Result<VerifiedEvent, Refused>> {
         let threads = thread::available_parallelism().map_or(1, |it| it.get());
         let share = entries.len().div_ceil(threads).max(1);
         let trust = &self.trust;
         let verify = |entries: &[Entry]| {
             let mut trust = trust.clone();
-            entries.iter().map(|entry| Believed::verify(&mut trust, stream, entry)).collect::<Vec<_>>()
+            entries.iter().map(|entry| VerifiedEvent::verify(&mut trust, stream, entry)).collect::<Vec<_>>()
         };
         thread::scope(|scope| {
             let verifying: Vec<_> = entries.chunks(share).map(|part| scope.spawn(|| verify(part))).collect();
@@ -187,11 +188,11 @@ impl Fold {
 
     /// Verifies and applies one event.
     pub(super) fn fold(&mut self, stream: Stream, entry: &Entry) -> Result<(), Refused> {
-        let believed = Believed::verify(&mut self.trust, stream, entry)?;
+        let believed = VerifiedEvent::verify(&mut self.trust, stream, entry)?;
         self.chain_and_apply(stream, entry, believed)
     }
 
-    fn chain_and_apply(&mut self, stream: Stream, entry: &Entry, believed: Believed) -> Result<(), Refused> {
+    fn chain_and_apply(&mut self, stream: Stream, entry: &Entry, believed: VerifiedEvent) -> Result<(), Refused> {
         let place = {
             let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
             chain.follow(stream, &believed.body, believed.hash)?
@@ -203,7 +204,7 @@ impl Fold {
         Ok(())
     }
 
-    fn apply(&mut self, stream: Stream, entry: &Entry, believed: Believed) {
+    fn apply(&mut self, stream: Stream, entry: &Entry, believed: VerifiedEvent) {
         match believed.said {
             Said::State(tenant, event) => {
                 self.remember_signed(&tenant, &event, entry);

@@ -113,7 +113,7 @@ async fn activity_whose_answer_was_lost_is_recorded_once() {
     let nats = Nats::start().await;
     let world = World::jetstream(&nats).await;
     let journal = Journal::new(world.log.clone(), world.signer.clone());
-    let access = |n: usize| Draft {
+    let access = |n: usize| UnsignedEvent {
         fact: Fact::Activity(Activity::Access(proto::v1::Access { request_id: n.to_string(), ..Default::default() })),
         ..draft(Event::put(TenantSettings { domain: String::new(), public_port: 1, relays: vec![] }))
     };

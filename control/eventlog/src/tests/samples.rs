@@ -14,7 +14,7 @@ use std::{
 use model::{
     app::*,
     directory::Username,
-    edge::*,
+    http_rules::*,
     keys::*,
     kinds::{AllSessionsEnded, Credentials, IdentityKey, TenantSettings},
     policy::{Grant, Minutes, Requirement, Selection, State},
@@ -155,7 +155,7 @@ fn one_of_each() -> Vec<Fact> {
         trusted_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         host_header: HostHeader::Origin,
         encoded_slashes: true,
-        edge: Edge::default(),
+        http_rules: HttpRules::default(),
         segments: vec![],
         more_origins: vec![],
         health_path: None,
@@ -164,7 +164,7 @@ fn one_of_each() -> Vec<Fact> {
         owners: vec![],
         labels: Default::default(),
     };
-    let edge = Edge {
+    let http_rules = HttpRules {
         maintenance: true,
         home_path: LocalPath::parse("/team/start").unwrap(),
         hsts: Some(Hsts { max_age_s: 31_536_000, include_subdomains: true, preload: true }),
@@ -188,7 +188,7 @@ fn one_of_each() -> Vec<Fact> {
         origin: Origin::parse("https://*.wiki.internal").unwrap(),
     };
     let changed = App {
-        edge,
+        http_rules,
         segments: vec![segment],
         more_origins: vec![Origin::parse("https://wiki2.internal").unwrap()],
         health_path: Some(LocalPath::parse("/health").unwrap()),
@@ -196,12 +196,12 @@ fn one_of_each() -> Vec<Fact> {
         origin_pins: vec![Pin([7; 32])],
         ..app.clone()
     };
-    let upgrading = Edge {
+    let upgrading = HttpRules {
         upgrades: vec![UpgradeProtocol::parse("tcp/1").unwrap()],
         passed_fields: vec![FieldPattern::parse("X-Amz-*").unwrap()],
-        ..Edge::default()
+        ..HttpRules::default()
     };
-    let changed_again = App { edge: upgrading, ..app.clone() };
+    let changed_again = App { http_rules: upgrading, ..app.clone() };
     let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
     let group = ConnectorGroup { id: ConnectorGroupId(id), name: name.clone(), labels: labels.clone() };
     let connector = Connector {

@@ -6,8 +6,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use model::{
     App, ExternalUrl, Origin,
     app::{self, HeaderName, IdentityHeader, Name, Pin, PreAuthentication, Segment},
-    edge::{
-        CookieRules, CorsRule, Edge, FieldPattern, HeaderAction, HeaderRule, Hsts, LocalPath, SameSite, Translate,
+    http_rules::{
+        CookieRules, CorsRule, FieldPattern, HeaderAction, HeaderRule, Hsts, HttpRules, LocalPath, SameSite, Translate,
         UpgradeProtocol,
     },
 };
@@ -55,27 +55,27 @@ impl Words for App {
                 app::HostHeader::Origin => v1::HostHeader::Origin.into(),
             },
             encoded_slashes: self.encoded_slashes,
-            upgrades: self.edge.upgrades.iter().map(|it| it.as_str().to_owned()).collect(),
-            passed_fields: self.edge.passed_fields.iter().map(|it| it.as_str().to_owned()).collect(),
-            maintenance: self.edge.maintenance,
-            requests_per_minute: self.edge.requests_per_minute.map_or(0, NonZeroU32::get),
-            home_path: self.edge.home_path.as_str().to_owned(),
-            hsts: self.edge.hsts.map(|it| v1::Hsts {
+            upgrades: self.http_rules.upgrades.iter().map(|it| it.as_str().to_owned()).collect(),
+            passed_fields: self.http_rules.passed_fields.iter().map(|it| it.as_str().to_owned()).collect(),
+            maintenance: self.http_rules.maintenance,
+            requests_per_minute: self.http_rules.requests_per_minute.map_or(0, NonZeroU32::get),
+            home_path: self.http_rules.home_path.as_str().to_owned(),
+            hsts: self.http_rules.hsts.map(|it| v1::Hsts {
                 max_age_s: it.max_age_s,
                 include_subdomains: it.include_subdomains,
                 preload: it.preload,
             }),
-            cookie_same_site: match self.edge.cookie.same_site {
+            cookie_same_site: match self.http_rules.cookie.same_site {
                 SameSite::Lax => v1::SameSite::Lax.into(),
                 SameSite::Strict => v1::SameSite::Strict.into(),
                 SameSite::None => v1::SameSite::None.into(),
             },
-            cookie_persistent: self.edge.cookie.persistent,
-            cookie_partitioned: self.edge.cookie.partitioned,
-            cors: self.edge.cors.iter().map(cors_to).collect(),
-            request_headers: header_rules_to(&self.edge.request_headers),
-            response_headers: header_rules_to(&self.edge.response_headers),
-            translate: match self.edge.translate {
+            cookie_persistent: self.http_rules.cookie.persistent,
+            cookie_partitioned: self.http_rules.cookie.partitioned,
+            cors: self.http_rules.cors.iter().map(cors_to).collect(),
+            request_headers: header_rules_to(&self.http_rules.request_headers),
+            response_headers: header_rules_to(&self.http_rules.response_headers),
+            translate: match self.http_rules.translate {
                 Translate::Headers => v1::Translate::Headers.into(),
                 Translate::Pages => v1::Translate::Pages.into(),
                 Translate::Everything => v1::Translate::Everything.into(),
@@ -95,7 +95,7 @@ impl Words for App {
     }
 
     fn from_wire(wire: v1::App) -> Parsed<Self> {
-        let edge = edge_from(&wire)?;
+        let http_rules = http_rules_from(&wire)?;
         let segment = |it: &v1::Segment| {
             Ok(Segment {
                 external: ExternalUrl::recorded(&it.external_url).in_field("segments.external_url")?,
@@ -127,7 +127,7 @@ impl Words for App {
             hidden: wire.hidden,
             trusted_addresses: parse_networks("trusted_addresses", &wire.trusted_addresses)?,
             encoded_slashes: wire.encoded_slashes,
-            edge,
+            http_rules,
             segments: wire.segments.iter().map(segment).collect::<Parsed<_>>()?,
             more_origins: wire.more_origins.iter().map(more).collect::<Parsed<_>>()?,
             health_path: match wire.health_path.as_str() {
@@ -177,7 +177,7 @@ fn pin_from(text: &str) -> Parsed<Pin> {
         .ok_or(bad("origin_pins", "is a SHA-256 in base64, as `openssl dgst -sha256 -binary | base64` prints"))
 }
 
-fn edge_from(wire: &v1::App) -> Parsed<Edge> {
+fn http_rules_from(wire: &v1::App) -> Parsed<HttpRules> {
     let same_site = match wire.cookie_same_site() {
         v1::SameSite::Lax => SameSite::Lax,
         v1::SameSite::Strict => SameSite::Strict,
@@ -188,7 +188,7 @@ fn edge_from(wire: &v1::App) -> Parsed<Edge> {
         include_subdomains: it.include_subdomains,
         preload: it.preload,
     };
-    Ok(Edge {
+    Ok(HttpRules {
         maintenance: wire.maintenance,
         requests_per_minute: NonZeroU32::new(wire.requests_per_minute),
         home_path: LocalPath::recorded(&wire.home_path),

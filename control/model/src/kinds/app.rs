@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::{
     app::{App, ExternalUrl, Origin, Scheme, Segment},
     directory::Principal,
-    edge::{self, CorsRule, Edge, FieldPattern, LocalPath, SameSite, UpgradeProtocol},
     event::Stream,
+    http_rules::{self, CorsRule, FieldPattern, HttpRules, LocalPath, SameSite, UpgradeProtocol},
     ids::AppId,
     kinds::{
         ObjectKey, Rejection,
@@ -52,7 +52,7 @@ impl Kind for App {
         check_addresses(self)?;
         check_trust(self)?;
         check_rules(self)?;
-        check_edge(&self.edge)
+        check_http_rules(&self.http_rules)
     }
 
     fn check_change(_before: Option<&Self>, after: Option<&Self>, change: &Change<'_>) -> Result<(), Rejection> {
@@ -115,7 +115,7 @@ fn check_addresses(app: &App) -> Result<(), Broken> {
             return Err(Broken::new("more_origins", "have the scheme of origin, and none of them a *"));
         }
     }
-    let home = app.edge.home_path.as_str();
+    let home = app.http_rules.home_path.as_str();
     if home != "/" && !app.external.covers(home) {
         return Err(Broken::new("home_path", "is outside the path of external_url"));
     }
@@ -152,53 +152,55 @@ fn check_rules(app: &App) -> Result<(), Broken> {
     for header in &app.identity_headers {
         HeaderName::parse(header.name.as_str()).in_field("identity_headers.name")?;
     }
-    let edge = &app.edge;
+    let http_rules = &app.http_rules;
     let counts = [
-        ("cors", edge.cors.len()),
-        ("request_headers", edge.request_headers.len()),
-        ("response_headers", edge.response_headers.len()),
+        ("cors", http_rules.cors.len()),
+        ("request_headers", http_rules.request_headers.len()),
+        ("response_headers", http_rules.response_headers.len()),
     ];
     for (field, count) in counts {
-        if count > edge::RULES_MAX {
+        if count > http_rules::RULES_MAX {
             return Err(Broken::new(field, "has 64 rules at most"));
         }
     }
-    for (field, rules) in [("request_headers", &edge.request_headers), ("response_headers", &edge.response_headers)] {
+    for (field, rules) in
+        [("request_headers", &http_rules.request_headers), ("response_headers", &http_rules.response_headers)]
+    {
         for rule in rules {
             rule.check().in_field(field)?;
         }
     }
     let is_identity =
         |name: &HeaderName| app.identity_headers.iter().any(|it| it.name.as_str().eq_ignore_ascii_case(name.as_str()));
-    match edge.request_headers.iter().any(|rule| is_identity(&rule.name)) {
+    match http_rules.request_headers.iter().any(|rule| is_identity(&rule.name)) {
         true => Err(Broken::new("request_headers", "names an identity header, which only the user's session fills")),
         false => Ok(()),
     }
 }
 
-fn check_edge(edge: &Edge) -> Result<(), Broken> {
-    LocalPath::parse(edge.home_path.as_str()).in_field("home_path")?;
-    if edge.cookie.partitioned && edge.cookie.same_site != SameSite::None {
+fn check_http_rules(http_rules: &HttpRules) -> Result<(), Broken> {
+    LocalPath::parse(http_rules.home_path.as_str()).in_field("home_path")?;
+    if http_rules.cookie.partitioned && http_rules.cookie.same_site != SameSite::None {
         let problem = "needs cookie_same_site none: other cookies are not sent into frames";
         return Err(Broken::new("cookie_partitioned", problem));
     }
-    if let Some(hsts) = edge.hsts
+    if let Some(hsts) = http_rules.hsts
         && hsts.preload
         && !(hsts.max_age_s >= PRELOAD_AGE_S && hsts.include_subdomains)
     {
         return Err(Broken::new("hsts", "preload needs include_subdomains and max_age_s of 31536000 or more"));
     }
-    edge.cors.iter().try_for_each(CorsRule::check).in_field("cors")?;
-    if edge.upgrades.len() > UPGRADES_MAX {
+    http_rules.cors.iter().try_for_each(CorsRule::check).in_field("cors")?;
+    if http_rules.upgrades.len() > UPGRADES_MAX {
         return Err(Broken::new("upgrades", "has 16 entries at most"));
     }
-    for protocol in &edge.upgrades {
+    for protocol in &http_rules.upgrades {
         UpgradeProtocol::parse(protocol.as_str()).in_field("upgrades")?;
     }
-    if edge.passed_fields.len() > edge::RULES_MAX {
+    if http_rules.passed_fields.len() > http_rules::RULES_MAX {
         return Err(Broken::new("passed_fields", "has 64 entries at most"));
     }
-    for pattern in &edge.passed_fields {
+    for pattern in &http_rules.passed_fields {
         FieldPattern::parse(pattern.as_str()).in_field("passed_fields")?;
     }
     Ok(())

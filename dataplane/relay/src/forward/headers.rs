@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use model::{
     App, Origin,
     app::{Claim, HostHeader, Scheme},
-    edge::{HeaderAction, HeaderRule, Translate},
-    links::Links,
+    http_rules::{HeaderAction, HeaderRule, Translate},
     session::SessionClaims,
+    url_map::UrlMap,
 };
 use strict::{
     canonical::Canonical,
@@ -174,7 +174,7 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
                 false => continue,
             }
         }
-        let is_passed = || app.edge.passed_fields.iter().any(|it| it.covers(name));
+        let is_passed = || app.http_rules.passed_fields.iter().any(|it| it.covers(name));
         if is_guarded(name) || replaced_by_rule(app, name) || is_believed(name) && !is_passed() {
             continue;
         }
@@ -183,10 +183,10 @@ pub fn forward(headers: &HeaderMap, app: &App, canonical: &Canonical, added: &Ad
             None => block.push(name, value.as_bytes()),
         }
     }
-    if app.edge.translate != Translate::Headers {
+    if app.http_rules.translate != Translate::Headers {
         block.push("accept-encoding", translate::accepted_encoding(takes_gzip(headers)).as_bytes());
     }
-    for rule in &app.edge.request_headers {
+    for rule in &app.http_rules.request_headers {
         match &rule.action {
             HeaderAction::Set(value) | HeaderAction::Add(value) => block.push(rule.name.as_str(), value.as_bytes()),
             HeaderAction::Remove => {}
@@ -220,11 +220,11 @@ fn as_variable(name: &str) -> String {
 
 /// What a rule sets or removes does not come from the user.
 fn replaced_by_rule(app: &App, name: &str) -> bool {
-    let translated = app.edge.translate != Translate::Headers && name == "accept-encoding";
+    let translated = app.http_rules.translate != Translate::Headers && name == "accept-encoding";
     let ruled = |rule: &HeaderRule| {
         !matches!(rule.action, HeaderAction::Add(_)) && rule.name.as_str().eq_ignore_ascii_case(name)
     };
-    translated || app.edge.request_headers.iter().any(ruled)
+    translated || app.http_rules.request_headers.iter().any(ruled)
 }
 
 /// Does the user take gzip? A weight of nothing says no (RFC 9110, 12.5.3).
@@ -356,7 +356,7 @@ fn plain(value: &str) -> String {
 
 /// What comes back: nothing about connections, no cookie in our name, and no
 /// address of the inside (PUB-25).
-pub fn back(headers: &mut HeaderMap, authority: &str, links: impl FnOnce() -> Links) {
+pub fn back(headers: &mut HeaderMap, authority: &str, links: impl FnOnce() -> UrlMap) {
     // Also where else the application can be reached (RFC 7838).
     for name in OF_CONNECTION.into_iter().chain([header::ALT_SVC, HeaderName::from_static("postern-refusal")]) {
         headers.remove(name);
@@ -385,7 +385,7 @@ const URLS: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, heade
 const TEXTS: [HeaderName; 4] =
     [header::REFRESH, header::LINK, header::CONTENT_SECURITY_POLICY, header::CONTENT_SECURITY_POLICY_REPORT_ONLY];
 
-fn translate_urls(headers: &mut HeaderMap, links: &Links) {
+fn translate_urls(headers: &mut HeaderMap, links: &UrlMap) {
     let rewrite = |headers: &mut HeaderMap, name: &HeaderName, change: &dyn Fn(&str) -> Option<String>| {
         let header::Entry::Occupied(mut values) = headers.entry(name) else { return };
         for value in values.iter_mut() {

@@ -5,7 +5,9 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use eventlog::View;
 use http::{HeaderMap, Method, StatusCode, request::Parts};
-use model::{App, Origin, Tenant, TenantId, Timestamp, app::Spot, edge::Translate, links::Links, snapshot::Published};
+use model::{
+    App, Origin, Tenant, TenantId, Timestamp, app::Spot, http_rules::Translate, snapshot::Published, url_map::UrlMap,
+};
 use strict::canonical::Canonical;
 use translate::Translator;
 
@@ -36,13 +38,13 @@ impl Routed<'_> {
         &self.published.object
     }
 
-    pub(crate) fn links(&self) -> Links {
-        Links::new(self.tenant.clone(), self.app().id, &self.canonical.authority)
+    pub(crate) fn links(&self) -> UrlMap {
+        UrlMap::new(self.tenant.clone(), self.app().id, &self.canonical.authority)
     }
 
     /// For a response whose body is to be translated.
     pub(crate) fn translator(&self, status: StatusCode, headers: &mut HeaderMap) -> Option<Translator> {
-        let depth = self.app().edge.translate;
+        let depth = self.app().http_rules.translate;
         if depth == Translate::Headers || self.parts.method == Method::HEAD {
             return None;
         }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use eventlog::{Activity, AppendError, Draft, EVENT_BYTES_MAX, Fact, Journal, REPEAT_WINDOW, Recording};
+use eventlog::{Activity, AppendError, EVENT_BYTES_MAX, Fact, Journal, REPEAT_WINDOW, Recording, UnsignedEvent};
 use model::{TenantId, Timestamp};
 use proto::{
     Message,
@@ -105,7 +105,7 @@ impl ActivityLog {
 }
 
 async fn write(journal: Journal, writer: String, clock: Clock, mut receiver: mpsc::Receiver<Happened>, counts: Counts) {
-    let draft = |(tenant, time, activity)| Draft {
+    let draft = |(tenant, time, activity)| UnsignedEvent {
         id: fresh_id(),
         tenant,
         time: Timestamp(time),
@@ -123,7 +123,7 @@ async fn write(journal: Journal, writer: String, clock: Clock, mut receiver: mps
             batch.push(more);
         }
         let taken = batch.len();
-        let mut drafts: Vec<Draft> = together(batch.drain(..)).into_iter().map(draft).collect();
+        let mut drafts: Vec<UnsignedEvent> = together(batch.drain(..)).into_iter().map(draft).collect();
         let lost = counts.dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let gap = ActivityGap { writer: writer.clone(), dropped: lost };
@@ -187,7 +187,7 @@ fn together(batch: impl Iterator<Item = Happened>) -> Vec<Happened> {
     events
 }
 
-fn accesses(draft: &Draft) -> u64 {
+fn accesses(draft: &UnsignedEvent) -> u64 {
     match &draft.fact {
         Fact::Activity(Activity::Accesses(all)) => all.accesses.len() as u64,
         Fact::Activity(Activity::Gap(_)) => 0,
@@ -196,7 +196,7 @@ fn accesses(draft: &Draft) -> u64 {
 }
 
 /// Drops that a gap was to tell of.
-fn already_dropped(draft: &Draft) -> u64 {
+fn already_dropped(draft: &UnsignedEvent) -> u64 {
     match &draft.fact {
         Fact::Activity(Activity::Gap(gap)) => gap.dropped,
         Fact::Activity(_) | Fact::State(_) => 0,

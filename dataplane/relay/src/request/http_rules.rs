@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use model::{
     App, Tenant,
     app::PreAuthentication,
-    edge::{CorsRule, Edge, HeaderAction, HeaderRule},
+    http_rules::{CorsRule, HeaderAction, HeaderRule, HttpRules},
 };
 
 /// Nobody has a session here but people; crawlers are told so (PUB-41).
@@ -14,8 +14,8 @@ const ROBOTS: &str = "User-agent: *\nDisallow: /\n";
 
 /// A request that is answered before anybody is asked who they are.
 pub(crate) fn answer(app: &App, parts: &Parts, path: &str) -> Option<Response<Bytes>> {
-    if is_preflight(parts) && !app.edge.cors.is_empty() {
-        return Some(preflight(&app.edge, parts, path));
+    if is_preflight(parts) && !app.http_rules.cors.is_empty() {
+        return Some(preflight(&app.http_rules, parts, path));
     }
     let crawler = path == "/robots.txt" && matches!(parts.method, Method::GET | Method::HEAD);
     (crawler && app.pre_authentication == PreAuthentication::SignIn).then(robots)
@@ -34,11 +34,11 @@ fn is_preflight(parts: &Parts) -> bool {
         && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn preflight(edge: &Edge, parts: &Parts, path: &str) -> Response<Bytes> {
+fn preflight(http_rules: &HttpRules, parts: &Parts, path: &str) -> Response<Bytes> {
     let text = |name: HeaderName| parts.headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let method = text(header::ACCESS_CONTROL_REQUEST_METHOD);
     let names = text(header::ACCESS_CONTROL_REQUEST_HEADERS);
-    let allowed = rule(edge, &parts.headers, path).filter(|rule| {
+    let allowed = rule(http_rules, &parts.headers, path).filter(|rule| {
         let mut names = names.split(',').map(str::trim).filter(|it| !it.is_empty());
         rule.allows_method(method) && names.all(|it| rule.allows_header(it))
     });
@@ -61,16 +61,16 @@ fn preflight(edge: &Edge, parts: &Parts, path: &str) -> Response<Bytes> {
     response
 }
 
-fn rule<'a>(edge: &'a Edge, headers: &HeaderMap, path: &str) -> Option<&'a CorsRule> {
+fn rule<'a>(http_rules: &'a HttpRules, headers: &HeaderMap, path: &str) -> Option<&'a CorsRule> {
     let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
-    edge.cors.iter().find(|it| it.covers(path) && it.allows_origin(origin))
+    http_rules.cors.iter().find(|it| it.covers(path) && it.allows_origin(origin))
 }
 
 /// For every answer in the name of an application, a refusal too: a script must
 /// be able to read that it has to sign in (PUB-23).
 pub(crate) fn finish(headers: &mut HeaderMap, app: &App, parts: &Parts) {
-    let edge = &app.edge;
-    if let Some(hsts) = &edge.hsts {
+    let http_rules = &app.http_rules;
+    if let Some(hsts) = &http_rules.hsts {
         let subdomains = if hsts.include_subdomains { "; includeSubDomains" } else { "" };
         let preload = if hsts.preload { "; preload" } else { "" };
         let value = format!("max-age={}{subdomains}{preload}", hsts.max_age_s);
@@ -78,10 +78,10 @@ pub(crate) fn finish(headers: &mut HeaderMap, app: &App, parts: &Parts) {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
         }
     }
-    if !edge.cors.is_empty() {
-        allow_origin(headers, edge, parts);
+    if !http_rules.cors.is_empty() {
+        allow_origin(headers, http_rules, parts);
     }
-    for rule in &edge.response_headers {
+    for rule in &http_rules.response_headers {
         apply(headers, rule);
     }
 }
@@ -95,11 +95,11 @@ pub(crate) fn advertise(headers: &mut HeaderMap, tenant: &Tenant) {
 }
 
 /// Where there are rules, they are all that counts.
-fn allow_origin(headers: &mut HeaderMap, edge: &Edge, parts: &Parts) {
+fn allow_origin(headers: &mut HeaderMap, http_rules: &HttpRules, parts: &Parts) {
     headers.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
     headers.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    let Some(rule) = rule(edge, &parts.headers, parts.uri.path()) else { return };
+    let Some(rule) = rule(http_rules, &parts.headers, parts.uri.path()) else { return };
     if rule.allows_any_origin() {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     } else if let Some(origin) = parts.headers.get(header::ORIGIN) {

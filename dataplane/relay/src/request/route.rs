@@ -71,7 +71,7 @@ pub(super) fn whose_page(view: &View, canonical: &Canonical, headers: &HeaderMap
 /// switch to is not asked of it, and the request is like any other.
 fn upgrade(app: &App, headers: &HeaderMap) -> Option<String> {
     let allowed: Vec<&str> =
-        fields::names(headers, &header::UPGRADE).filter(|it| app.edge.allows_upgrade(it)).collect();
+        fields::names(headers, &header::UPGRADE).filter(|it| app.http_rules.allows_upgrade(it)).collect();
     (!allowed.is_empty()).then(|| allowed.join(", "))
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use model::{
     App, AppId, Requirement, Timestamp,
-    edge::{CookieRules, SameSite},
+    http_rules::{CookieRules, SameSite},
     session::SESSION_LIFE_S,
 };
 use runtime::secret::SharedSecret;
@@ -101,11 +101,11 @@ pub fn begin(
     let location = format!("https://{}{}/authorize?{}", keys.login_host, port.unwrap_or(""), query.finish());
     let mut response = redirect(&location)?;
     // Identity's redirect back comes from another site, which Strict would hide.
-    let same_site = match app.edge.cookie.same_site {
+    let same_site = match app.http_rules.cookie.same_site {
         SameSite::Strict => SameSite::Lax,
         same @ (SameSite::Lax | SameSite::None) => same,
     };
-    let rules = CookieRules { same_site, ..app.edge.cookie };
+    let rules = CookieRules { same_site, ..app.http_rules.cookie };
     set_cookie(&mut response, BROWSER_COOKIE, &browser, Some(SIGN_IN_LIFE_S), rules)?;
     Ok(response)
 }
@@ -163,20 +163,20 @@ pub fn finish(app: &App, session: &Session, back: &str, now: Timestamp) -> Resul
     let is_path =
         back.starts_with('/') && !back.starts_with("//") && back.bytes().all(|it| it.is_ascii_graphic() && it != b'\\');
     let back = if is_path { back } else { "/" };
-    let mut response = match app.edge.cookie.same_site {
+    let mut response = match app.http_rules.cookie.same_site {
         // A redirect from another site goes on without Strict cookies, for ever.
         SameSite::Strict => step(back),
         SameSite::Lax | SameSite::None => redirect(back)?,
     };
     let life_s = cookie_life_s(app, session, now);
-    set_cookie(&mut response, &cookie_name(app.id), &session.token, life_s, app.edge.cookie)?;
+    set_cookie(&mut response, &cookie_name(app.id), &session.token, life_s, app.http_rules.cookie)?;
     Ok(response)
 }
 
 /// As long as the session may be renewed, where it is to outlive the browser.
 fn cookie_life_s(app: &App, session: &Session, now: Timestamp) -> Option<i64> {
     let ends_s = session.claims.started_ms / 1000 + SESSION_LIFE_S;
-    app.edge.cookie.persistent.then(|| (ends_s - now.seconds()).max(0))
+    app.http_rules.cookie.persistent.then(|| (ends_s - now.seconds()).max(0))
 }
 
 /// A page of our own that goes on by itself, fragment and all.
@@ -209,7 +209,7 @@ struct Step<'a> {
 pub fn sign_out(keys: &TenantKeys, app: &App, canonical: &Canonical) -> Result<Response<Bytes>, Refusal> {
     let port = canonical.authority.strip_prefix(&canonical.host).unwrap_or("");
     let mut response = redirect(&format!("https://{}{port}/signout", keys.login_host))?;
-    set_cookie(&mut response, &cookie_name(app.id), "", Some(0), app.edge.cookie)?;
+    set_cookie(&mut response, &cookie_name(app.id), "", Some(0), app.http_rules.cookie)?;
     Ok(response)
 }
 
@@ -227,7 +227,7 @@ pub fn renewal_form(secret: &SharedSecret, app: AppId, token: &str) -> String {
 /// The cookie of a renewed session, for a response that is on its way.
 pub fn renewed_cookie(app: &App, session: &Session, now: Timestamp) -> Option<HeaderValue> {
     let life_s = cookie_life_s(app, session, now);
-    let attributes = attributes(life_s, app.edge.cookie);
+    let attributes = attributes(life_s, app.http_rules.cookie);
     HeaderValue::from_str(&cookie_text(&cookie_name(app.id), &session.token, &attributes)).ok()
 }
 

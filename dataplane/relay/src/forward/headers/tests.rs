@@ -133,11 +133,11 @@ fn cookies_are_joined_and_ours_stay_here() {
     assert_eq!(all(&sent(&crumbs, "192.0.2.7").unwrap(), "cookie"), ["a=1; b=2; c=3"]);
 }
 
-fn links(authority: &str) -> Links {
+fn links(authority: &str) -> UrlMap {
     let (tenant, app) = (TenantId::default_tenant(), app());
     let (mut snapshot, id) = (Snapshot::default(), app.id);
     snapshot.apply(&tenant, Event::put(app), 1);
-    Links::new(snapshot.tenant(&tenant).unwrap().clone(), id, authority)
+    UrlMap::new(snapshot.tenant(&tenant).unwrap().clone(), id, authority)
 }
 
 /// PUB-25, and the fields it forgets.
@@ -171,7 +171,7 @@ fn every_field_that_shows_an_inside_address_is_translated() {
 fn rules_of_the_administrator_count_and_users_cannot_undo_them() {
     let rule = |name: &str, action| HeaderRule::parse(name, action).unwrap();
     let mut app = app();
-    app.edge.request_headers = vec![
+    app.http_rules.request_headers = vec![
         rule("X-Zone", HeaderAction::Set("outside".into())),
         rule("X-Debug", HeaderAction::Remove),
         rule("X-Tag", HeaderAction::Add("b".into())),
@@ -188,7 +188,7 @@ fn rules_of_the_administrator_count_and_users_cannot_undo_them() {
 #[test]
 fn a_translated_application_is_asked_for_what_can_be_read() {
     let mut app = app();
-    app.edge.translate = Translate::Pages;
+    app.http_rules.translate = Translate::Pages;
     for (sent, asked) in [("br, gzip;q=0.5", "gzip"), ("gzip;q=0", "identity"), ("br", "identity")] {
         let headers = sent_to(&app, &[("accept-encoding", sent)], "192.0.2.7").unwrap();
         assert_eq!(all(&headers, "accept-encoding"), [asked], "{sent}");
@@ -279,7 +279,7 @@ fn what_servers_believe_of_a_proxy_no_user_says_unless_the_application_asks() {
         }
         assert!(!sent(&[(&name, "evil")], "203.0.113.9").unwrap().contains_key(&name), "{name}");
         let mut asking = app();
-        asking.edge.passed_fields = vec![model::edge::FieldPattern::parse(believed).unwrap()];
+        asking.http_rules.passed_fields = vec![model::http_rules::FieldPattern::parse(believed).unwrap()];
         assert_eq!(all(&sent_to(&asking, &[(&name, "meant")], "203.0.113.9").unwrap(), &name), ["meant"]);
     }
     for plain in
@@ -288,7 +288,7 @@ fn what_servers_believe_of_a_proxy_no_user_says_unless_the_application_asks() {
         assert!(sent(&[(plain, "1")], "203.0.113.9").unwrap().contains_key(plain), "{plain}");
     }
     let mut asking = app();
-    asking.edge.passed_fields = vec![model::edge::FieldPattern::parse("x-*").unwrap()];
+    asking.http_rules.passed_fields = vec![model::http_rules::FieldPattern::parse("x-*").unwrap()];
     let arrived =
         sent_to(&asking, &[("x-remote-user", "root"), ("x-forwarded-for", "1.1.1.1")], "203.0.113.9").unwrap();
     assert_eq!(all(&arrived, "x-remote-user"), ["alice"], "what we say stays ours");

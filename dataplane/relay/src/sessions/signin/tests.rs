@@ -4,7 +4,7 @@
 use super::*;
 use crate::sessions::session::alice;
 
-use model::{ConnectorGroupId, ExternalUrl, Origin, app::Name, edge::Edge, session::SessionClaims};
+use model::{ConnectorGroupId, ExternalUrl, Origin, app::Name, http_rules::HttpRules, session::SessionClaims};
 use url::Url;
 use uuid::Uuid;
 
@@ -64,7 +64,7 @@ fn app(cookie: CookieRules) -> App {
     let origin = Origin::parse("http://10.0.0.5:3000").unwrap();
     let (id, group) = (AppId(Uuid::from_u128(1)), ConnectorGroupId(Uuid::from_u128(2)));
     App {
-        edge: Edge { cookie, ..Edge::default() },
+        http_rules: HttpRules { cookie, ..HttpRules::default() },
         ..App::new(id, Name::parse("wiki").unwrap(), external, origin, group)
     }
 }

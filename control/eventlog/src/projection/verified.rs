@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// An event that a trusted writer wrote, and that is where it belongs.
-pub(super) struct Believed {
+pub(super) struct VerifiedEvent {
     pub(super) body: EventBody,
     pub(super) hash: Hash,
     pub(super) said: Said,
@@ -26,7 +26,7 @@ pub(super) enum Said {
     Mark(Mark),
 }
 
-impl Believed {
+impl VerifiedEvent {
     pub(super) fn verify(trust: &mut Verifier, stream: Stream, entry: &Entry) -> Result<Self, Refused> {
         let event = SignedEvent::decode(entry.bytes.clone()).map_err(|_| Untrusted::Malformed)?;
         let (body, hash) = trust.verify(&event)?;

@@ -9,7 +9,7 @@ use crate::{app::ExternalUrl, hosts::split_authority, ids::AppId, kinds::Tenant,
 
 /// What is needed to translate the links of one response.
 #[derive(Clone)]
-pub struct Links {
+pub struct UrlMap {
     tenant: Arc<Tenant>,
     app: AppId,
     /// What the user has in the address bar: host and port.
@@ -34,7 +34,7 @@ struct Begin<'a> {
     path: &'a str,
 }
 
-impl Links {
+impl UrlMap {
     pub fn new(tenant: Arc<Tenant>, app: AppId, authority: &str) -> Self {
         Self { tenant, app, authority: authority.into() }
     }
@@ -144,7 +144,7 @@ mod tests {
         ids::{ConnectorGroupId, TenantId},
     };
 
-    fn links(apps: &[(u8, &str, &str)]) -> Links {
+    fn links(apps: &[(u8, &str, &str)]) -> UrlMap {
         let tenant = TenantId::default_tenant();
         let mut snapshot = Snapshot::default();
         for (n, external, origin) in apps {
@@ -157,7 +157,7 @@ mod tests {
             );
             snapshot.apply(&tenant, Event::put(app), 1);
         }
-        Links::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(Uuid::from_u128(1)), "wiki.example.com:8443")
+        UrlMap::new(snapshot.tenant(&tenant).unwrap().clone(), AppId(Uuid::from_u128(1)), "wiki.example.com:8443")
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub const RULES_MAX: usize = 64;
 const VALUE_BYTES_MAX: usize = 2048;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Edge {
+pub struct HttpRules {
     /// Everybody is told to come back later (PUB-09).
     pub maintenance: bool,
     /// Where the portal leads, below the external URL (PUB-10).
@@ -34,7 +34,7 @@ pub struct Edge {
     pub passed_fields: Vec<FieldPattern>,
 }
 
-impl Edge {
+impl HttpRules {
     /// May a connection be upgraded to a protocol of this name?
     pub fn allows_upgrade(&self, protocol: &str) -> bool {
         protocol.eq_ignore_ascii_case("websocket")
