@@ -14,9 +14,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    Identity, keys,
+    current::Current,
+    keys,
     pages::{Answer, Page},
+    portal::Portal,
     provider::{
+        Provider,
         authorize::AuthorizeRequest,
         grants::{TokenError, TokenRequest},
     },
@@ -25,6 +28,13 @@ use crate::{
 
 /// A form of ours: a sealed flow and a few fields.
 const FORM_BYTES_MAX: usize = 64 * 1024;
+
+/// What answers.
+pub(crate) struct Identity {
+    pub current: Current,
+    pub provider: Provider,
+    pub portal: Portal,
+}
 
 pub(crate) fn routes(identity: Arc<Identity>) -> Router {
     Router::new()

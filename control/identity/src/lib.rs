@@ -56,6 +56,7 @@ use crate::{
     attempts::Attempts,
     controller::Controller,
     current::Current,
+    endpoints::Identity,
     portal::Portal,
     proofs::{password::Passwords, totp::Codes},
     provider::{AuthorizationCodes, Devices, Provider, Tokens},
@@ -93,13 +94,6 @@ pub struct Surroundings {
     pub token_faults: TokenFaults,
     /// Counts proofs of users that are not accepted.
     pub proof_faults: ProofFaults,
-}
-
-/// What the endpoints stand on.
-struct Identity {
-    current: Current,
-    provider: Provider,
-    portal: Portal,
 }
 
 const CONNECTIONS_MAX: usize = 4096;
