@@ -199,6 +199,9 @@ async fn a_person_is_linked_by_issuer_and_subject_and_not_by_name() {
     let renamed = world.cli(&["set", "user", "--name", "alice", "username=alice.smith"]);
     assert!(renamed.status.success(), "{}", String::from_utf8_lossy(&renamed.stderr));
     world.user("alice").await;
+    let nobody = world.cli(&["set", "user", "--name", "alise", "disabled=true"]);
+    let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(!nobody.status.success() && said.contains("there is no user \"alise\""), "{said}");
     let listed = world.cli(&["list", "linked-identity"]);
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(

@@ -22,7 +22,7 @@ by_name_or_id! {
     user -> User(UserId), users;
 }
 
-fn missing(field: &'static str, kind: KindName, text: &str) -> FieldError {
+pub(crate) fn missing(field: &'static str, kind: KindName, text: &str) -> FieldError {
     let problem = format!("there is no {} {text:?}; list them, or check the spelling", kind.title());
     FieldError { field, problem }
 }

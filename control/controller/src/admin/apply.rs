@@ -22,6 +22,7 @@ use super::{
 use crate::{
     errors::{about, field, invalid, refused, rejected},
     permits::Verb,
+    resolve,
 };
 
 /// Objects that are returned; a file of thousands is not sent back.
@@ -103,7 +104,7 @@ impl Admin {
     async fn object(&self, call: &AdminCall, names: &Names, wanted: &Wanted) -> Result<Object, Status> {
         let id = names.id(call, wanted);
         let key = match &id {
-            Some(id) => wanted.key_of_id(id),
+            Some(id) => wanted.key_of_id(id).map_err(|_| resolve::missing("id", wanted.kind, id)),
             None => wanted.key_of_parts(call, names),
         };
         let key = key.map_err(invalid)?;
