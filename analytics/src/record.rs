@@ -261,5 +261,6 @@ fn given(text: &str) -> Value<'_> {
 }
 
 fn has_second_factor(it: &SignInAttempt) -> bool {
-    it.methods.iter().any(|method| ProofMethod::parse(method) == Some(ProofMethod::OneTimeCode))
+    let second = [Some(ProofMethod::OneTimeCode), Some(ProofMethod::MultiFactor)];
+    it.methods.iter().any(|method| second.contains(&ProofMethod::parse(method)))
 }

@@ -96,6 +96,7 @@ impl Admin {
         applications => applications_client::ApplicationsClient,
         connectors => connectors_client::ConnectorsClient,
         users => users_client::UsersClient,
+        providers => providers_client::ProvidersClient,
         policies => policies_client::PoliciesClient,
         sessions => sessions_client::SessionsClient,
         history => history_client::HistoryClient,

@@ -10,6 +10,7 @@ mod history;
 mod internal;
 mod keys;
 mod objects;
+mod providers;
 mod sessions;
 mod status;
 mod users;

@@ -185,6 +185,7 @@ async fn routes(
         )
         .add_service(v1::connectors_server::ConnectorsServer::new(admin.clone()))
         .add_service(v1::users_server::UsersServer::new(admin.clone()))
+        .add_service(v1::providers_server::ProvidersServer::new(admin.clone()))
         .add_service(v1::policies_server::PoliciesServer::new(admin.clone()))
         .add_service(v1::objects_server::ObjectsServer::new(admin.clone()).max_decoding_message_size(APPLY_BYTES_MAX))
         .add_service(v1::sessions_server::SessionsServer::new(admin.clone()))

@@ -12,6 +12,7 @@ mod connector;
 mod connector_group;
 mod credential;
 mod group;
+mod identity_provider;
 mod join_token;
 mod key;
 mod link;
@@ -31,11 +32,11 @@ use ipnet::IpNet;
 #[cfg(feature = "toy")]
 use model::kinds::Toy;
 use model::{
-    App, Assignment, Connector, ConnectorGroup, Credential, Event, Group, JoinToken, Kind, KindName, LinkedIdentity,
-    Membership, Object, ObjectKey, Policy, RoleAssignment, User,
+    App, Assignment, Connector, ConnectorGroup, Credential, Event, Group, IdentityProvider, JoinToken, Kind, KindName,
+    LinkedIdentity, Membership, Object, ObjectKey, Policy, RoleAssignment, User,
     kinds::{
-        AllSessionsEnded, Branding, Certificate, Credentials, Key, OutdatedTokens, SessionRevocation, TenantSettings,
-        UserRevocation,
+        AllSessionsEnded, Branding, Certificate, Credentials, Key, OutdatedTokens, ProviderSecret, SessionRevocation,
+        TenantSettings, UserRevocation,
     },
 };
 use proto::Message;

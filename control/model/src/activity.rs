@@ -64,6 +64,8 @@ words! {
         Busy = "busy",
         /// The proof was right and could not be recorded.
         Unavailable = "unavailable",
+        /// An identity provider did not vouch for the user, or for nobody known here.
+        ProviderRefused = "provider_refused",
     }
 }
 
@@ -72,6 +74,10 @@ words! {
     ProofMethod {
         Password = "pwd",
         OneTimeCode = "otp",
+        /// An identity provider's word.
+        Federated = "fed",
+        /// And its word that there was a second factor.
+        MultiFactor = "mfa",
     }
 }
 

@@ -68,6 +68,7 @@ id! {
     GroupId,
     JoinTokenId,
     PolicyId,
+    ProviderId,
     /// One sign-in of one user; all tokens of that sign-in carry it.
     SessionId,
     UserId,

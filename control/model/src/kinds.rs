@@ -12,6 +12,7 @@ mod connector_group;
 mod credential;
 mod event;
 mod group;
+mod identity_provider;
 mod join_token;
 mod key;
 pub mod kind;
@@ -42,6 +43,7 @@ pub use self::{
     credential::{Credential, CredentialKey, Credentials, Proof},
     event::Event,
     group::Group,
+    identity_provider::{IdentityProvider, ProviderSecret},
     join_token::JoinToken,
     key::{Key, KeyHolder, KeyPurpose, in_use},
     linked_identity::{IdentityKey, LinkedIdentity},
@@ -94,6 +96,8 @@ macro_rules! for_each_kind {
             Credentials credentials_before;
             Credential credentials;
             LinkedIdentity linked_identities;
+            IdentityProvider identity_providers;
+            ProviderSecret provider_secrets;
             Group groups;
             Membership memberships;
             SessionRevocation session_revocations;

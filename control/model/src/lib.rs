@@ -9,6 +9,7 @@
 
 pub mod activity;
 pub mod app;
+pub mod arrival;
 pub mod batch;
 pub mod branding;
 pub mod command;
@@ -39,8 +40,8 @@ pub use directory::{Principal, Role};
 pub use event::{Stream, Subject};
 pub use ids::*;
 pub use kinds::{
-    Assignment, Connector, ConnectorGroup, Credential, Event, Group, JoinToken, Kind, KindName, LinkedIdentity,
-    Membership, Object, ObjectKey, Proof, Rejection, RoleAssignment, Tenant, User, kind, table,
+    Assignment, Connector, ConnectorGroup, Credential, Event, Group, IdentityProvider, JoinToken, Kind, KindName,
+    LinkedIdentity, Membership, Object, ObjectKey, Proof, Rejection, RoleAssignment, Tenant, User, kind, table,
 };
 pub use policy::{Decision, Facts, Policy, Requirement};
 pub use snapshot::Snapshot;

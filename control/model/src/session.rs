@@ -30,7 +30,7 @@ pub struct SessionClaims {
     pub started_ms: i64,
     /// Position of DIRECTORY the groups and names were read at.
     pub directory: Position,
-    /// Authentication methods, RFC 8176: `pwd`, `otp`.
+    /// Authentication methods, RFC 8176: `pwd`, `otp`, `mfa`; and `fed`.
     pub amr: Vec<String>,
     /// Requirements that hold until the session ends. How recent the sign-in is
     /// follows from `started_ms`.
@@ -105,7 +105,8 @@ impl SessionClaims {
 
 /// What authentication methods satisfy for as long as a session lasts.
 pub fn satisfied_by(amr: &[String]) -> BTreeSet<Requirement> {
-    match amr.iter().any(|method| method == ProofMethod::OneTimeCode.as_str()) {
+    let second = [ProofMethod::OneTimeCode, ProofMethod::MultiFactor];
+    match amr.iter().any(|method| second.iter().any(|it| it.as_str() == method)) {
         true => BTreeSet::from([Requirement::Mfa]),
         false => BTreeSet::new(),
     }

@@ -143,6 +143,9 @@ pub enum AdminCommand {
     /// Users.
     #[command(subcommand)]
     User(UserCommand),
+    /// Identity providers that people sign in with.
+    #[command(subcommand)]
+    Provider(ProviderCommand),
     /// Conditional access.
     #[command(subcommand)]
     Policy(PolicyCommand),

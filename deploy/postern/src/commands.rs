@@ -3,6 +3,7 @@
 mod apps;
 mod people;
 mod policies;
+mod providers;
 
 use std::{
     path::PathBuf,
@@ -100,6 +101,7 @@ pub async fn run(it: Context, command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Group(command) => people::group(&it, command).await,
         AdminCommand::Connector(command) => apps::connector(&it, command).await,
         AdminCommand::User(command) => people::user(&it, command).await,
+        AdminCommand::Provider(command) => providers::provider(&it, command).await,
         AdminCommand::Policy(command) => policies::policy(&it, command).await,
         AdminCommand::Session(command) => people::session(&it, command).await,
         AdminCommand::Key(command) => key(&it, command).await,

@@ -14,12 +14,13 @@ use crate::{
 /// Columns of a list of any other kind: more would not fit.
 const COLUMNS_MAX: usize = 6;
 /// Columns of lists that people look at often.
-const COLUMNS: [(&str, &[&str]); 6] = [
+const COLUMNS: [(&str, &[&str]); 7] = [
     ("app", &["name", "external_url", "origin", "connector_group"]),
     ("connector", &["name", "group", "state", "online_since", "version", "address", "load", "last_seen"]),
     ("connector-group", &["name", "labels"]),
     ("group", &["name", "labels"]),
     ("policy", &["name", "state", "block", "require", "include", "networks"]),
+    ("identity-provider", &["name", "issuer", "client_id", "domains", "disabled"]),
     ("user", &["username", "display_name", "email", "disabled"]),
 ];
 

@@ -22,6 +22,10 @@ impl Internal for Admin {
         self.change(&call, Command::Put(credential.into())).await
     }
 
+    async fn arrive(&self, request: Request<v1::ArriveRequest>) -> Result<Response<v1::ArriveResponse>, Status> {
+        self.arrived(request).await
+    }
+
     async fn end_session(
         &self,
         request: Request<v1::EndSessionRequest>,

@@ -10,11 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    ObjectKey, Rejection, Tenant,
-    kind::{Broken, Change, Concern, Kind, Rank, Reference},
+use crate::{
+    event::Stream,
+    ids::UserId,
+    kinds::{
+        ObjectKey, Rejection, Tenant,
+        kind::{Broken, Change, Concern, Kind, Rank, Reference},
+    },
 };
-use crate::{event::Stream, ids::UserId};
 
 /// OpenID Connect Core 2: a subject has at most 255 ASCII characters.
 const TEXT_BYTES_MAX: usize = 255;

@@ -224,6 +224,22 @@ pub enum RoleName {
 }
 
 #[derive(Subcommand)]
+pub enum ProviderCommand {
+    /// Lists the identity providers.
+    #[command(after_help = "Example: postern provider list")]
+    List,
+    /// Stores what the provider gave Postern as its client secret.
+    #[command(after_help = "Example: postern provider secret Entra --secret-file secret.txt")]
+    Secret {
+        /// Name or id.
+        provider: String,
+        /// A file with the secret; an empty one takes the stored secret away.
+        #[arg(long)]
+        secret_file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
 pub enum PolicyCommand {
     /// Lists the policies.
     #[command(after_help = "Example: postern policy list")]
