@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use model::{SessionId, UserId, keys::KeyPurpose};
+use model::{Position, ProviderId, SessionId, UserId, arrival::ProviderClaims, keys::KeyPurpose};
 use proto::{
     enrolment::CONTROLLER_NAME,
-    v1::{EndSessionRequest, SetTotpRequest, internal_client::InternalClient},
+    v1::{ArriveRequest, EndSessionRequest, SetTotpRequest, internal_client::InternalClient},
 };
 use runtime::{
     dial::dial_any,
@@ -31,6 +31,28 @@ impl Controller {
     pub(crate) async fn set_totp(&self, user: UserId, sealed_secret: Vec<u8>) -> Result<(), Status> {
         let request = self.signed(SetTotpRequest { user: user.to_string(), sealed_secret })?;
         self.dial().await?.set_totp(request).await.map(|_| ())
+    }
+
+    /// Records what changes with somebody who comes from a provider. Returns who
+    /// they are, and the position of DIRECTORY that knows it.
+    pub(crate) async fn arrive(
+        &self,
+        provider: ProviderId,
+        claims: &ProviderClaims,
+    ) -> Result<(UserId, Position), Status> {
+        let it = claims.clone();
+        let request = self.signed(ArriveRequest {
+            provider: provider.to_string(),
+            subject: it.subject,
+            username: it.username,
+            name: it.name,
+            email: it.email,
+            email_verified: it.email_verified,
+            groups: it.groups.into_iter().collect(),
+        })?;
+        let answer = self.dial().await?.arrive(request).await?.into_inner();
+        let user = answer.user.parse().map_err(|_| Status::internal("the controller named no user"))?;
+        Ok((user, answer.position))
     }
 
     pub(crate) async fn end_session(&self, session: SessionId, user: UserId) -> Result<(), Status> {

@@ -23,6 +23,7 @@ use crate::{
         authorize::AuthorizeRequest,
         grants::{TokenError, TokenRequest},
     },
+    upstream::Callback,
     visitor::Visitor,
 };
 
@@ -44,6 +45,8 @@ pub(crate) fn routes(identity: Arc<Identity>) -> Router {
         .route("/authorize", get(authorize))
         .route("/signin", post(sign_in))
         .route("/code", post(code))
+        .route("/identify", post(identify))
+        .route("/upstream/callback", get(upstream_callback))
         .route("/token", post(token))
         .route("/device_authorization", post(device_authorization))
         .route("/device", get(device).post(device_entered))
@@ -93,7 +96,7 @@ async fn configuration(State(identity): State<Arc<Identity>>) -> Json<serde_json
         "token_endpoint_auth_methods_supported": ["none", "client_secret_post"],
         "scopes_supported": ["openid"],
         "acr_values_supported": ["mfa", "sign-in-within:1h"],
-        "prompt_values_supported": ["none", "login"],
+        "prompt_values_supported": ["none", "login", "select_account"],
         "authorization_response_iss_parameter_supported": true,
     }))
 }
@@ -107,7 +110,7 @@ async fn authorize(
     headers: HeaderMap,
     Query(request): Query<AuthorizeRequest>,
 ) -> Answer {
-    identity.provider.authorize(&Visitor::of(headers), request)
+    identity.provider.authorize(&Visitor::of(headers), request).await
 }
 
 #[derive(Deserialize)]
@@ -123,6 +126,32 @@ async fn sign_in(State(identity): State<Arc<Identity>>, headers: HeaderMap, Form
     let provider = &identity.provider;
     let visitor = Visitor::of(headers);
     provider.after(provider.sign_in.password_entered(&visitor, &form.flow, &form.username, form.password).await)
+}
+
+#[derive(Deserialize)]
+struct IdentifyForm {
+    flow: String,
+    #[serde(default)]
+    username: String,
+    /// The button of a provider.
+    #[serde(default)]
+    provider: String,
+}
+
+async fn identify(State(identity): State<Arc<Identity>>, headers: HeaderMap, Form(form): Form<IdentifyForm>) -> Answer {
+    let provider = &identity.provider;
+    let visitor = Visitor::of(headers);
+    provider.after(provider.sign_in.identified(&visitor, &form.flow, &form.username, &form.provider).await)
+}
+
+/// Users come back here from identity providers.
+async fn upstream_callback(
+    State(identity): State<Arc<Identity>>,
+    headers: HeaderMap,
+    Query(callback): Query<Callback>,
+) -> Answer {
+    let provider = &identity.provider;
+    provider.after(provider.sign_in.came_back(&Visitor::of(headers), callback).await)
 }
 
 #[derive(Deserialize)]
@@ -180,7 +209,7 @@ async fn device_entered(
     headers: HeaderMap,
     Form(form): Form<UserCode>,
 ) -> Answer {
-    identity.provider.device_entered(&Visitor::of(headers), form.user_code)
+    identity.provider.device_entered(&Visitor::of(headers), form.user_code).await
 }
 
 async fn sign_out(State(identity): State<Arc<Identity>>, headers: HeaderMap) -> Answer {

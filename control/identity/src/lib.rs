@@ -25,9 +25,13 @@ mod sessions;
 pub mod settings;
 mod sign_in;
 mod throttle;
+mod upstream;
 mod visitor;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use ::tokens::{SigningKey, TokenFaults};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -63,10 +67,12 @@ use crate::{
     sessions::Sessions,
     sign_in::SignIn,
     throttle::Throttle,
+    upstream::Upstream,
 };
 pub use crate::{
     proofs::{ProofFault, ProofFaults},
     settings::Settings,
+    upstream::fault::{UpstreamFault, UpstreamFaults},
 };
 
 #[derive(Debug, Error)]
@@ -90,10 +96,15 @@ pub struct Surroundings {
     /// Where passwords are checked.
     pub hashing: Hashing,
     pub clock: Clock,
-    /// Counts tokens that are refused.
-    pub token_faults: TokenFaults,
-    /// Counts proofs of users that are not accepted.
-    pub proof_faults: ProofFaults,
+    pub faults: Faults,
+}
+
+/// Counters of what is refused.
+#[derive(Clone, Default)]
+pub struct Faults {
+    pub tokens: TokenFaults,
+    pub proofs: ProofFaults,
+    pub upstream: UpstreamFaults,
 }
 
 const CONNECTIONS_MAX: usize = 4096;
@@ -119,8 +130,7 @@ pub struct Service {
 
 impl Service {
     pub fn start(settings: Settings, surroundings: Surroundings) -> Result<Self, IdentityError> {
-        let Surroundings { projection, journal, sealing, signing, hashing, clock, token_faults, proof_faults } =
-            surroundings;
+        let Surroundings { projection, journal, sealing, signing, hashing, clock, faults } = surroundings;
         let tenant_id = TenantId::default_tenant();
         let pair = Ed25519KeyPair::from_pkcs8(&signing).map_err(|_| IdentityError::SigningKey)?;
         let signing = SigningKey::ed25519(&key_id(pair.public_key().as_ref()), &signing);
@@ -136,17 +146,23 @@ impl Service {
             seal: seal(),
             passwords: Passwords::new(sealing.clone(), hashing)?,
             codes: Codes::new(sealing.clone()),
-            faults: proof_faults,
+            faults: faults.proofs,
             throttle: throttle.clone(),
             attempts,
             controller: controller.clone(),
+            upstream: Upstream {
+                current: current.clone(),
+                sealing: sealing.clone(),
+                faults: faults.upstream,
+                known: Mutex::default(),
+            },
         };
         let tokens = Tokens {
             current: current.clone(),
             sessions: sessions.clone(),
             seal: seal(),
             sealing: sealing.clone(),
-            faults: token_faults.clone(),
+            faults: faults.tokens.clone(),
             life_s: settings.token_life_s,
         };
         let provider = Provider {
@@ -159,7 +175,7 @@ impl Service {
             throttle,
             controller,
         };
-        let portal = Portal { current: current.clone(), faults: token_faults };
+        let portal = Portal { current: current.clone(), faults: faults.tokens };
         let tasks = TaskTracker::new();
         tasks.spawn(written_down);
         let routes = endpoints::routes(Arc::new(Identity { current, provider, portal }));

@@ -20,6 +20,17 @@ struct SignIn {
 }
 
 #[derive(Template)]
+#[template(path = "identify.html")]
+struct Identify {
+    flow: String,
+    app: String,
+    username: String,
+    /// Ids and names of providers.
+    providers: Vec<(String, String)>,
+    message: Option<String>,
+}
+
+#[derive(Template)]
 #[template(path = "code.html")]
 struct Code {
     flow: String,
@@ -82,6 +93,16 @@ impl Page {
 
     pub(crate) fn sign_in(flow: String, app: String, username: &str, message: Option<String>) -> Self {
         Self::of(SignIn { flow, app, username: username.chars().take(64).collect(), message })
+    }
+
+    pub(crate) fn identify(
+        flow: String,
+        app: String,
+        username: &str,
+        providers: Vec<(String, String)>,
+        message: Option<String>,
+    ) -> Self {
+        Self::of(Identify { flow, app, username: username.chars().take(64).collect(), providers, message })
     }
 
     pub(crate) fn code(flow: String, app: String, message: Option<String>) -> Self {
@@ -166,6 +187,10 @@ impl Answer {
 
     pub(crate) fn unauthorized(self) -> Self {
         self.with_status(StatusCode::UNAUTHORIZED)
+    }
+
+    pub(crate) fn unavailable(self) -> Self {
+        self.with_status(StatusCode::SERVICE_UNAVAILABLE)
     }
 
     pub(crate) fn too_many(self, wait_s: i64) -> Self {

@@ -2,7 +2,7 @@
 //! whether what it says still holds.
 
 use http::HeaderMap;
-use model::{SessionId, Tenant, Timestamp, UserId, session::SESSION_LIFE_S};
+use model::{ProviderId, SessionId, Tenant, Timestamp, UserId, session::SESSION_LIFE_S};
 use runtime::secret::SharedSecret;
 use serde::{Deserialize, Serialize};
 use tokens::cookies::{Attributes, cookie, cookie_text};
@@ -18,6 +18,9 @@ pub(crate) struct SsoSession {
     pub session: SessionId,
     pub started_ms: i64,
     pub amr: Vec<String>,
+    /// The provider they came by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderId>,
 }
 
 pub(crate) struct Sessions {

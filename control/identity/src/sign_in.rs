@@ -8,6 +8,7 @@
 
 pub(crate) mod flow;
 mod step;
+mod visit;
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,7 @@ use tokens::{
 
 use self::{
     flow::{Flow, SignInRequest},
-    step::{Evidence, Step},
+    step::{Evidence, Home, Step},
 };
 use crate::{
     attempts::Attempts,
@@ -43,6 +44,7 @@ use crate::{
     },
     sessions::{SsoSession, set_cookie},
     throttle::Throttle,
+    upstream::{Asks, Upstream},
     visitor::Visitor,
 };
 
@@ -81,6 +83,17 @@ pub(crate) struct SignIn {
     pub throttle: Arc<Throttle>,
     pub attempts: Attempts,
     pub controller: Arc<Controller>,
+    pub upstream: Upstream,
+}
+
+/// Where a user goes who has said nothing yet: to the provider everybody comes by,
+/// unless a page of ours is wished.
+fn directed(tenant: &Tenant, step: Step, asked: &SignInRequest) -> Step {
+    let direct = || tenant.providers().into_iter().find(|it| it.direct).map(|it| it.id);
+    match (step, direct()) {
+        (Step::Identify, Some(provider)) if !asked.choose => Step::Visit(provider, Asks::default()),
+        (step, _) => step,
+    }
 }
 
 /// A proof somebody tried.
@@ -93,17 +106,18 @@ struct TriedProof<'a> {
 
 impl SignIn {
     /// A sign-in begins, perhaps by making stronger what a session has shown.
-    pub(crate) fn begin(&self, visitor: &Visitor, asked: SignInRequest, session: Option<SsoSession>) -> Progress {
+    pub(crate) async fn begin(&self, visitor: &Visitor, asked: SignInRequest, session: Option<SsoSession>) -> Progress {
         let held = cookie(&visitor.headers, BROWSER_COOKIE).filter(|it| it.len() == 43).map(str::to_owned);
         let browser = held.unwrap_or_else(random_token);
         let exp = self.current.now().seconds() + FLOW_LIFE_S;
         let evidence = Evidence::before(session.clone());
-        let flow = Flow { asked, browser: hash(&browser), exp, evidence, new_totp: None };
+        let flow = Flow { asked, browser: hash(&browser), exp, evidence, new_totp: None, pending: None };
         let tenant = self.current.tenant();
         match (self.next(&tenant, visitor, &flow).0, session) {
             (Step::Done, Some(session)) => Progress::done(flow.asked, session),
             (step, _) => {
-                let answer = self.ask(&tenant, flow, step, None);
+                let step = directed(&tenant, step, &flow.asked);
+                let answer = self.ask(&tenant, flow, step, None).await;
                 Progress::Asks(answer.with_cookie(set_cookie(BROWSER_COOKIE, &browser, FLOW_LIFE_S)))
             }
         }
@@ -173,7 +187,7 @@ impl SignIn {
     async fn go_on(&self, tenant: &Tenant, visitor: &Visitor, flow: Flow, user: &User) -> Progress {
         let (step, policies) = self.next(tenant, visitor, &flow);
         if step != Step::Done {
-            return Progress::Asks(self.ask(tenant, flow, step, None));
+            return Progress::Asks(self.ask(tenant, flow, step, None).await);
         }
         self.throttle.succeeded(user.username.as_str());
         let session = flow.evidence.clone().into_session(user.id, SessionId(fresh_id()), self.current.now());
@@ -191,7 +205,9 @@ impl SignIn {
     fn next(&self, tenant: &Tenant, visitor: &Visitor, flow: &Flow) -> (Step, Vec<String>) {
         let Some(user) = flow.evidence.user else { return (Step::Identify, vec![]) };
         let (missing, policies) = self.missing(tenant, visitor, flow, user);
-        (step::next(&flow.evidence, &registered(tenant, user), &missing), policies)
+        let home = flow.evidence.provider().and_then(|id| tenant.provider(id));
+        let home = home.map(|it| Home { provider: it.id, asks_mfa: !it.mfa_acr.is_empty() });
+        (step::next(&flow.evidence, &registered(tenant, user), &missing, home), policies)
     }
 
     /// What the client and every policy ask beyond what was shown, and the
@@ -229,10 +245,14 @@ impl SignIn {
     }
 
     /// The page of a step.
-    fn ask(&self, tenant: &Tenant, mut flow: Flow, step: Step, message: Option<String>) -> Answer {
+    async fn ask(&self, tenant: &Tenant, mut flow: Flow, step: Step, message: Option<String>) -> Answer {
         let username = flow.evidence.user.and_then(|id| tenant.users.get(&id)).map_or("", |it| it.username.as_str());
         match step {
-            Step::Identify => self.page(tenant, &flow, |flow, app| Page::sign_in(flow, app, "", message)),
+            Step::Identify => self.identify_page(tenant, &flow, "", message),
+            Step::Visit(provider, asks) => {
+                let hint = username.to_owned();
+                self.visit(tenant, flow, provider, asks, &hint).await
+            }
             Step::Prove(Proof::Password) => {
                 let message = message.unwrap_or_else(|| "Please confirm your password first.".to_owned());
                 self.page(tenant, &flow, |flow, app| Page::sign_in(flow, app, username, Some(message)))
@@ -257,8 +277,12 @@ impl SignIn {
 
     /// The flow of a page, if it is this browser's and not too old.
     fn flow(&self, visitor: &Visitor, sealed: &str) -> Result<Flow, Answer> {
+        self.sealed_flow(visitor, "flow", sealed)
+    }
+
+    fn sealed_flow(&self, visitor: &Visitor, purpose: &str, sealed: &str) -> Result<Flow, Answer> {
         let again = || Answer::error("This page is too old", "Go back to the application and open it again.");
-        let flow: Flow = self.seal.open("flow", sealed).ok_or_else(again)?;
+        let flow: Flow = self.seal.open(purpose, sealed).ok_or_else(again)?;
         let browser = cookie(&visitor.headers, BROWSER_COOKIE).ok_or_else(again)?;
         match flow.browser == hash(browser) && self.current.now().seconds() <= flow.exp {
             true => Ok(flow),
@@ -277,7 +301,7 @@ impl SignIn {
     ) -> Progress {
         self.attempts.record(attempt(visitor, &flow, tried.user, tried.username, SignInOutcome::Throttled)).await;
         let message = format!("Too many attempts. Try again in {} seconds.", wait_s.max(1));
-        Progress::Asks(self.once_more(tenant, flow, &tried, message).too_many(wait_s))
+        Progress::Asks(self.once_more(tenant, flow, &tried, message).await.too_many(wait_s))
     }
 
     /// The same page once more, after a proof that is not accepted.
@@ -300,17 +324,17 @@ impl SignIn {
             (_, Proof::Password) => "The username or password is not right.",
             (_, Proof::Totp) => "That code is not right. Codes change every 30 seconds.",
         };
-        let answer = self.once_more(tenant, flow, &tried, message.to_owned());
+        let answer = self.once_more(tenant, flow, &tried, message.to_owned()).await;
         Progress::Asks(if fault.is_ours() { answer.busy(BUSY_WAIT_S) } else { answer.unauthorized() })
     }
 
-    fn once_more(&self, tenant: &Tenant, flow: Flow, tried: &TriedProof<'_>, message: String) -> Answer {
+    async fn once_more(&self, tenant: &Tenant, flow: Flow, tried: &TriedProof<'_>, message: String) -> Answer {
         match (tried.proof, &flow.new_totp) {
             (Proof::Password, _) => {
                 self.page(tenant, &flow, |flow, app| Page::sign_in(flow, app, tried.username, Some(message)))
             }
-            (Proof::Totp, None) => self.ask(tenant, flow, Step::Prove(Proof::Totp), Some(message)),
-            (Proof::Totp, Some(_)) => self.ask(tenant, flow, Step::Enrol(Proof::Totp), Some(message)),
+            (Proof::Totp, None) => self.ask(tenant, flow, Step::Prove(Proof::Totp), Some(message)).await,
+            (Proof::Totp, Some(_)) => self.ask(tenant, flow, Step::Enrol(Proof::Totp), Some(message)).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     pages::{Answer, Page},
     sign_in::{
         Progress, SignedIn,
-        flow::{CodeRequest, Then},
+        flow::{CodeRequest, SignInRequest, Then},
     },
     visitor::Visitor,
 };
@@ -42,7 +42,7 @@ const BAD_REQUEST: (&str, &str) =
     ("This sign-in cannot begin", "The link or program that sent you here asked for something that is not allowed.");
 
 impl Provider {
-    pub(crate) fn authorize(&self, visitor: &Visitor, request: AuthorizeRequest) -> Answer {
+    pub(crate) async fn authorize(&self, visitor: &Visitor, request: AuthorizeRequest) -> Answer {
         let tenant = self.current.tenant();
         let client = Client::find(&tenant, &request.client_id);
         let client = client.filter(|it| it.may_return_to(&tenant, &request.redirect_uri, visitor.port).is_some());
@@ -65,9 +65,10 @@ impl Provider {
             nonce: request.nonce.clone(),
             challenge: request.code_challenge.clone(),
         };
-        let asked = client.asks_for(requirements, Then::Return(code_request));
-        let session = self.sessions.of_browser(&visitor.headers).filter(|_| request.prompt != "login");
-        match self.sign_in.begin(visitor, asked, session) {
+        let (choose, fresh) = (request.prompt == "select_account", request.prompt == "login");
+        let asked = SignInRequest { choose, fresh, ..client.asks_for(requirements, Then::Return(code_request)) };
+        let session = self.sessions.of_browser(&visitor.headers).filter(|_| !choose && !fresh);
+        match self.sign_in.begin(visitor, asked, session).await {
             Progress::Asks(_) if request.prompt == "none" => back_with("login_required"),
             progress @ (Progress::Asks(_) | Progress::Done(_)) => self.after(progress),
         }

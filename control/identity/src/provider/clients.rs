@@ -50,7 +50,9 @@ impl Client {
             Self::App(app) => Some(*app),
             Self::Cli => None,
         };
-        SignInRequest { client: self.id(), app, requirements, then }
+        // A device is somebody else's until the user proves it.
+        let fresh = matches!(then, Then::ApproveDevice(_));
+        SignInRequest { client: self.id(), app, requirements, choose: false, fresh, then }
     }
 
     pub(crate) fn app<'a>(&self, tenant: &'a Tenant) -> Option<&'a App> {

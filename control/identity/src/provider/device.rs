@@ -55,7 +55,7 @@ impl Provider {
     }
 
     /// A user typed the code of a device.
-    pub(crate) fn device_entered(&self, visitor: &Visitor, user_code: String) -> Answer {
+    pub(crate) async fn device_entered(&self, visitor: &Visitor, user_code: String) -> Answer {
         // Guessing codes costs like guessing passwords.
         let (guesser, now) = (format!("device {}", visitor.address), self.current.now());
         if let Some(wait_s) = self.throttle.wait_s(&guesser, &visitor.address, now) {
@@ -66,9 +66,8 @@ impl Provider {
             let message = Some("There is no such code, or it has ended.".to_owned());
             return Answer::page(Page::device(String::new(), message)).bad_request();
         };
-        // A device is somebody else's until the user proves it here and now.
         let asked = client.asks_for(Default::default(), Then::ApproveDevice(user_code));
-        self.after(self.sign_in.begin(visitor, asked, None))
+        self.after(self.sign_in.begin(visitor, asked, None).await)
     }
 }
 

@@ -82,7 +82,8 @@ impl Tokens {
     pub(crate) fn session_of(&self, tenant: &Tenant, client: &Client, token: &str) -> Result<SsoSession, TokenError> {
         let claims = keys::verify((&self.current.tenant_id, tenant), &client.audience(), token);
         let claims = self.faults.noted(TokenKind::Session, claims).map_err(|_| INVALID_GRANT)?;
-        Ok(SsoSession { user: claims.sub, session: claims.sid, started_ms: claims.started_ms, amr: claims.amr })
+        let (user, session, started_ms) = (claims.sub, claims.sid, claims.started_ms);
+        Ok(SsoSession { user, session, started_ms, amr: claims.amr, provider: None })
     }
 
     /// Is it a relay, acting for this client?

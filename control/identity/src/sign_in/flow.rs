@@ -7,7 +7,7 @@ use model::{AppId, Requirement, Tenant};
 use serde::{Deserialize, Serialize};
 
 use super::step::Evidence;
-use crate::proofs::totp::NewSecret;
+use crate::{proofs::totp::NewSecret, upstream::Pending};
 
 /// What was asked for, checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +18,10 @@ pub(crate) struct SignInRequest {
     pub app: Option<AppId>,
     /// What the client wants shown, beside what policies ask.
     pub requirements: BTreeSet<Requirement>,
+    /// A page of ours is wished, where the user would be sent on.
+    pub choose: bool,
+    /// The user has to sign in here and now, also at a provider.
+    pub fresh: bool,
     pub then: Then,
 }
 
@@ -55,4 +59,6 @@ pub(crate) struct Flow {
     pub evidence: Evidence,
     /// An authenticator that is being set up.
     pub new_totp: Option<NewSecret>,
+    /// A provider the user was sent to.
+    pub pending: Option<Pending>,
 }

@@ -1,7 +1,7 @@
 //! Identity: the service, and the socket its connector finds it at.
 
 use anyhow::Context;
-use identity::{ProofFaults, Service, Settings, Surroundings};
+use identity::{Faults, ProofFaults, Service, Settings, Surroundings, UpstreamFaults};
 use runtime::hashing::Hashing;
 use tokio::net::UnixListener;
 
@@ -16,8 +16,11 @@ pub fn assemble(base: &Base<'_>, settings: Settings, hashing: Hashing) -> anyhow
         signing: base.keys.signing.clone(),
         hashing,
         clock: base.clock,
-        token_faults: base.token_faults.clone(),
-        proof_faults: ProofFaults::register(&base.metrics),
+        faults: Faults {
+            tokens: base.token_faults.clone(),
+            proofs: ProofFaults::register(&base.metrics),
+            upstream: UpstreamFaults::register(&base.metrics),
+        },
     };
     Ok(Service::start(settings, surroundings)?)
 }
