@@ -53,6 +53,20 @@ const stories = {
     await page.click("button[type=submit]");
     await page.waitForSelector("text=You are signed out");
   },
+  // Somebody else's provider signs the user in, and asks whether it may.
+  async provider() {
+    await page.goto(url);
+    await page.waitForSelector("text=Continue with Example");
+    await shot("choose");
+    await page.click("text=Continue with Example");
+    await page.fill("input[name=login]", username);
+    await page.fill("input[name=password]", password);
+    await shot("there");
+    await page.click("button[type=submit]");
+    await page.click("text=Continue");
+    await page.waitForSelector("text=Hello, alice");
+    await shot("back");
+  },
   // The part behind '#' is there again after the sign-in.
   async fragment() {
     await signIn();

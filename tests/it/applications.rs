@@ -51,6 +51,47 @@ async fn a_browser_speaks_http3() {
     tokio::task::spawn_blocking(story).await.unwrap();
 }
 
+/// A provider nobody here wrote, with an authority of its own and a secret.
+#[tokio::test]
+async fn a_browser_signs_in_with_another_openid_provider() {
+    let world = World::start().await;
+    let folder = Folder::default();
+    let place = |name: &str| folder.0.join(name);
+    let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    std::fs::write(place("certificate.pem"), own.cert.pem()).unwrap();
+    std::fs::write(place("key.pem"), own.signing_key.serialize_pem()).unwrap();
+    std::fs::write(place("secret"), "a secret: of 2 words & more\n").unwrap();
+    let port = free_port();
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("browser/openid_provider.mjs");
+    let mut command = Command::new("node");
+    command.arg(script).arg(port.to_string()).args([place("certificate.pem"), place("key.pem")]);
+    let mut provider = Running::start("provider", command.arg(world.url("login", "/upstream/callback")));
+    provider.line(|line| line.contains("provider listens").then_some(())).await;
+
+    let set = world.cli(&[
+        "set",
+        "identity-provider",
+        "name=Example",
+        &format!("issuer=https://127.0.0.1:{port}"),
+        "client_id=postern",
+        &format!("ca_pem={}", own.cert.pem()),
+        "scopes=[\"email\", \"profile\"]",
+        "create_users=true",
+    ]);
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    let secret = place("secret").display().to_string();
+    let set = world.cli(&["provider", "secret", "example", "--secret-file", &secret]);
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    let listed = world.cli(&["provider", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("https://127.0.0.1"));
+    world.assign("demo", "everyone").await;
+
+    let url = world.url("demo", "/");
+    tokio::task::spawn_blocking(move || drive("provider", &url, "alice", "anything")).await.unwrap();
+    let alice: v1::User = world.admin.read("user", "alice").await.unwrap();
+    assert_eq!((alice.email.as_str(), alice.display_name.as_str()), ("alice@corp.example", "Alice Liddell"));
+}
+
 #[tokio::test]
 async fn the_fragment_of_an_address_survives_a_sign_in() {
     let world = World::start().await;

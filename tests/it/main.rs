@@ -27,6 +27,7 @@ mod many;
 mod memory;
 mod places;
 mod protocols;
+mod providers;
 mod publishing;
 mod siem;
 mod sign_in;

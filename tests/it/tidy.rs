@@ -110,9 +110,10 @@ fn the_relay_goes_one_way_from_entrance_to_record() {
 
 /// Parts of the model: what is decided, above what it is decided about. A kind is
 /// a rule over a tenant, and a tenant is made of kinds: those are one part.
-const MODEL_MAY_USE_OF_ITSELF: [(&str, &[&str]); 21] = [
+const MODEL_MAY_USE_OF_ITSELF: [(&str, &[&str]); 22] = [
     ("session", &["activity", "ids", "policy", "risk", "snapshot"]),
     ("url_map", &["app", "hosts", "ids", "kinds", "origins"]),
+    ("arrival", &["command", "directory", "ids", "kinds"]),
     ("batch", &["command", "event", "ids", "kinds", "snapshot"]),
     ("command", &["event", "ids", "kinds"]),
     ("snapshot", &["app", "directory", "event", "hosts", "ids", "kinds", "policy", "route"]),
@@ -143,11 +144,15 @@ fn the_model_goes_one_way_from_commands_to_ids() {
 }
 
 /// Parts of identity, from its addresses down to what is true.
-const IDENTITY_MAY_USE: [(&str, &[&str]); 14] = [
-    ("endpoints", &["current", "keys", "pages", "portal", "provider", "visitor"]),
+const IDENTITY_MAY_USE: [(&str, &[&str]); 15] = [
+    ("endpoints", &["current", "keys", "pages", "portal", "provider", "upstream", "visitor"]),
     ("portal", &["current", "keys", "pages"]),
     ("provider", &["controller", "current", "keys", "pages", "sessions", "sign_in", "throttle", "visitor"]),
-    ("sign_in", &["attempts", "controller", "current", "pages", "proofs", "sessions", "throttle", "visitor"]),
+    (
+        "sign_in",
+        &["attempts", "controller", "current", "pages", "proofs", "sessions", "throttle", "upstream", "visitor"],
+    ),
+    ("upstream", &["current"]),
     ("proofs", &[]),
     ("controller", &["current"]),
     ("sessions", &["current"]),

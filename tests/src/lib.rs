@@ -11,6 +11,7 @@ pub mod http3;
 pub mod names;
 pub mod origin;
 pub mod processes;
+pub mod provider;
 pub mod world;
 
 use std::time::Duration;
