@@ -1,4 +1,5 @@
-//! Reaching one place: sockets, TLS, and connections kept for the next request.
+//! HTTP client of one origin address: sockets, TLS, and connections kept for the
+//! next request.
 
 use std::{
     io,

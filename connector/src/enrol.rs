@@ -1,5 +1,5 @@
-//! How a connector becomes somebody: a key made here, a certificate from the
-//! controller, renewed at two thirds of its life, and again after a long absence.
+//! Enrolment of a connector: a key made here, a certificate from the controller,
+//! renewed at two thirds of its life, and again after a long absence.
 
 use std::{
     path::{Path, PathBuf},

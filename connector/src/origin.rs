@@ -1,4 +1,4 @@
-//! Where a request goes: one of the places an application is served from.
+//! Load balancing and health of the addresses that serve one application.
 //!
 //! The least busy place that is up counts; a sticky session keeps its own while
 //! that is up. A place that cannot be reached is left alone for a while, and

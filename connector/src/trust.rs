@@ -1,4 +1,5 @@
-//! Whom the connector believes behind an https origin, and who it is to them.
+//! TLS to https origins: how their certificates are verified, and which client
+//! certificate they are shown.
 //!
 //! Roots are the system's or the application's own; pins come on top of the
 //! usual verification and never in place of it. A client certificate lies

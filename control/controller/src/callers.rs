@@ -1,4 +1,5 @@
-//! Who calls, and may they? One table (`roles.txt`) says so for every method.
+//! Callers of the admin API: authenticated here, and allowed what one table
+//! (`roles.txt`) says of every method.
 //!
 //! A caller shows a client certificate of this installation or a bearer token
 //! of our own sign-in. The role is looked up when it is used, so a withdrawn

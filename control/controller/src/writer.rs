@@ -1,4 +1,4 @@
-//! The ritual of every change: decide against a snapshot, append expecting its
+//! The write path of every change: decide against a snapshot, append expecting its
 //! position, decide again on a conflict. It exists once.
 //!
 //! A change of people is followed by an event in RISK, which makes relays ask

@@ -1,5 +1,6 @@
-//! Who serves what, as far as was heard lately. Not in the log: a process that
-//! is gone has nothing to say about the past.
+//! Heartbeats: which processes are live, what they have applied, and which
+//! connectors are linked to relays. Not in the log: a process that is gone has
+//! nothing to say about the past.
 
 use std::{
     collections::BTreeMap,

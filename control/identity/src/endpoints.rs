@@ -1,4 +1,5 @@
-//! Which address does what. Two hosts come in: `login.` and `apps.`.
+//! HTTP routes of identity: which path calls what. Two hosts come in: `login.` and
+//! `apps.`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What may be wished, and what comes of it: `decide_all` turns commands into
+//! Commands, and the events they come to: `decide_all` turns commands into
 //! events or a rejection, looking only at the snapshot.
 //!
 //! A command whose effect already holds yields no events; repeating it is safe.

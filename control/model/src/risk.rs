@@ -1,4 +1,4 @@
-//! What takes access away before a token ends by itself.
+//! Revocations: what takes access away before a token ends by itself.
 
 use std::{collections::BTreeSet, sync::Arc};
 

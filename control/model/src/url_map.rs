@@ -1,4 +1,5 @@
-//! Where a link to the inside leads from outside (PUB-25, PUB-26).
+//! Internal URLs to external ones: where a link to the inside leads from outside
+//! (PUB-25, PUB-26).
 //!
 //! An application knows itself and its neighbours by inside addresses. Paths
 //! are the same on both sides, so only the front of a URL is ever replaced.

@@ -1,4 +1,5 @@
-//! One reading of a request, or none.
+//! The canonical form of a request: host, path and framing read in one way, or
+//! refused.
 //!
 //! Routing, policy and forwarding all use what this module returns, so what was
 //! judged is byte for byte what the application receives. What could be read in

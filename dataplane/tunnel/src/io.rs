@@ -1,4 +1,5 @@
-//! Fewer and larger pieces: below TLS when reading, above it when writing.
+//! Buffers around TLS, for fewer and larger system calls: below it when reading,
+//! above it when writing.
 //!
 //! TLS asks the kernel for 4 KiB at a time, and HTTP/2 flushes after each frame
 //! of more than 256 bytes. On a busy connection both cost more than the bytes.

@@ -1,4 +1,4 @@
-//! What of a role ends by itself, told to its metrics.
+//! Expiry of the certificates and keys of a role, for its metrics.
 
 use controller::bootstrap::own_certificate;
 use eventlog::Projection;

@@ -1,4 +1,4 @@
-//! What this process holds that ends by itself, and when: for metrics.
+//! Expiry times of certificates, keys and tokens that this process holds, for metrics.
 //!
 //! Each kind is told by whoever holds it, as a question asked anew at every
 //! scrape, so what was renewed since shows its new end.

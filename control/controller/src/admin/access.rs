@@ -1,4 +1,4 @@
-//! What policies would say, and why.
+//! What-if: what policies would decide about a user and an application, and why.
 
 use eventlog::wire;
 use model::{

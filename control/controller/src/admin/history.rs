@@ -1,4 +1,4 @@
-//! What happened, newest first, in sentences; and making one of it undone.
+//! The history of changes, newest first, in sentences; and reverting one of them.
 
 use std::collections::BTreeMap;
 

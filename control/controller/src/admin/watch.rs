@@ -1,4 +1,4 @@
-//! What there is and what becomes of it, as it is recorded.
+//! The change feed: objects as they are, then each change as it is recorded.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! A stream followed as it grows, and made sure of now and then.
+//! Follows a stream as it grows, and checks now and then that nothing was missed.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -1,4 +1,4 @@
-//! Who may use an application.
+//! Assignment of an application to a user, a group or everyone.
 
 use std::{fmt, sync::Arc};
 

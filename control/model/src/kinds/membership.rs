@@ -1,4 +1,4 @@
-//! Who is in a group, directly.
+//! Membership of a user or a group in a group, directly.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! What takes access away, as objects. `risk` says what they mean.
+//! Revocations of sessions, users and tokens, as objects. `risk` says what they
+//! mean.
 
 use crate::{
     event::Stream,
