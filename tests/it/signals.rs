@@ -45,6 +45,19 @@ async fn probes_say_why_and_metrics_count() {
         let name = format!("postern_proof_faults_total{{proof=\"password\",fault=\"{fault}\"}}");
         assert_eq!(value(&get(&world, "/metrics").await, &name), 1.0);
     }
+    let token = url::Url::parse(&world.url("login", "/token")).unwrap();
+    let guess = [("grant_type", "authorization_code"), ("client_id", "postern-cli"), ("code", "a guess")];
+    assert_eq!(world.browser().form(&token, &guess).await.status, 400);
+    let faults = "postern_token_faults_total{token=\"code\",fault=\"malformed\"}";
+    assert_eq!(value(&get(&world, "/metrics").await, faults), 1.0);
+    world.revoke_session("alice").await;
+    until("the session is over at identity too", async || {
+        alice.open(&world.url("login", "/signout")).await.text().contains("You are signed out").then_some(())
+    })
+    .await;
+    let faults = "postern_token_faults_total{token=\"signed_in\",fault=\"session_over\"}";
+    assert!(value(&get(&world, "/metrics").await, faults) >= 1.0);
+    alice = world.signed_in("wiki", "alice").await;
     let mut mallory = alice.connect(&url::Url::parse(&world.url("wiki", "/")).unwrap()).await;
     mallory.write_all(b"GET / HTTP/1.1\nhost: x\r\n\r\n").await.unwrap();
     let socket = world.web_socket(&alice, &world.url("wiki", "/ws")).await;

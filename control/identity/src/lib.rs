@@ -136,7 +136,7 @@ impl Service {
         let signing = SigningKey::ed25519(&key_id(pair.public_key().as_ref()), &signing);
         let seal = || SharedSecret::new(&sealing.derive("identity-between"));
         let current = Current::new(tenant_id.clone(), projection, clock);
-        let sessions = Arc::new(Sessions::new(current.clone(), seal()));
+        let sessions = Arc::new(Sessions::new(current.clone(), seal(), faults.tokens.clone()));
         let throttle = Arc::new(Throttle::default());
         let controller = Controller { current: current.clone(), addresses: settings.controllers, signing };
         let controller = Arc::new(controller);

@@ -5,7 +5,10 @@ use http::HeaderMap;
 use model::{ProviderId, SessionId, Tenant, Timestamp, UserId, session::SESSION_LIFE_S};
 use runtime::secret::SharedSecret;
 use serde::{Deserialize, Serialize};
-use tokens::cookies::{Attributes, cookie, cookie_text};
+use tokens::{
+    TokenFault, TokenFaults, TokenKind,
+    cookies::{Attributes, cookie, cookie_text},
+};
 
 use crate::current::Current;
 
@@ -26,28 +29,35 @@ pub(crate) struct SsoSession {
 pub(crate) struct Sessions {
     current: Current,
     seal: SharedSecret,
+    /// Counts cookies that are refused.
+    faults: TokenFaults,
 }
 
 impl Sessions {
-    pub(crate) fn new(current: Current, seal: SharedSecret) -> Self {
-        Self { current, seal }
+    pub(crate) fn new(current: Current, seal: SharedSecret, faults: TokenFaults) -> Self {
+        Self { current, seal, faults }
     }
 
     /// The session of a browser, if it has one that holds.
     pub(crate) fn of_browser(&self, headers: &HeaderMap) -> Option<SsoSession> {
-        let session: SsoSession = self.seal.open("sso", cookie(headers, SSO_COOKIE)?)?;
-        self.holds(&self.current.tenant(), &session).then_some(session)
+        let opened = self.seal.open("sso", cookie(headers, SSO_COOKIE)?).ok_or(TokenFault::Malformed);
+        let checked = opened.and_then(|session| {
+            self.check(&self.current.tenant(), &session)?;
+            Ok(session)
+        });
+        self.faults.noted(TokenKind::SignedIn, checked).ok()
     }
 
-    /// Is this session still one?
-    pub(crate) fn holds(&self, tenant: &Tenant, session: &SsoSession) -> bool {
+    /// Whether a session still is one.
+    pub(crate) fn check(&self, tenant: &Tenant, session: &SsoSession) -> Result<(), TokenFault> {
         let started = Timestamp(session.started_ms);
         let revoked = tenant.user_revocations.get(&session.user).is_some_and(|it| started < it.sessions_before);
-        tenant.active_user(session.user).is_some()
+        let holds = tenant.active_user(session.user).is_some()
             && !revoked
             && started >= tenant.sessions_before
             && !tenant.session_revocations.contains_key(&session.session)
-            && self.current.now() < started.plus_seconds(SESSION_LIFE_S)
+            && self.current.now() < started.plus_seconds(SESSION_LIFE_S);
+        holds.then_some(()).ok_or(TokenFault::SessionOver)
     }
 
     /// The cookie with which a browser is signed in from now on.

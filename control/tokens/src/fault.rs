@@ -35,10 +35,18 @@ pub enum TokenFault {
     Expired,
     #[error("the secret is not the client's")]
     WrongSecret,
+    #[error("the code was asked for with another redirect URI")]
+    WrongRedirect,
+    #[error("the code was asked for by another program: the verifier does not fit (PKCE)")]
+    WrongVerifier,
+    #[error("the code was used before")]
+    UsedBefore,
+    #[error("the session is over: revoked, ended for all, 12 hours old, or its user is gone")]
+    SessionOver,
 }
 
 impl TokenFault {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::TooLong,
         Self::Malformed,
         Self::WrongAlgorithm,
@@ -52,6 +60,10 @@ impl TokenFault {
         Self::NotYetValid,
         Self::Expired,
         Self::WrongSecret,
+        Self::WrongRedirect,
+        Self::WrongVerifier,
+        Self::UsedBefore,
+        Self::SessionOver,
     ];
 
     /// As the metric calls it.
@@ -70,6 +82,10 @@ impl TokenFault {
             Self::NotYetValid => "not_yet_valid",
             Self::Expired => "expired",
             Self::WrongSecret => "wrong_secret",
+            Self::WrongRedirect => "wrong_redirect",
+            Self::WrongVerifier => "wrong_verifier",
+            Self::UsedBefore => "used_before",
+            Self::SessionOver => "session_over",
         }
     }
 }
@@ -82,6 +98,10 @@ pub enum TokenKind {
     Internal,
     Statement,
     ClientSecret,
+    Code,
+    Refresh,
+    /// The cookie of a signed-in browser at identity.
+    SignedIn,
 }
 
 impl TokenKind {
@@ -92,6 +112,9 @@ impl TokenKind {
             Self::Internal => "internal",
             Self::Statement => "statement",
             Self::ClientSecret => "client_secret",
+            Self::Code => "code",
+            Self::Refresh => "refresh",
+            Self::SignedIn => "signed_in",
         }
     }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use runtime::secret::SharedSecret;
 use serde::{Deserialize, Serialize};
-use tokens::random_text::{hash, random_token};
+use tokens::{
+    TokenFault,
+    random_text::{hash, random_token},
+};
 
 use crate::{current::Current, sessions::SsoSession, sign_in::flow::CodeRequest};
 
@@ -53,19 +56,23 @@ impl AuthorizationCodes {
         client: &str,
         redirect_uri: &str,
         verifier: &str,
-    ) -> Option<AuthorizationCode> {
-        let code: AuthorizationCode = self.seal.open("code", code)?;
-        let fits = code.exp >= self.current.now().seconds()
-            && code.client == client
-            && code.request.redirect_uri == redirect_uri
-            && code.request.challenge == hash(verifier);
-        fits.then_some(code)
+    ) -> Result<AuthorizationCode, TokenFault> {
+        let code: AuthorizationCode = self.seal.open("code", code).ok_or(TokenFault::Malformed)?;
+        let fault = match () {
+            () if code.exp < self.current.now().seconds() => TokenFault::Expired,
+            () if code.client != client => TokenFault::WrongAudience,
+            () if code.request.redirect_uri != redirect_uri => TokenFault::WrongRedirect,
+            () if code.request.challenge != hash(verifier) => TokenFault::WrongVerifier,
+            () => return Ok(code),
+        };
+        Err(fault)
     }
 
-    /// Uses a code up; `false` when it was used before.
-    pub(crate) fn is_first_use(&self, code: &AuthorizationCode) -> bool {
+    /// Uses a code up.
+    pub(crate) fn use_up(&self, code: &AuthorizationCode) -> Result<(), TokenFault> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.is_first_use(&code.id, self.current.now().seconds())
+        let first = used.is_first_use(&code.id, self.current.now().seconds());
+        first.then_some(()).ok_or(TokenFault::UsedBefore)
     }
 }
 

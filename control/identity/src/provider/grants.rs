@@ -3,6 +3,7 @@
 use model::Tenant;
 use serde::Deserialize;
 use serde_json::Value;
+use tokens::TokenKind;
 
 use super::{
     Provider,
@@ -56,17 +57,16 @@ impl Provider {
 
     async fn grant_code(&self, tenant: &Tenant, client: Client, request: TokenRequest) -> Result<Value, TokenError> {
         let code = self.codes.open(&request.code, &client.id(), &request.redirect_uri, &request.code_verifier);
-        let code = code.ok_or(INVALID_GRANT)?;
+        let code = self.tokens.faults.noted(TokenKind::Code, code).map_err(|_| INVALID_GRANT)?;
         let port = url::Url::parse(&request.redirect_uri).ok().and_then(|it| it.port_or_known_default());
         match client.may_return_to(tenant, &request.redirect_uri, port) {
             Some(Return::Relay) => self.check_secret(tenant, &client, &request.client_secret)?,
             Some(Return::Loopback) => {}
             None => return Err(INVALID_GRANT),
         }
-        match self.codes.is_first_use(&code) {
-            true => self.tokens.grant(&client, &code.session, Some(code.request.nonce)).await,
-            false => Err(INVALID_GRANT),
-        }
+        let first = self.codes.use_up(&code);
+        self.tokens.faults.noted(TokenKind::Code, first).map_err(|_| INVALID_GRANT)?;
+        self.tokens.grant(&client, &code.session, Some(code.request.nonce)).await
     }
 
     /// Relays renew a user's token with the one they have (RFC 8693).

@@ -54,9 +54,9 @@ impl Tokens {
         // A revocation names the position that tokens must be made from.
         let needed = self.current.tenant().directory_for(session.user);
         let (tenant, directory) = self.current.caught_up(needed).await;
-        if !self.sessions.holds(&tenant, session) {
-            return Err(TokenError("invalid_grant", "the session is over; sign in again"));
-        }
+        let holds = self.sessions.check(&tenant, session);
+        let over = |_| TokenError("invalid_grant", "the session is over; sign in again");
+        self.faults.noted(TokenKind::Session, holds).map_err(over)?;
         let token = self.session_token(&tenant, client, session, nonce, directory)?;
         let refresh = self.seal.seal("refresh", &Refresh { client: client.id(), session: session.clone() });
         Ok(json!({
@@ -71,11 +71,10 @@ impl Tokens {
 
     /// The same for a refresh token.
     pub(crate) async fn renew(&self, client: &Client, refresh_token: &str) -> Result<Value, TokenError> {
-        let refresh: Refresh = self.seal.open("refresh", refresh_token).ok_or(INVALID_GRANT)?;
-        match refresh.client == client.id() {
-            true => self.grant(client, &refresh.session, None).await,
-            false => Err(INVALID_GRANT),
-        }
+        let opened = self.seal.open::<Refresh>("refresh", refresh_token).ok_or(TokenFault::Malformed);
+        let ours = opened.and_then(|it| if it.client == client.id() { Ok(it) } else { Err(TokenFault::WrongAudience) });
+        let refresh = self.faults.noted(TokenKind::Refresh, ours).map_err(|_| INVALID_GRANT)?;
+        self.grant(client, &refresh.session, None).await
     }
 
     /// The session that one of our tokens for a client speaks of.
