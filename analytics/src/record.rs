@@ -261,6 +261,5 @@ fn given(text: &str) -> Value<'_> {
 }
 
 fn has_second_factor(it: &SignInAttempt) -> bool {
-    let second = [Some(ProofMethod::OneTimeCode), Some(ProofMethod::MultiFactor)];
-    it.methods.iter().any(|method| second.contains(&ProofMethod::parse(method)))
+    it.methods.iter().filter_map(|method| ProofMethod::parse(method)).any(ProofMethod::is_second_factor)
 }

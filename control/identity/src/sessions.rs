@@ -50,14 +50,12 @@ impl Sessions {
 
     /// Whether a session still is one.
     pub(crate) fn check(&self, tenant: &Tenant, session: &SsoSession) -> Result<(), TokenFault> {
-        let started = Timestamp(session.started_ms);
-        let revoked = tenant.user_revocations.get(&session.user).is_some_and(|it| started < it.sessions_before);
-        let holds = tenant.active_user(session.user).is_some()
-            && !revoked
-            && started >= tenant.sessions_before
-            && !tenant.session_revocations.contains_key(&session.session)
-            && self.current.now() < started.plus_seconds(SESSION_LIFE_S);
-        holds.then_some(()).ok_or(TokenFault::SessionOver)
+        let (user, started) = (session.user, Timestamp(session.started_ms));
+        let over = tenant.session_is_over(user, session.session, started, self.current.now());
+        match over || tenant.active_user(user).is_none() {
+            true => Err(TokenFault::SessionOver),
+            false => Ok(()),
+        }
     }
 
     /// The cookie with which a browser is signed in from now on.

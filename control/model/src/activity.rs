@@ -81,6 +81,16 @@ words! {
     }
 }
 
+impl ProofMethod {
+    /// Does it show a second factor beside a password or a provider's word?
+    pub fn is_second_factor(self) -> bool {
+        match self {
+            Self::OneTimeCode | Self::MultiFactor => true,
+            Self::Password | Self::Federated => false,
+        }
+    }
+}
+
 words! {
     /// What a relay reports of a connector.
     ConnectorEvent {

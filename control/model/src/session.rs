@@ -67,13 +67,8 @@ pub enum SessionFault {
 impl SessionClaims {
     /// Expiry is checked at use, never by a sweeper.
     pub fn check(&self, tenant: &Tenant, now: Timestamp) -> Result<(), SessionFault> {
-        let started = Timestamp(self.started_ms);
-        let ended_for_all = tenant.user_revocations.get(&self.sub).is_some_and(|it| started < it.sessions_before);
-        let ended = ended_for_all
-            || now >= started.plus_seconds(SESSION_LIFE_S)
-            || tenant.session_revocations.contains_key(&self.sid);
         let from_the_future = self.iat > now.seconds() + CLOCK_LEEWAY_S;
-        if ended || started < tenant.sessions_before || from_the_future {
+        if from_the_future || tenant.session_is_over(self.sub, self.sid, Timestamp(self.started_ms), now) {
             return Err(SessionFault::Over);
         }
         if self.is_behind(tenant) {
@@ -103,10 +98,21 @@ impl SessionClaims {
     }
 }
 
+impl Tenant {
+    /// Was a session revoked, alone, with its user's or with everybody's, or is it
+    /// at the end of its life?
+    pub fn session_is_over(&self, user: UserId, session: SessionId, started: Timestamp, now: Timestamp) -> bool {
+        let ended_for_all = self.user_revocations.get(&user).is_some_and(|it| started < it.sessions_before);
+        ended_for_all
+            || started < self.sessions_before
+            || now >= started.plus_seconds(SESSION_LIFE_S)
+            || self.session_revocations.contains_key(&session)
+    }
+}
+
 /// What authentication methods satisfy for as long as a session lasts.
 pub fn satisfied_by(amr: &[String]) -> BTreeSet<Requirement> {
-    let second = [ProofMethod::OneTimeCode, ProofMethod::MultiFactor];
-    match amr.iter().any(|method| second.iter().any(|it| it.as_str() == method)) {
+    match amr.iter().filter_map(|it| ProofMethod::parse(it)).any(ProofMethod::is_second_factor) {
         true => BTreeSet::from([Requirement::Mfa]),
         false => BTreeSet::new(),
     }
