@@ -29,7 +29,7 @@ use tokens::{
 
 use self::{
     flow::{Flow, SignInRequest},
-    step::{Evidence, Home, Step},
+    step::{Evidence, HomeProvider, Step},
 };
 use crate::{
     attempts::Attempts,
@@ -89,11 +89,11 @@ pub(crate) struct SignIn {
 /// Where a user goes who has said nothing yet: to the provider everybody comes by,
 /// unless a page of ours is wished.
 fn directed(tenant: &Tenant, step: Step, asked: &SignInRequest) -> Step {
-    let direct = || tenant.providers().into_iter().find(|it| it.direct).map(|it| it.id);
-    match (step, direct()) {
-        (Step::Identify, Some(provider)) if !asked.choose => Step::Visit(provider, Asks::default()),
-        (step, _) => step,
+    if step != Step::Identify || asked.choose {
+        return step;
     }
+    let direct = tenant.providers().into_iter().find(|it| it.direct);
+    direct.map_or(step, |it| Step::Visit(it.id, Asks::default()))
 }
 
 /// A proof somebody tried.
@@ -206,7 +206,7 @@ impl SignIn {
         let Some(user) = flow.evidence.user else { return (Step::Identify, vec![]) };
         let (missing, policies) = self.missing(tenant, visitor, flow, user);
         let home = flow.evidence.provider().and_then(|id| tenant.provider(id));
-        let home = home.map(|it| Home { provider: it.id, asks_mfa: !it.mfa_acr.is_empty() });
+        let home = home.map(|it| HomeProvider { provider: it.id, asks_mfa: !it.mfa_acr.is_empty() });
         (step::next(&flow.evidence, &registered(tenant, user), &missing, home), policies)
     }
 

@@ -7,7 +7,9 @@ use crate::{
     command::Command,
     directory::{Principal, Username},
     ids::{GroupId, UserId},
-    kinds::{IdentityKey, IdentityProvider, LinkedIdentity, Membership, MembershipKey, ObjectKey, Tenant, User},
+    kinds::{
+        IdentityKey, IdentityProvider, LinkedIdentity, Membership, MembershipKey, ObjectKey, Tenant, User, kind::Kind,
+    },
 };
 
 /// What a provider says of somebody, checked to be its word.
@@ -37,18 +39,6 @@ pub enum ArrivalFault {
     Subject,
 }
 
-impl ArrivalFault {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Disabled => "disabled",
-            Self::NoUsername => "no_username",
-            Self::NameTaken => "name_taken",
-            Self::Subject => "subject",
-        }
-    }
-}
-
 /// Who it is, and what is to be recorded first; `new` is the id of somebody new.
 pub fn arrive(
     tenant: &Tenant,
@@ -57,11 +47,11 @@ pub fn arrive(
     new: UserId,
 ) -> Result<(UserId, Vec<Command>), ArrivalFault> {
     let identity = IdentityKey { issuer: provider.issuer.clone(), subject: claims.subject.as_str().into() };
-    if claims.subject.is_empty() || claims.subject.len() > 255 || claims.subject.chars().any(char::is_control) {
-        return Err(ArrivalFault::Subject);
-    }
+    let link = LinkedIdentity { identity, user: new };
+    link.check().map_err(|_| ArrivalFault::Subject)?;
+    let linked = tenant.linked_user(&link.identity);
     let mut commands = Vec::new();
-    let user = match tenant.linked_user(&identity).or_else(|| by_address(tenant, provider, claims)) {
+    let user = match linked.or_else(|| by_address(tenant, provider, claims)) {
         Some(user) => user,
         None => {
             commands.push(Command::Create(created(tenant, provider, claims, new)?.into()));
@@ -71,8 +61,8 @@ pub fn arrive(
     if tenant.users.get(&user).is_some_and(|it| it.disabled) {
         return Err(ArrivalFault::Disabled);
     }
-    if tenant.linked_user(&identity).is_none() {
-        commands.push(Command::Put(LinkedIdentity { identity, user }.into()));
+    if linked.is_none() {
+        commands.push(Command::Put(LinkedIdentity { user, ..link }.into()));
     }
     commands.extend(memberships(tenant, provider, claims, user));
     Ok((user, commands))
@@ -104,38 +94,26 @@ fn created(
     if tenant.user_by_name(username.as_str()).is_some() {
         return Err(ArrivalFault::NameTaken);
     }
-    let shown = |text: &str| text.chars().filter(|it| !it.is_control()).take(64).collect::<String>().into();
-    let email = if claims.email_verified && claims.email.len() <= 256 { shown_email(&claims.email) } else { "".into() };
-    let display_name = shown(&claims.name);
-    Ok(User { id, username, display_name, email, disabled: false, labels: Default::default() })
-}
-
-fn shown_email(email: &str) -> std::sync::Arc<str> {
-    match email.contains('@') && !email.chars().any(char::is_control) {
-        true => email.into(),
-        false => "".into(),
-    }
+    let is_shown = |it: &char| !it.is_control();
+    let fits = claims.email_verified && claims.email.len() <= 256 && claims.email.contains('@');
+    let email = if fits && claims.email.chars().all(|it| is_shown(&it)) { claims.email.as_str() } else { "" };
+    let display_name = claims.name.chars().filter(is_shown).take(64).collect::<String>().into();
+    Ok(User { id, username, display_name, email: email.into(), disabled: false, labels: Default::default() })
 }
 
 /// Into the groups the provider names, and out of those it names no more.
-fn memberships(
-    tenant: &Tenant,
-    provider: &IdentityProvider,
-    claims: &ProviderClaims,
-    user: UserId,
-) -> impl Iterator<Item = Command> {
+fn memberships(tenant: &Tenant, provider: &IdentityProvider, claims: &ProviderClaims, user: UserId) -> Vec<Command> {
     let member = Principal::User(user);
     let wanted: BTreeSet<GroupId> =
         provider.groups.iter().filter(|(name, _)| claims.groups.contains(*name)).map(|(_, group)| *group).collect();
     let mapped: BTreeSet<GroupId> = provider.groups.values().copied().collect();
     let is_in = |group: &GroupId| tenant.memberships.contains_key(&MembershipKey { group: *group, member });
-    let changes: Vec<Command> = mapped
+    mapped
         .into_iter()
         .filter_map(|group| match (is_in(&group), wanted.contains(&group)) {
             (false, true) => Some(Command::Put(Membership { group, member }.into())),
             (true, false) => Some(Command::Remove(ObjectKey::Membership(MembershipKey { group, member }))),
             (true, true) | (false, false) => None,
         })
-        .collect();
-    changes.into_iter()
+        .collect()
 }

@@ -46,7 +46,7 @@ pub(crate) struct VouchedBy {
 
 /// The provider a user comes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Home {
+pub(crate) struct HomeProvider {
     pub provider: ProviderId,
     /// Can it be asked for a second factor?
     pub asks_mfa: bool,
@@ -116,7 +116,7 @@ pub(crate) fn next(
     evidence: &Evidence,
     registered: &BTreeSet<Proof>,
     missing: &BTreeSet<Requirement>,
-    home: Option<Home>,
+    home: Option<HomeProvider>,
 ) -> Step {
     if evidence.user.is_none() {
         return Step::Identify;

@@ -2,7 +2,7 @@
 //! chosen, the way there, and what follows when the user comes back.
 
 use model::{
-    ProviderId, Tenant, UserId,
+    IdentityProvider, ProviderId, Tenant, UserId,
     activity::SignInOutcome,
     arrival::{ArrivalFault, arrive},
     session::SESSION_LIFE_S,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     pages::{Answer, Page},
-    upstream::{Asks, Callback, Pending, Vouched, fault::UpstreamFault},
+    upstream::{Asks, Callback, Vouched, fault::UpstreamFault},
     visitor::Visitor,
 };
 
@@ -108,7 +108,7 @@ impl SignIn {
             return Progress::Asks(self.visit(&tenant, flow, pending.provider, asks, "").await);
         }
         let arrived = match vouched {
-            Ok(vouched) => self.arrived(&tenant, &pending, vouched).await,
+            Ok(vouched) => self.arrived(&tenant, provider, pending.asks, vouched).await,
             Err(fault) => Err((fault, String::new())),
         };
         let (fault, username) = match arrived {
@@ -137,17 +137,17 @@ impl SignIn {
     async fn arrived(
         &self,
         tenant: &Tenant,
-        &Pending { provider, asks, .. }: &Pending,
+        provider: &IdentityProvider,
+        asks: Asks,
         Vouched { claims, mfa, at }: Vouched,
     ) -> Result<(UserId, VouchedBy), (UpstreamFault, String)> {
         let failed = |fault| (fault, claims.username.clone());
-        let known = tenant.provider(provider).ok_or_else(|| failed(UpstreamFault::Gone))?;
-        let (user, changes) = arrive(tenant, known, &claims, UserId(fresh_id())).map_err(|it| failed(it.into()))?;
-        let vouched = VouchedBy { provider, asks, mfa, at };
+        let (user, changes) = arrive(tenant, provider, &claims, UserId(fresh_id())).map_err(|it| failed(it.into()))?;
+        let vouched = VouchedBy { provider: provider.id, asks, mfa, at };
         if changes.is_empty() {
             return Ok((user, vouched));
         }
-        let recorded = self.controller.arrive(provider, &claims).await;
+        let recorded = self.controller.arrive(provider.id, &claims).await;
         let (user, position) = recorded.map_err(|status| {
             tracing::warn!(%status, "a user of a provider is not recorded");
             failed(UpstreamFault::NotRecorded)

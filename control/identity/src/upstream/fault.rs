@@ -28,7 +28,6 @@ macro_rules! faults {
 }
 
 faults! {
-    Gone "gone" "the provider was removed or disabled here meanwhile",
     Unreachable "unreachable" "the provider cannot be reached over TLS; check its address, and ca_pem if its authority is your own",
     Slow "slow" "the provider did not answer within 5 seconds",
     TooLarge "too_large" "the provider's answer has more than 256 KiB",

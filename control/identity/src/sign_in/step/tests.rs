@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use model::{Proof, ProviderId, Requirement, Requirement::Mfa, SessionId, Timestamp, UserId};
 
-use super::{Evidence, Home, Step, VouchedBy, next};
+use super::{Evidence, HomeProvider, Step, VouchedBy, next};
 use crate::{sessions::SsoSession, upstream::Asks};
 
 const USER: UserId = UserId(uuid::Uuid::from_u128(1));
 const PROVIDER: ProviderId = ProviderId(uuid::Uuid::from_u128(3));
 
-fn home(asks_mfa: bool) -> Home {
-    Home { provider: PROVIDER, asks_mfa }
+fn home(asks_mfa: bool) -> HomeProvider {
+    HomeProvider { provider: PROVIDER, asks_mfa }
 }
 
 fn recent() -> Requirement {
@@ -75,7 +75,7 @@ fn a_providers_word_is_a_first_factor_and_a_second_where_it_says_so() {
     let (mfa, again) = (Asks { mfa: true, ..plain }, Asks { again: true, ..plain });
     let (asks_mfa, cannot) = (Some(home(true)), Some(home(false)));
     let of_session = Evidence::before(Some(SsoSession { provider: Some(PROVIDER), ..session("fed") }));
-    type Row<'a> = (Evidence, &'a [Proof], &'a [Requirement], Option<Home>, Step);
+    type Row<'a> = (Evidence, &'a [Proof], &'a [Requirement], Option<HomeProvider>, Step);
     let rows: &[Row<'_>] = &[
         (word(false, plain), &[], &[], cannot, Step::Done),
         (word(true, plain), &[Totp], &[], cannot, Step::Done),
