@@ -7,9 +7,8 @@ use postern_tests::{
     origin::Origin,
     processes::{Folder, binary},
     until,
-    world::{PASSWORD, World, app, applied},
+    world::{PASSWORD, World, app},
 };
-use proto::v1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_made_in_use_comes_back_and_every_session_ends() {
@@ -86,9 +85,7 @@ async fn a_backup_with_anything_left_out_or_changed_is_refused() {
 async fn a_broker_that_lost_everything_gets_it_back() {
     let mut cluster = Cluster::start().await;
     let origin = Origin::start().await;
-    let user = v1::User { username: "alice".into(), ..Default::default() };
-    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
-    cluster.admin.users().create(request).await.unwrap();
+    cluster.user("alice").await;
     cluster.publish(app("wiki", &origin.url())).await;
     let file = cluster.folder.0.join("one.backup");
     let settings = cluster.folder.0.join("controller-0.toml");

@@ -57,9 +57,7 @@ async fn on_a_full_disk_users_go_on_and_can_be_revoked() {
 async fn a_controller_that_cannot_believe_the_log_says_so_at_once() {
     let cluster = Cluster::start().await;
     let origin = Origin::start().await;
-    let user = v1::User { username: "alice".into(), ..Default::default() };
-    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
-    let id = cluster.admin.users().create(request).await.unwrap().into_inner().user.unwrap().id;
+    let id = cluster.user("alice").await.id;
     cluster.publish(app("wiki", &origin.url())).await;
     let url = cluster.url(0, "wiki", "/");
     let mut alice = cluster.browser();

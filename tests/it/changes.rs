@@ -146,9 +146,7 @@ async fn move_relays(cluster: &mut Cluster, ports: &[u16]) {
 
 /// Somebody who has signed in at the wiki.
 async fn alice(cluster: &Cluster, origin: &Origin) -> Browser {
-    let user = v1::User { username: "alice".into(), ..Default::default() };
-    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
-    cluster.admin.users().create(request).await.unwrap();
+    cluster.user("alice").await;
     cluster.publish(app("wiki", &origin.url())).await;
     let mut alice = cluster.browser();
     let answer = alice.sign_in(&cluster.url(0, "wiki", "/"), "alice", PASSWORD).await;

@@ -147,10 +147,7 @@ async fn identity_whose_clock_is_ahead_says_so_and_sends_nobody_round() {
 
 async fn with_alice() -> Cluster {
     let cluster = Cluster::start().await;
-    let user = proto::v1::User { username: "alice".into(), ..Default::default() };
-    let change = postern_tests::world::applied();
-    let request = proto::v1::CreateUserRequest { change, user: Some(user), password: PASSWORD.into() };
-    cluster.admin.users().create(request).await.unwrap();
+    cluster.user("alice").await;
     cluster
 }
 

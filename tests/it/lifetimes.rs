@@ -20,9 +20,7 @@ async fn short_lived() -> (Cluster, Origin, Browser) {
     ];
     let cluster = Cluster::start_with(environment).await;
     let origin = Origin::start().await;
-    let user = v1::User { username: "alice".into(), ..Default::default() };
-    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
-    cluster.admin.users().create(request).await.unwrap();
+    cluster.user("alice").await;
     cluster.publish(app("wiki", &origin.url())).await;
     let mut alice = cluster.browser();
     let answer = alice.sign_in(&cluster.url(0, "wiki", "/"), "alice", PASSWORD).await;

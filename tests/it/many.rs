@@ -22,9 +22,7 @@ use crate::sign_in::{code, secret_shown};
 async fn many_processes_are_one_installation() {
     let mut cluster = Cluster::start().await;
     let origin = Origin::start().await;
-    let user = v1::User { username: "alice".into(), ..Default::default() };
-    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
-    let alice_id = cluster.admin.users().create(request).await.unwrap().into_inner().user.unwrap().id;
+    let alice_id = cluster.user("alice").await.id;
     let published = cluster.publish(app("wiki", &origin.url())).await;
 
     // One sign-in, both relays.
@@ -286,9 +284,7 @@ async fn a_write_without_an_answer_can_be_sent_again() {
 async fn a_second_factor_that_cannot_be_saved_is_our_fault_and_not_the_users() {
     let mut cluster = Cluster::start().await;
     let origin = Origin::start().await;
-    let user = v1::User { username: "alice".into(), ..Default::default() };
-    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
-    cluster.admin.users().create(request).await.unwrap();
+    cluster.user("alice").await;
     let app = cluster.publish(app("vault", &origin.url())).await;
     let policy = json!({ "name": "vault-mfa", "apps": [app.name], "require": ["mfa"] });
     cluster.admin.put(applied(), "policy", policy).await.unwrap();

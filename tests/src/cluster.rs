@@ -10,7 +10,7 @@ use crate::{
     browser::Browser,
     processes::{Folder, Running, binary, free_port, tool},
     until,
-    world::applied,
+    world::{applied, create_user},
 };
 
 pub struct Cluster {
@@ -67,6 +67,10 @@ impl Cluster {
 
     pub fn browser(&self) -> Browser {
         Browser::new(&self.authority)
+    }
+
+    pub async fn user(&self, username: &str) -> v1::User {
+        create_user(&self.admin, username).await
     }
 
     pub async fn publish(&self, app: v1::App) -> v1::App {

@@ -116,9 +116,7 @@ impl World {
     }
 
     pub async fn user(&self, username: &str) -> v1::User {
-        let user = v1::User { username: username.into(), ..Default::default() };
-        let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
-        self.admin.users().create(request).await.unwrap().into_inner().user.unwrap()
+        create_user(&self.admin, username).await
     }
 
     pub async fn publish(&self, app: v1::App, principals: &[&str]) -> v1::App {
@@ -205,6 +203,13 @@ pub fn app(name: &str, origin: &str) -> v1::App {
 /// One that needs no sign-in.
 pub fn open_app(name: &str, origin: &str) -> v1::App {
     v1::App { pre_authentication: v1::PreAuthentication::Passthrough.into(), ..app(name, origin) }
+}
+
+/// A user with the password `PASSWORD`.
+pub async fn create_user(admin: &Admin, username: &str) -> v1::User {
+    let user = v1::User { username: username.into(), ..Default::default() };
+    let request = v1::CreateUserRequest { change: applied(), user: Some(user), password: PASSWORD.into() };
+    admin.users().create(request).await.unwrap().into_inner().user.unwrap()
 }
 
 /// Answer when the relays serve it.
